@@ -1,0 +1,66 @@
+"""What an experiment is: a file that says how to build its network and its controls."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from zenkai_core import LearningMachine
+
+from common.data import Data
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a network is built for; torch's global generator already stands at `seed`."""
+
+    data: Data
+    epochs: int
+    seed: int
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Network:
+    """A machine that learns from `(images, labels)`, and how to train it.
+
+    Args:
+        machine: on `plan.device`. All that training changes is in its `state_dict`, so that a run can be resumed.
+        layers: name -> machine, from the input to the output: the layers whose targets the report draws.
+        batch_size: rows of a mini-batch.
+        schedule: called before each mini-batch with the share of training that is done, in [0, 1): sets learning
+            rates, noise and the like from that number alone.
+    """
+
+    machine: LearningMachine
+    layers: Mapping[str, LearningMachine]
+    batch_size: int
+    schedule: Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment and the controls that run with it on the same data and budget.
+
+    Args:
+        build: `(plan, control)` -> network; `control` is None for the experiment itself, else one of `controls`.
+        epochs: the default budget, by the name of the data set ("digits", "mnist").
+        controls: for example "frozen", the same network with its hidden layers left as initialised.
+        paper: the paper's accuracy on MNIST, where it has one.
+    """
+
+    build: Callable[[Plan, str | None], Network]
+    epochs: Mapping[str, int]
+    controls: tuple[str, ...] = ()
+    paper: float | None = None
+
+
+def cosine(start: float, done: float) -> float:
+    """Return `start` decayed along half a cosine wave to zero; `done` is the share of training behind us.
+
+    >>> cosine(1.0, 0.0), cosine(1.0, 0.5)
+    (1.0, 0.5)
+    """
+    return start * 0.5 * (1.0 + round(math.cos(math.pi * done), 15))

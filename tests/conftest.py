@@ -1,0 +1,42 @@
+"""What every test shares: the `--data-dir` option, quiet hypothesis settings, no ambient random state."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+
+collect_ignore_glob = ["benchmarks/speed*.py"]  # programs, whose peers are an extra: `--doctest-modules` would import them
+
+settings.register_profile("project", deadline=None, derandomize=True, max_examples=50, print_blob=True)
+settings.load_profile("project")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--data-dir",
+        type=Path,
+        default=None,
+        help="directory with the four MNIST IDX files; the tests that need them skip without it",
+    )
+
+
+@pytest.fixture(scope="session")
+def mnist_dir(request: pytest.FixtureRequest) -> Path:
+    """The directory given as `--data-dir`; the test is skipped where none is given."""
+    given: Path | None = request.config.getoption("--data-dir")
+    if given is None:
+        pytest.skip("needs the MNIST IDX files: run pytest with --data-dir DIR")
+    return given.resolve()
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Start each test from the same global random state, whatever ran before it."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - scikit-learn's default random_state is numpy's global one
+    torch.manual_seed(0)
