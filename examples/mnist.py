@@ -21,7 +21,7 @@ import experiments
 from common import data, report
 from common.errors import UsageError
 from common.experiment import Plan
-from common.loop import Run, train
+from common.loop import Run, restore, train
 
 INTERRUPTED = 130
 
@@ -70,7 +70,9 @@ def usable_device(name: str) -> torch.device:
         torch.zeros(1, device=device).add(1).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise UsageError(f"expected a device that torch can use here, got {name!r} ({reason}); try --device cpu") from error
+        raise UsageError(
+            f"expected a device that torch can use here, got {name!r} ({reason}); try --device cpu"
+        ) from error
     return device
 
 
@@ -79,7 +81,9 @@ def usable_directory(path: Path) -> Path:
     try:
         (path / "checkpoints").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"expected a directory to write to, got {path} ({error.strerror}); give another --out") from error
+        raise UsageError(
+            f"expected a directory to write to, got {path} ({error.strerror}); give another --out"
+        ) from error
     return path
 
 
@@ -100,8 +104,10 @@ def work(options: argparse.Namespace) -> int:
         for control in (None, *experiment.controls)
     ]
     checkpoints = [out / "checkpoints" / f"{'-'.join(filter(None, (run.experiment, run.control)))}.pt" for run in runs]
-    if not options.resume:
-        for checkpoint in checkpoints:
+    for run, checkpoint in zip(runs, checkpoints, strict=True):
+        if options.resume:
+            restore(run, checkpoint)
+        else:
             checkpoint.unlink(missing_ok=True)
     code = 0
     try:

@@ -10,7 +10,9 @@ import pytest
 import torch
 from hypothesis import settings
 
-collect_ignore_glob = ["benchmarks/speed*.py"]  # programs, whose peers are an extra: `--doctest-modules` would import them
+collect_ignore_glob = [
+    "benchmarks/speed*.py"
+]  # programs, whose peers are an extra: `--doctest-modules` would import them
 
 settings.register_profile("project", deadline=None, derandomize=True, max_examples=50, print_blob=True)
 settings.load_profile("project")

@@ -152,9 +152,10 @@ def foreign(root: Path, package: str, other: str, public: Sequence[str]) -> list
             if isinstance(node, ast.Import):
                 aliases |= {alias.asname or alias.name for alias in node.names if alias.name == other}
         for node in ast.walk(tree):
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in aliases:
-                if node.attr not in public and node.attr != "testing":
-                    wrong.append(f"{name} uses {other}.{node.attr}")
+            if not (isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in aliases):
+                continue
+            if node.attr not in (*public, "testing"):
+                wrong.append(f"{name} uses {other}.{node.attr}")
     return wrong
 
 

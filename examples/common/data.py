@@ -41,7 +41,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Data:
-    """The three parts of a data set; `test` is read for the reported accuracy alone, choices are made on `validation`."""
+    """The three parts of a data set: `test` is for the reported accuracy alone, choices are made on `validation`."""
 
     name: str
     train: Split
@@ -84,7 +84,9 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         if content[:2] == b"\x1f\x8b":
             content = gzip.decompress(content)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UsageError(f"{path}: expected a whole gzip file, got one cut short or damaged ({error}); {remedy}") from error
+        raise UsageError(
+            f"{path}: expected a whole gzip file, got one cut short or damaged ({error}); {remedy}"
+        ) from error
     except OSError as error:
         raise UsageError(f"{path}: expected a readable file, got {error.strerror}; check --data-dir") from error
     magic = bytes((0, 0, 8, len(shape)))
@@ -119,9 +121,7 @@ def _mnist(
     train_x: NDArray[Any], train_t: NDArray[Any], test_x: NDArray[Any], test_t: NDArray[Any], name: str = "mnist"
 ) -> Data:
     rows = len(train_x) - VALIDATION_ROWS
-    return _standardised(
-        name, (train_x[:rows], train_t[:rows]), (train_x[rows:], train_t[rows:]), (test_x, test_t)
-    )
+    return _standardised(name, (train_x[:rows], train_t[:rows]), (train_x[rows:], train_t[rows:]), (test_x, test_t))
 
 
 def _openml() -> Data:

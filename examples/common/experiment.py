@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-from zenkai_core import LearningMachine
 
 from common.data import Data
+from zenkai_core import LearningMachine
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from zenkai_core import IO
 
 from common.data import Split
 from common.diagnostics import watch
 from common.errors import UsageError
 from common.experiment import Experiment, Network, Plan
 from common.files import write_atomically
+from zenkai_core import IO
 
 SETTINGS = ("experiment", "control", "data", "seed", "planned_epochs")
+ANEW = "leave --resume out to start again, or give another --out"
 EVALUATION_ROWS = 4096
 WATCHED_BATCHES = 8  # per epoch: equations 4 and 5 cost further forward passes
 
@@ -59,26 +60,36 @@ class Run:
         return self.epochs == self.planned_epochs
 
 
-def train(experiment: Experiment, run: Run, plan: Plan, checkpoint: Path) -> None:
-    """Train one network to the end of its budget, entering each finished epoch in `run` and in the checkpoint.
-
-    Where the checkpoint exists, training continues after the last epoch that it holds. Every epoch starts from a random
-    state of its own, so that a resumed run equals an uninterrupted one.
+def restore(run: Run, checkpoint: Path) -> None:
+    """Enter into a run the epochs that its checkpoint holds, where it exists.
 
     Raises:
         UsageError: the checkpoint is damaged, or was made with other settings.
     """
-    saved = _read(checkpoint, run) if checkpoint.exists() else None
-    if saved is not None:
-        for entry in fields(run):
-            setattr(run, entry.name, saved["run"][entry.name])
-        if run.finished:
-            return
+    if not checkpoint.exists():
+        return
+    saved = _read(checkpoint)["run"]
+    for name in SETTINGS:
+        if saved[name] != getattr(run, name):
+            expected = f"expected a checkpoint with {name} = {getattr(run, name)}, got {saved[name]}"
+            raise UsageError(f"{checkpoint}: {expected}; {ANEW}")
+    for entry in fields(run):
+        setattr(run, entry.name, saved[entry.name])
+
+
+def train(experiment: Experiment, run: Run, plan: Plan, checkpoint: Path) -> None:
+    """Train one network to the end of its budget, entering each finished epoch in `run` and in the checkpoint.
+
+    A run that `restore` has filled continues after its last epoch. Every epoch starts from a random state of its own,
+    so that a resumed run equals an uninterrupted one.
+    """
+    if run.finished:
+        return
     _seed(plan.seed, 0)
     network = experiment.build(plan, run.control)
     machine = network.machine
-    if saved is not None:
-        machine.load_state_dict(saved["machine"])
+    if run.epochs:
+        machine.load_state_dict(_read(checkpoint)["machine"])
     run.parameters = sum(parameter.numel() for parameter in machine.parameters())
     batches = max(1, len(plan.data.train) // network.batch_size)
     with tqdm(
@@ -123,7 +134,7 @@ def _epoch(network: Network, run: Run, plan: Plan, bar: tqdm[Any]) -> None:
 
 
 def _whole(order: Tensor, batch_size: int) -> list[Tensor]:
-    """Return the mini-batches of an epoch; a shorter last one is left out, since BatchNorm would weigh its rows more."""
+    """Return an epoch's mini-batches; a shorter last one is left out, since BatchNorm would weigh its rows more."""
     batches = list(order.split(batch_size))
     return batches if len(batches) == 1 or len(batches[-1]) == batch_size else batches[:-1]
 
@@ -143,14 +154,13 @@ def _write(path: Path, run: Run, machine: torch.nn.Module) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def _read(path: Path, run: Run) -> dict[str, Any]:
-    remedy = "leave --resume out to start again, or give another --out"
+def _read(path: Path) -> dict[str, Any]:
     try:
         saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        found = {name: saved["run"][name] for name in SETTINGS}
-    except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
-        raise UsageError(f"{path}: expected a checkpoint of this program, got {type(error).__name__}; {remedy}") from error
-    for name, value in found.items():
-        if value != getattr(run, name):
-            raise UsageError(f"{path}: expected a checkpoint with {name} = {getattr(run, name)}, got {value}; {remedy}")
+        missing = ({entry.name for entry in fields(Run)} - saved["run"].keys()) | ({"machine"} - saved.keys())
+    except (OSError, RuntimeError, EOFError, LookupError, TypeError, AttributeError, pickle.UnpicklingError) as error:
+        reason = f"expected a checkpoint of this program, got one that gives {type(error).__name__}"
+        raise UsageError(f"{path}: {reason}; {ANEW}") from error
+    if missing:
+        raise UsageError(f"{path}: expected a checkpoint of this program, got one without {sorted(missing)}; {ANEW}")
     return saved

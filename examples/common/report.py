@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from common.loop import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Papers = Mapping[str, float | None]
 STYLES = ("-", "--", ":", "-.")
@@ -35,7 +37,7 @@ def results(runs: Sequence[Run]) -> list[dict[str, Any]]:
             "seconds": round(run.seconds, 3),
             "parameters": run.parameters,
         }
-        | {control.control: control.test[-1] for control in begun if control.control and _same(run, control)}
+        | {other.control: other.test[-1] for other in begun if other.control and other.experiment == run.experiment}
         for run in begun
         if run.control is None
     ]
@@ -65,42 +67,37 @@ def table(runs: Sequence[Run], papers: Papers, console: Console) -> None:
 
 
 def picture(runs: Sequence[Run]) -> bytes:
-    """Draw test accuracy per epoch, and per layer the distance to the target and the local error reduction; a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    """Return `figure(runs)` as a PNG."""
+    buffer = io.BytesIO()
+    figure(runs).savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def figure(runs: Sequence[Run]) -> Figure:
+    """Draw test accuracy per epoch, and per layer the distance to the target and the local error reduction."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(15, 4.2), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    left, middle, right = figure.subplots(1, 3)
+    result = Figure(figsize=(15, 4.2), layout="constrained")
+    left, middle, right = result.subplots(1, 3)
     colors = {name: f"C{i}" for i, name in enumerate(dict.fromkeys(run.experiment for run in runs))}
     for run in runs:
         epochs = range(1, run.epochs + 1)
         style = "-" if run.control is None else "--"
         left.plot(epochs, run.test, style, color=colors[run.experiment], marker=".", label=run.name)
+        if run.control is None:
+            _draw_layers(middle, run, "distance", colors[run.experiment])
+            _draw_layers(right, run, "local_error_reduction", colors[run.experiment])
     _decorate(left, "Test accuracy", "share of images classified rightly")
-    for axes, quantity, title, unit in (
-        (middle, "distance", "Distance from output to target", "root of the mean squared difference"),
-        (right, "local_error_reduction", "Local error reduction (equation 5)", "share of the local cost removed by a step"),
-    ):
-        for run in runs:
-            if run.control is None:
-                _draw_layers(axes, run, quantity, colors[run.experiment])
-        _decorate(axes, title, unit)
-    buffer = io.BytesIO()
-    canvas.print_png(buffer)
-    return buffer.getvalue()
-
-
-def _same(run: Run, control: Run) -> bool:
-    return (run.experiment, run.data, run.seed) == (control.experiment, control.data, control.seed)
+    _decorate(middle, "Distance from output to target", "root of the mean squared difference")
+    _decorate(right, "Local error reduction (equation 5)", "share of the local cost that a step removes")
+    return result
 
 
 def _draw_layers(axes: Axes, run: Run, quantity: str, color: str) -> None:
-    names = list(run.layers[0]) if run.layers else []
-    for i, name in enumerate(names):
-        points = [(epoch, layers[name][quantity]) for epoch, layers in enumerate(run.layers, 1) if quantity in layers[name]]
-        if points:
-            axes.plot(*zip(*points, strict=True), STYLES[i % len(STYLES)], color=color, label=f"{run.experiment}: {name}")
+    names = dict.fromkeys(name for layers in run.layers for name in layers)
+    for style, name in zip(itertools.cycle(STYLES), names):
+        points = [(i, layers[name][quantity]) for i, layers in enumerate(run.layers, 1) if quantity in layers[name]]
+        axes.plot(*zip(*points, strict=True), style, color=color, label=f"{run.experiment}: {name}")
 
 
 def _decorate(axes: Axes, title: str, unit: str) -> None:
