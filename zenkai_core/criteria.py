@@ -1,0 +1,170 @@
+"""Costs per row: a criterion maps an output and its target to `[n]` and never reduces over rows.
+
+Inside a network the target of a layer is t = y - dL/dy (equation 2 of the paper), and 0.5 * the sum of squared errors
+(equation 3) has exactly dL/dy as its gradient: therefore `sse` sums and halves. A criterion may offer a closed form,
+`criterion.gradient(y, t)`, which spares the graph of the cost; others are differentiated by autograd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .values import IO
+
+Criterion = Callable[[IO, IO], Tensor]
+"""(y, t) -> `[n]` cost per row."""
+
+
+class Cost:
+    """A criterion made of a function per pair of tensors; the costs of several pairs are added.
+
+    Args:
+        name: how it prints.
+        pair: (y `[n, ...]`, t) -> `[n]`.
+        gradient: (y, t) -> dcost/dy, shaped as y; None leaves it to autograd.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        pair: Callable[[Tensor, Tensor], Tensor],
+        gradient: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> None:
+        self.name = name
+        self._pair = pair
+        self._gradient = gradient
+
+    def __call__(self, y: IO, t: IO) -> Tensor:
+        """The cost per row, `[n]`.
+
+        Raises:
+            ValueError: y and t differ in the number of tensors, or in a shape.
+        """
+        self._check(y, t)
+        total = self._pair(y[0], t[0])
+        for a, b in zip(y[1:], t[1:], strict=True):
+            total = total + self._pair(a, b)
+        return total
+
+    def gradient(self, y: IO, t: IO) -> tuple[Tensor | None, ...]:
+        """dcost/dy per tensor of y, None for an integer output; y is treated as a constant."""
+        if self._gradient is None:
+            return _by_autograd(self, y, t)
+        self._check(y, t)
+        pairs = zip(y, t, strict=True)
+        with torch.no_grad():
+            return tuple(self._gradient(a.detach(), b) if a.is_floating_point() else None for a, b in pairs)
+
+    def _check(self, y: IO, t: IO) -> None:
+        if len(y) != len(t) or not y:
+            raise ValueError(
+                f"{self.name} expected as many targets as outputs (at least one), got {len(t)} for "
+                f"{len(y)}: give one target per output"
+            )
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def __reduce__(self) -> str:
+        return self.name  # the module's own object: a copied or pickled machine keeps its criterion
+
+
+def output_gradient(criterion: Criterion, y: IO, t: IO) -> tuple[Tensor | None, ...]:
+    """dcost/dy per row and tensor of y, for any criterion: its closed form if it has one, else by autograd."""
+    closed: Any = getattr(criterion, "gradient", None)
+    return closed(y, t) if closed is not None else _by_autograd(criterion, y, t)
+
+
+def _by_autograd(criterion: Criterion, y: IO, t: IO) -> tuple[Tensor | None, ...]:
+    with torch.enable_grad():
+        leaves = y.leaves(requires_grad=True)
+        wanted = [v for v in leaves if v.requires_grad]
+        grads = iter(torch.autograd.grad(criterion(leaves, t).sum(), wanted, allow_unused=True))
+    return tuple(next(grads) if v.requires_grad else None for v in leaves)
+
+
+def _same_shape(name: str, y: Tensor, t: Tensor) -> None:
+    if y.shape != t.shape:
+        raise ValueError(
+            f"{name} expected a target shaped as the output {list(y.shape)}, got {list(t.shape)}: "
+            "reshape the target; nothing is broadcast"
+        )
+
+
+def _labels(name: str, y: Tensor, t: Tensor) -> None:
+    if y.ndim < 2 or t.is_floating_point() or t.shape != (y.shape[0], *y.shape[2:]):
+        raise ValueError(
+            f"{name} expected outputs [n, classes, ...] and integer labels [n, ...], got {list(y.shape)} "
+            f"and {t.dtype} {list(t.shape)}: give class indices, for example t.argmax(1)"
+        )
+
+
+def _rowsum(v: Tensor) -> Tensor:
+    return v.flatten(1).sum(1) if v.ndim > 1 else v
+
+
+def _sse(y: Tensor, t: Tensor) -> Tensor:
+    _same_shape("sse", y, t)
+    return _rowsum((y - t).square()) * 0.5
+
+
+def _sse_gradient(y: Tensor, t: Tensor) -> Tensor:
+    _same_shape("sse", y, t)
+    return y - t
+
+
+def _absolute(y: Tensor, t: Tensor) -> Tensor:
+    _same_shape("absolute_error", y, t)
+    return _rowsum((y - t).abs())
+
+
+def _huber(y: Tensor, t: Tensor) -> Tensor:
+    _same_shape("huber", y, t)
+    return _rowsum(F.huber_loss(y, t, reduction="none"))
+
+
+def _cross_entropy(y: Tensor, t: Tensor) -> Tensor:
+    if t.is_floating_point():
+        _same_shape("cross_entropy", y, t)
+    else:
+        _labels("cross_entropy", y, t)
+    return _rowsum(F.cross_entropy(y, t, reduction="none"))
+
+
+def _binary_cross_entropy(y: Tensor, t: Tensor) -> Tensor:
+    _same_shape("binary_cross_entropy", y, t)
+    return _rowsum(F.binary_cross_entropy_with_logits(y, t.to(y.dtype), reduction="none"))
+
+
+def _margin(y: Tensor, t: Tensor) -> Tensor:
+    _labels("margin", y, t)
+    right = y.gather(1, t.unsqueeze(1))
+    wrong = y.scatter(1, t.unsqueeze(1), -torch.inf).amax(1)
+    return _rowsum((1 + wrong - right.squeeze(1)).clamp_min(0))
+
+
+def _zero_one(y: Tensor, t: Tensor) -> Tensor:
+    _labels("zero_one", y, t)
+    wrong = y.argmax(1) != t
+    return _rowsum(wrong.to(y.dtype if y.is_floating_point() else torch.get_default_dtype()))
+
+
+sse = Cost("sse", _sse, _sse_gradient)
+"""0.5 * the sum of squared errors over all event dimensions (equation 3); its gradient is y - t."""
+absolute_error = Cost("absolute_error", _absolute)
+"""The sum of absolute errors."""
+huber = Cost("huber", _huber)
+"""Squared (halved) within 1 of the target, linear beyond, summed."""
+cross_entropy = Cost("cross_entropy", _cross_entropy)
+"""Cross entropy of logits `[n, classes, ...]` against labels `[n, ...]` or probabilities shaped as the logits."""
+binary_cross_entropy = Cost("binary_cross_entropy", _binary_cross_entropy)
+"""Binary cross entropy of logits against targets in [0, 1], summed."""
+margin = Cost("margin", _margin)
+"""How far the right class falls short of the best wrong one by a margin of 1 (multi-class hinge)."""
+zero_one = Cost("zero_one", _zero_one)
+"""1 where the highest output is not the label; no gradient, for searches and reports."""

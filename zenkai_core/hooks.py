@@ -1,0 +1,112 @@
+"""Hooks before and after every call of a learning machine, also of a user's own that overrides the methods.
+
+A class that overrides `accumulate`, say, is given the same method with one question in front: does anybody listen? A
+call made through `super()` belongs to the call around it and fires nothing of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch.utils.hooks import RemovableHandle
+
+from .state import State
+from .values import IO
+
+Event = Literal["forward", "step_y", "accumulate", "step_x", "step", "learn", "test"]
+When = Literal["before", "after"]
+
+_METHODS = {
+    "forward_nn": "forward",
+    "step_y": "step_y",
+    "accumulate": "accumulate",
+    "step_x": "step_x",
+    "step": "step",
+    "learn": "learn",
+    "test": "test",
+}
+_ARGUMENTS = {"forward": ("x", "state"), "learn": ("x", "t"), "test": ("x", "t")}
+_REPLACEABLE = ("forward", "step_y", "step_x")
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a hook is told: the machine, the event, the arguments, and after the call its result."""
+
+    machine: Any
+    event: str
+    x: IO
+    t: IO | None
+    state: State | None
+    result: Any = None
+
+
+Hook = Callable[[Call], Any]
+
+
+class Hooked:
+    """A class whose learning methods can be listened to."""
+
+    _listeners: OrderedDict[int, tuple[str, str, Hook]]
+    _running: set[str]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for method, event in _METHODS.items():
+            if method in cls.__dict__:
+                setattr(cls, method, _watched(cls.__dict__[method], event))
+
+    def register_hook(self, event: Event, hook: Hook, when: When = "after") -> RemovableHandle:
+        """Calls hook(Call) before or after every `event` of this machine.
+
+        Args:
+            event: "forward" (one remembered pass), "step_y", "accumulate", "step_x", "step", "learn" or "test".
+            hook: what it returns is ignored, except after "forward", "step_y" and "step_x": an IO replaces the result.
+            when: "before" or "after".
+
+        Returns:
+            A handle whose `remove()` ends it.
+
+        Raises:
+            ValueError: the event or the moment is unknown.
+        """
+        if event not in _METHODS.values() or when not in ("before", "after"):
+            raise ValueError(
+                f"a hook expected an event of {', '.join(_METHODS.values())} and 'before' or 'after', got "
+                f"{event!r} and {when!r}: choose one of each"
+            )
+        handle = RemovableHandle(self._listeners)
+        self._listeners[handle.id] = (event, when, hook)
+        return handle
+
+
+def _watched(method: Callable[..., Any], event: str) -> Callable[..., Any]:
+    names = _ARGUMENTS.get(event, ("x", "t", "state"))
+
+    @functools.wraps(method)
+    def call(self: Hooked, *args: Any, **kwargs: Any) -> Any:
+        if not self._listeners or event in self._running:
+            return method(self, *args, **kwargs)
+        told = {"t": None, "state": None, **dict(zip(names, args, strict=False)), **kwargs}
+        _tell(self, event, "before", told, None)
+        self._running.add(event)
+        try:
+            result = method(self, *args, **kwargs)
+        finally:
+            self._running.discard(event)
+        return _tell(self, event, "after", told, result)
+
+    return call
+
+
+def _tell(machine: Hooked, event: str, moment: str, told: dict[str, Any], result: Any) -> Any:
+    for of, when, hook in list(machine._listeners.values()):
+        if of == event and when == moment:
+            answer = hook(Call(machine, event, told["x"], told["t"], told["state"], result))
+            if moment == "after" and event in _REPLACEABLE and isinstance(answer, IO):
+                result = answer
+    return result

@@ -1,0 +1,214 @@
+"""`LearningMachine`: a network, or a layer of one, that knows how to learn from a target.
+
+The paper's interface (section 3): `forward_nn` remembers a pass, `accumulate` and `step` update the parameters,
+`step_x` gives the target for the incoming layer. A user's machine overrides these; `forward` joins it to autograd.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from . import passes
+from .bridge import bridge
+from .criteria import sse
+from .hooks import Hooked
+from .state import State
+from .values import IO, as_io
+
+LMode = Literal["accumulate", "accumulate step_x step", "accumulate step step_x", "step_x"]
+Loss = Literal["mean", "sum"]
+
+
+class Told(NamedTuple):
+    """The last pass that a machine accumulated: what `step` is called with."""
+
+    x: IO
+    t: IO
+    state: State
+
+
+class LearningMachine(Hooked, nn.Module):
+    """An `nn.Module` with a rule for its parameters and a rule for the target of the layer below.
+
+    Override `forward_nn`, and as needed `assess_y`, `step_y`, `accumulate`, `step_x`, `step`. In an ordinary training
+    loop `loss(machine(x), t).backward()` accumulates and passes the target on, and `zenkai_core.Optimizer` moves.
+
+    Args:
+        loss: how the user's loss above the machine is reduced over rows; gradients per row follow from it.
+        scale: s in t = y - s * (gradient per row), in autograd.
+        lmode: what `backward()` does: "accumulate" (and pass the target on; never moves parameters), one of the two
+            orders that also step, for networks without another optimiser, or "step_x" alone (targets only).
+
+    Raises:
+        ValueError: an unknown loss or lmode.
+    """
+
+    lmode: LMode
+
+    def __init__(self, *, loss: Loss = "mean", scale: float = 1.0, lmode: LMode = "accumulate") -> None:
+        super().__init__()
+        self._listeners = OrderedDict()
+        self._running = set()
+        self._told: Told | None = None
+        if loss not in ("mean", "sum"):
+            raise ValueError(f"loss expected 'mean' or 'sum', got {loss!r}: say how the loss reduces over rows")
+        self.loss: Loss = loss
+        self.scale = scale
+        set_lmode(self, lmode)
+
+    # ------------------------------------------------------------------------------------------- what users override
+    def forward_nn(self, x: IO, state: State) -> IO:
+        """One pass, remembered in state: the outputs for x. Store there whatever the other methods will need."""
+        raise NotImplementedError(f"{type(self).__name__} expected a forward_nn(x, state), got none: override it")
+
+    def assess_y(self, y: IO, t: IO) -> Tensor:
+        """The cost per row, `[n]`; 0.5 * the sum of squared errors unless overridden."""
+        return sse(y, t)
+
+    def step_y(self, x: IO, t: IO, state: State) -> IO:
+        """The target this layer will learn from, asked before `accumulate`; t itself unless overridden."""
+        return t
+
+    def accumulate(self, x: IO, t: IO, state: State) -> None:
+        """Adds this pass to what `step` will use; moves no parameter. Nothing unless overridden."""
+
+    def step_x(self, x: IO, t: IO, state: State) -> IO:
+        """The target for the incoming layer, shaped as x; x itself unless overridden."""
+        return x.detach()
+
+    def step(self, x: IO, t: IO, state: State) -> None:
+        """Moves the parameters by what was accumulated. Nothing unless overridden."""
+
+    def frozen(self, x: IO, state: State, params: Mapping[str, Tensor] | None = None) -> IO:
+        """The outputs for any rows x as they would be in this pass; here: evaluation mode, nothing remembered.
+
+        Raises:
+            TypeError: params are given; only a composed machine knows which they are.
+        """
+        if params is not None:
+            raise TypeError(
+                f"frozen expected params=None for {type(self).__name__}, got {len(params)} tensors: only a "
+                "Machine takes candidate parameters"
+            )
+        with passes.mode(self, False):
+            return self.forward_nn(x, State(remember=False))
+
+    # ------------------------------------------------------------------------------------------------ what users call
+    def forward(self, *x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """The outputs; part of torch's autograd when gradients are on, plain under `no_grad`.
+
+        Raises:
+            TypeError: an output is not floating, while gradients are on.
+        """
+        inputs = IO(*x)
+        if torch.is_grad_enabled():
+            y = bridge(self._run, self._pull, inputs)
+        else:
+            y = tuple(v.detach() for v in self.remember(inputs.detach(), State(remember=False)))
+        return y[0] if len(y) == 1 else y
+
+    def learn(self, x: IO | Tensor, t: IO | Tensor) -> Tensor:
+        """One update towards t, in training mode: forward, step_y, accumulate, step.
+
+        Args:
+            x: inputs, `[n, ...]`. t: what `assess_y` takes, for example labels `[n]`.
+
+        Returns:
+            `[]` the mean cost before the update.
+        """
+        x, t = as_io(x), as_io(t).detach()
+        with passes.mode(self, True):
+            state = State(wants_x=False)
+            y = self.remember(x, state)
+            with torch.no_grad():
+                cost = self.assess_y(y.detach(), t)
+            told = self.tell(t, state)
+            self.step(*told)
+        return cost.mean()
+
+    def test(self, x: IO | Tensor, t: IO | Tensor) -> Tensor:
+        """`[]` the mean cost in evaluation mode, without gradient; modes are as before afterwards."""
+        with passes.mode(self, False), torch.no_grad():
+            cost = self.assess_y(self.remember(as_io(x).detach(), State(remember=False)), as_io(t).detach())
+        return cost.mean()
+
+    # -------------------------------------------------------------------------------------------- what containers call
+    def remember(self, x: IO, state: State) -> IO:
+        """`forward_nn` on leaves of x, with x, y and the mode noted in state."""
+        state.x = x.leaves(state.wants_x and state.remember)
+        state.training = self.training
+        state.y = self.forward_nn(state.x, state)
+        return state.y
+
+    def tell(self, t: IO, state: State) -> Told:
+        """`step_y` and `accumulate`, with the network's cost and the layer's own target noted in state."""
+        if state.above is None:
+            state.above = partial(self._own_cost, t, state)
+        x = state.inputs
+        state.t = t = self.step_y(x, t, state)
+        self.accumulate(x, t, state)
+        return Told(x, t, state)
+
+    def _own_cost(self, t: IO, state: State, y: IO) -> Tensor:
+        k = y.rows // t.rows if t.rows else 1
+        return state.criterion(y, t.tile(k)) if state.criterion is not None else self.assess_y(y, t.tile(k))
+
+    def _run(self, x: IO) -> tuple[IO, State]:
+        state = State(wants_x=any(v.requires_grad for v in x))
+        return self.remember(x, state), state
+
+    def _pull(self, state: State, grads: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
+        """T = y - s * gradient per row; what goes down is x - t_x, reduced as the loss was."""
+        y = state.outputs
+        n = y.rows if self.loss == "mean" else 1
+        state.criterion = sse
+        t = IO(*(torch.sub(v.detach(), g, alpha=self.scale * n) for v, g in zip(y, grads, strict=True)))
+        if self.lmode == "step_x":
+            x = state.inputs
+            state.t = t
+        else:
+            x, t, _ = self._told = self.tell(t, state)
+        if self.lmode == "accumulate step step_x":
+            self.step_told()
+        t_x = self.step_x(x, t, state) if state.wants_x else None
+        if self.lmode == "accumulate step_x step":
+            self.step_told()
+        if t_x is None:
+            return (None,) * len(x)
+        return tuple((a.detach() - b).div_(n) if a.is_floating_point() else None for a, b in zip(x, t_x, strict=True))
+
+    def step_told(self) -> None:
+        """Steps with what the last backward pass accumulated; nothing where there was none."""
+        told, self._told = self._told, None
+        if told is not None:
+            self.step(*told)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_told": None}  # a pass in flight belongs to its graph: copies start without
+
+
+def set_lmode(model: nn.Module, lmode: LMode) -> None:
+    """Says for every machine in model what `backward()` does.
+
+    Raises:
+        ValueError: an unknown mode.
+    """
+    known = ("accumulate", "accumulate step_x step", "accumulate step step_x", "step_x")
+    if lmode not in known:
+        raise ValueError(f"lmode expected one of {known}, got {lmode!r}: choose what backward() does")
+    for m in model.modules():
+        if isinstance(m, LearningMachine):
+            m.lmode = lmode
+
+
+def outermost(model: nn.Module) -> list[LearningMachine]:
+    """The machines in model that stand in no other machine, each once."""
+    if isinstance(model, LearningMachine):
+        return [model]
+    return list(dict.fromkeys(m for child in model.children() for m in outermost(child)))

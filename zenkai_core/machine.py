@@ -1,0 +1,304 @@
+"""`Machine`: a module composed with a rule for its parameters and a rule for its incoming target.
+
+The three slots are `StepTheta` (parameters), `StepX` (target for the incoming layer) and, optional, `StepY` (this
+layer's own target, which replaces t before `accumulate`). Any rule goes with any other: a rule constrains the module only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import passes
+from .capabilities import capabilities, remedy
+from .criteria import Criterion, output_gradient, sse
+from .learning import LearningMachine, LMode, Loss
+from .state import State
+from .values import IO
+
+
+class Rule(nn.Module):
+    """What the three kinds of rules share: requirements, and being bound to one machine.
+
+    A rule keeps its own memory (optimiser, noise key, pending rows), never the module.
+
+    Attributes:
+        requires: names out of {"differentiable", "parameters", "linear", "estimator", "invertible"}.
+        uses_graph: whether the rule differentiates the pass; where no rule does, the pass keeps no graph.
+    """
+
+    requires: frozenset[str] = frozenset()
+    uses_graph: bool = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bound = False
+
+    def bind(self, machine: Machine) -> None:
+        """Checks the machine's module and prepares for it; called once, by the machine.
+
+        Raises:
+            TypeError: the module lacks what the rule requires, by name.
+            RuntimeError: the rule is bound to a machine already.
+        """
+        has = capabilities(machine.module)
+        for need in sorted(self.requires - has):
+            raise TypeError(
+                f"{type(self).__module__.split('.', 1)[-1]}.{type(self).__name__} expected a module that is "
+                f"'{need}', got {type(machine.module).__name__}: {remedy(need, machine.module)}"
+            )
+        if self.bound:
+            raise RuntimeError(
+                f"{type(self).__name__} expected to serve one machine, got a second: make one rule for each machine"
+            )
+        self.bound = True
+
+
+class StepTheta(Rule):
+    """A rule for the parameters."""
+
+    def accumulate(self, machine: Machine, t: IO, state: State) -> None:
+        """Adds the pass to what `step` will use."""
+        raise NotImplementedError(f"{type(self).__name__} expected an accumulate, got none: override it")
+
+    def step(self, machine: Machine) -> None:
+        """Moves the parameters by what was accumulated, and clears it."""
+        raise NotImplementedError(f"{type(self).__name__} expected a step, got none: override it")
+
+
+class StepX(Rule):
+    """A rule for the target of the incoming layer."""
+
+    def step_x(self, machine: Machine, t: IO, state: State) -> IO:
+        """The target for the incoming layer, shaped as state.x; moves nothing but the rule's noise count."""
+        raise NotImplementedError(f"{type(self).__name__} expected a step_x, got none: override it")
+
+    def accumulate(self, machine: Machine, t: IO, state: State) -> None:
+        """For learned inverses and feedback: adds the pass to what `step` will use. Nothing unless overridden."""
+
+    def step(self, machine: Machine) -> None:
+        """Moves what the rule itself learns. Nothing unless overridden."""
+
+
+class StepY(Rule):
+    """A rule for the layer's own target: asked before `accumulate`, its answer replaces t."""
+
+    def step_y(self, machine: Machine, t: IO, state: State) -> IO:
+        """The target that the layer will learn from, shaped as state.y; moves nothing but the rule's noise count."""
+        raise NotImplementedError(f"{type(self).__name__} expected a step_y, got none: override it")
+
+
+class Machine(LearningMachine):
+    """A module, one rule for theta, one rule for x, and a criterion.
+
+    Args:
+        module: any `nn.Module` from tensors to a tensor or a tuple of them.
+        theta: the rule for its parameters.
+        x: the rule for the target of the incoming layer.
+        criterion: (y, t) -> `[n]` cost per row; for the last machine of a network the task's loss.
+        y: an optional rule for this layer's own target.
+        loss, scale, lmode: as for `LearningMachine`.
+
+    Raises:
+        TypeError: the module lacks what a rule requires.
+
+    >>> from zenkai_core import theta, targets
+    >>> layer = Machine(nn.Linear(3, 2), theta.Gradient(torch.optim.SGD, lr=0.1), targets.Gradient())
+    >>> x, t = torch.ones(4, 3), torch.zeros(4, 2)
+    >>> bool(layer.learn(x, t) > layer.learn(x, t))
+    True
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        theta: StepTheta,
+        x: StepX,
+        criterion: Criterion = sse,
+        *,
+        y: StepY | None = None,
+        loss: Loss = "mean",
+        scale: float = 1.0,
+        lmode: LMode = "accumulate",
+    ) -> None:
+        super().__init__(loss=loss, scale=scale, lmode=lmode)
+        for name, rule, kind in (("theta", theta, StepTheta), ("x", x, StepX), ("y", y, StepY)):
+            if not isinstance(rule, kind) and not (name == "y" and rule is None):
+                raise TypeError(
+                    f"Machine expected {name} to be a {kind.__name__}, got {type(rule).__name__}: rules for "
+                    "theta are in zenkai_core.theta, rules for targets in zenkai_core.targets"
+                )
+        self.module = module
+        self.theta = theta
+        self.x = x
+        self.y = y
+        self.criterion = criterion
+        self.version = 0  # counts steps: a pass older than the last one is refused
+        for rule in (theta, x, y):
+            if rule is not None:
+                rule.bind(self)
+
+    # ------------------------------------------------------------------------------------------------------- one pass
+    def remember(self, x: IO, state: State) -> IO:
+        """As `forward_nn`, which notes everything itself."""
+        state.y = self.forward_nn(x, state)
+        return state.y
+
+    def forward_nn(self, x: IO, state: State) -> IO:
+        """One pass, with a graph only if a rule differentiates it."""
+        if not state.remember:
+            return self._outputs(self.module(*x))
+        state.training, state.version = self.training, self.version
+        graph_x = self.x.uses_graph and state.wants_x
+        state.x = x = x.leaves(graph_x)
+        state.data["random"] = passes.RandomState.now(x.f.device) if self.training and x else None
+        with torch.set_grad_enabled(graph_x or self.theta.uses_graph):
+            state.y = self._outputs(self.module(*x))
+        return state.y
+
+    def assess_y(self, y: IO, t: IO) -> Tensor:
+        """The criterion's cost per row, `[n]`."""
+        return self.criterion(y, t)
+
+    def cost(self, y: IO, t: IO, state: State) -> Tensor:
+        """The local loss of this pass per row, `[k * n]`, for outputs `[k * n, ...]` (k copies of the rows)."""
+        return self._own_cost(t, state, y)
+
+    def step_y(self, x: IO, t: IO, state: State) -> IO:
+        """The y rule's target; t where there is none."""
+        return t if self.y is None else self.y.step_y(self, t, state)
+
+    def accumulate(self, x: IO, t: IO, state: State) -> None:
+        """By the rules for theta and x.
+
+        Raises:
+            RuntimeError: the pass is older than the last step.
+        """
+        if state.inputs and state.version != self.version:
+            raise RuntimeError(
+                "accumulate expected a pass made after the last step, got an older one: its graph belongs "
+                "to parameters that are gone; run the forward pass again"
+            )
+        self.theta.accumulate(self, t, state)
+        self.x.accumulate(self, t, state)
+
+    def step_x(self, x: IO, t: IO, state: State) -> IO:
+        """By the rule for x, whose answer is detached.
+
+        Raises:
+            RuntimeError: the pass was made with `wants_x=False`.
+        """
+        if not state.wants_x:
+            raise RuntimeError(
+                "step_x expected a pass made with State(wants_x=True), got one without: its graph leaves the input out"
+            )
+        return self.x.step_x(self, t, state)
+
+    def step(self, x: IO, t: IO, state: State) -> None:
+        """Moves what the rules move, and makes earlier passes old."""
+        self.theta.step(self)
+        self.x.step(self)
+        self.version += 1
+
+    # ------------------------------------------------------------------------------------------------- what rules ask
+    def gradients(self, t: IO, state: State) -> tuple[tuple[Tensor | None, ...], tuple[Tensor | None, ...]]:
+        """Gradients of this pass's local loss, by one backward through the pass's own graph, shared by all rules.
+
+        Returns:
+            Per input, of the *sum* of costs over rows (None where the pass has none); per trainable parameter, of the
+            cost as `self.loss` reduces it (None where unused).
+
+        A pass whose graph is used up, or older than the last step, is replayed first.
+        """
+        held = state.data.get("gradients")
+        if held is not None and held[0] is t and held[1] == self.version:
+            return held[2]
+        if held is None and state.version == self.version:
+            x, y = state.inputs, state.outputs
+        else:
+            x = state.inputs.leaves(self.x.uses_graph and state.wants_x)
+            y = self.replay(x, state)
+        found = self.pull(x, y, t, state)
+        state.data["gradients"] = (t, self.version, found)
+        return found
+
+    def pull(
+        self, x: IO, y: IO, t: IO, state: State, *, theta: bool | None = None
+    ) -> tuple[tuple[Tensor | None, ...], tuple[Tensor | None, ...]]:
+        """As `gradients`, through the graph from leaves x to y, which is used up; `theta=False` leaves the parameters out."""
+        n = max(y.rows, 1) if self.loss == "mean" else 1
+        params = self.trainable() if (self.theta.uses_graph if theta is None else theta) else []
+        leaves = [v for v in (*x, *params) if v.requires_grad]
+        outputs, errors = [], []
+        for v, e in zip(y, output_gradient(state.criterion or self.criterion, y.detach(), t), strict=True):
+            if e is not None and v.requires_grad:
+                outputs.append(v)
+                errors.append(e / n if n > 1 else e)
+        if not leaves or not outputs:
+            return (None,) * len(x), (None,) * len(params)
+        grads = iter(torch.autograd.grad(outputs, leaves, errors, allow_unused=True))
+        of_x = [next(grads) if v.requires_grad else None for v in x]
+        return tuple(None if g is None else g * n for g in of_x) if n > 1 else tuple(of_x), tuple(grads)
+
+    def trainable(self) -> list[nn.Parameter]:
+        """The module's parameters that ask for a gradient; what rules move."""
+        return [p for p in self.module.parameters() if p.requires_grad]
+
+    def replay(self, x: IO, state: State) -> IO:
+        """The pass's rows once more, on the present parameters: y `[n, ...]`, differentiable.
+
+        BatchNorm takes the statistics of the rows x, dropout the pass's masks; no buffer and no generator moves.
+        With the pass's own x and parameters this is the pass.
+        """
+        with torch.enable_grad(), passes.replaying(self.module, state.data.get("random"), x.f.device):
+            return self._outputs(self.module(*x))
+
+    def frozen(self, x: IO, state: State, params: Mapping[str, Tensor] | None = None) -> IO:
+        """Any rows through the layer as it is in this pass: BatchNorm is the pass's affine map, dropout is off.
+
+        Args:
+            x: `[m, ...]` for any m; rows do not see each other. Works under `torch.func.vmap`, over x or params.
+            params: candidates for the module's parameters by name; those left out are the module's own.
+        """
+        with passes.freezing(self.module, self._statistics(state)):
+            if params is None:
+                return self._outputs(self.module(*x))
+            return self._outputs(torch.func.functional_call(self.module, dict(params), tuple(x)))
+
+    def propose(self, state: State, k: int, noise: torch.Generator) -> IO:
+        """K stochastic passes of the rows: y `[k, n, ...]`, with dropout on and BatchNorm as in `frozen`.
+
+        Two proposals from equal generators are equal; torch's global generator stays where it was.
+        """
+        x = state.inputs.detach()
+        with torch.no_grad(), passes.drawing_from(None, x.f.device):
+            torch.manual_seed(int(torch.randint(2**62, (), generator=noise, device=noise.device)))
+            with passes.freezing(self.module, self._statistics(state), stochastic=True):
+                y = self._outputs(self.module(*x.tile(k)))
+        return IO(*(v.unflatten(0, (k, x.rows)) for v in y))
+
+    def _own_cost(self, t: IO, state: State, y: IO) -> Tensor:
+        k = y.rows // t.rows if t.rows else 1
+        return (state.criterion or self.criterion)(y, t.tile(k))
+
+    def _statistics(self, state: State) -> list[passes.Statistics]:
+        if not state.training:
+            return []
+        held: Any = state.data.get("statistics")
+        if held is None or held[0] != self.version:
+            found = passes.batch_statistics(self.module, state.inputs.detach(), state.data.get("random"))
+            held = state.data["statistics"] = (self.version, found)
+        return held[1]
+
+    def _outputs(self, y: object) -> IO:
+        if isinstance(y, Tensor):
+            return IO(y)
+        if isinstance(y, (tuple, list)):
+            return IO(*y)
+        raise TypeError(
+            f"a module in a Machine expected to return a tensor or a tuple of tensors, got "
+            f"{type(y).__name__} from {type(self.module).__name__}: wrap it in a module that picks tensors"
+        )

@@ -1,0 +1,5 @@
+"""Modules that ordinary networks lack: units without a gradient, ensembles of trees."""
+
+from .sign import Sign, SignSTE
+
+__all__ = ["Sign", "SignSTE"]

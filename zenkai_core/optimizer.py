@@ -1,0 +1,133 @@
+"""`Optimizer`: one line that lets any training loop move a model with machines in it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from .learning import outermost
+
+
+def plain_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters of model that belong to no machine, which a torch optimiser should move."""
+    owned = {p for m in outermost(model) for p in m.parameters()}
+    return [p for p in model.parameters() if p not in owned]
+
+
+class Optimizer(torch.optim.Optimizer):
+    """Steps every machine of a model once, by its own rule, and then a torch optimiser for the plain parameters.
+
+    `backward()` only accumulates; this moves. `param_groups` are those of all optimisers inside, the very same
+    dictionaries, so that a scheduler of `torch.optim.lr_scheduler` schedules them all. What the machines' rules remember is
+    saved with the model; `state_dict()` here holds the torch optimiser's.
+
+    Args:
+        model: any module with machines in it.
+        torch_optimizer: for the parameters outside machines: an optimiser, or a callable that makes one of them, for
+            example `lambda params: torch.optim.Adam(params, lr=1e-3)`.
+
+    Raises:
+        ValueError: the torch optimiser also holds parameters of a machine, which would move twice.
+        TypeError: torch_optimizer is something else.
+
+    Warns where parameters outside machines ask for a gradient and nobody moves them.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        torch_optimizer: torch.optim.Optimizer | Callable[[list[nn.Parameter]], torch.optim.Optimizer] | None = None,
+    ) -> None:
+        self.machines = outermost(model)
+        plain = plain_parameters(model)
+        if torch_optimizer is not None and not isinstance(torch_optimizer, torch.optim.Optimizer):
+            if not callable(torch_optimizer):
+                raise TypeError(
+                    f"Optimizer expected a torch optimiser or a callable that makes one, got "
+                    f"{type(torch_optimizer).__name__}: for example lambda ps: torch.optim.Adam(ps, lr=1e-3)"
+                )
+            torch_optimizer = torch_optimizer(plain)
+        self.torch_optimizer = torch_optimizer
+        moved = {p for group in torch_optimizer.param_groups for p in group["params"]} if torch_optimizer else set()
+        if any(p in moved for m in self.machines for p in m.parameters()):
+            raise ValueError(
+                "Optimizer expected a torch optimiser for the parameters outside machines, got one that also "
+                "holds a machine's: they would move twice; give it zenkai_core.plain_parameters(model)"
+            )
+        if any(p.requires_grad and p not in moved for p in plain):
+            warnings.warn(
+                "parameters outside machines ask for a gradient and nobody moves them: give Optimizer a torch "
+                "optimiser for zenkai_core.plain_parameters(model), or freeze them",
+                stacklevel=2,
+            )
+        self._ready = False
+        super().__init__([torch.zeros(0)], {})  # torch refuses an empty list, and a model of trees has no parameters
+        self._ready = True
+
+    @property
+    def _inner(self) -> list[torch.optim.Optimizer]:
+        rules = [r for m in self.machines for r in m.modules()]
+        found = [o for r in rules if isinstance(o := getattr(r, "_optimizer", None), torch.optim.Optimizer)]
+        return [*found, *([self.torch_optimizer] if self.torch_optimizer is not None else [])]
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
+        """The groups of all optimisers inside; changing an entry changes it there."""
+        return [group for o in self._inner for group in o.param_groups] if self._ready else self._base
+
+    @param_groups.setter
+    def param_groups(self, groups: list[dict[str, Any]]) -> None:
+        self._base = groups  # torch's constructor sets its own list, which nobody reads
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Every machine that a backward pass has told a target steps; then the torch optimiser does.
+
+        Args:
+            closure: computes the loss and calls `backward()`; called once, first.
+
+        Returns:
+            What the closure returned.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for m in self.machines:
+            m.step_told()
+        if self.torch_optimizer is not None:
+            self.torch_optimizer.step()
+        return loss
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clears the gradients of all parameters; rows that a rule collects over batches stay."""
+        params = [p for m in self.machines for p in m.parameters()]
+        params += [p for g in (self.torch_optimizer.param_groups if self.torch_optimizer else []) for p in g["params"]]
+        for p in params:
+            if p.grad is not None:
+                p.grad = None if set_to_none else torch.zeros_like(p.grad)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The torch optimiser's state; the machines' is in the model's `state_dict`."""
+        return {"torch_optimizer": None if self.torch_optimizer is None else self.torch_optimizer.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes the torch optimiser's state back.
+
+        Raises:
+            ValueError: the state has a torch optimiser and this has none, or the other way round.
+        """
+        held = state_dict["torch_optimizer"]
+        if (held is None) != (self.torch_optimizer is None):
+            raise ValueError(
+                "Optimizer expected the state of one that was made alike, got one "
+                f"{'without' if held is None else 'with'} a torch optimiser: make it with the same arguments"
+            )
+        if self.torch_optimizer is not None:
+            self.torch_optimizer.load_state_dict(held)
+
+    def __repr__(self) -> str:
+        return f"Optimizer({len(self.machines)} machines, {self.torch_optimizer!r})"

@@ -1,0 +1,107 @@
+"""`State`: what one forward pass of one machine must remember, and nothing else knows.
+
+It is made by whoever runs the pass, handed to every later call about that pass, and dropped with it. Nothing is keyed
+by the identity of an object: a sub-state has a name, and two passes have two states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from .values import IO
+
+
+@dataclass(eq=False)
+class State:
+    """The memory of one pass of one machine.
+
+    Attributes:
+        x: the inputs of the pass, leaves of its own graph.
+        y: the outputs of the pass.
+        t: the target of the layer, once `accumulate` has been told.
+        incoming: the machine below and its state, for rules that ask the layer below; set by containers.
+        above: outputs of this layer `[k * n, ...]` (k whole copies of the rows, row r being sample r % n) -> `[k * n]`
+            the cost per row of the network's loss through the layers above, with the labels inside. Set once the
+            target is known; alone, a machine is its own network.
+        criterion: the cost that replaces the machine's own in this pass: squared error under the autograd bridge,
+            which sees only gradients.
+        remember: False for a pass that nobody will learn from: no graph is kept.
+        wants_x: whether a target for x will be asked; False spares its gradient.
+        training: the mode the pass was made in.
+        version: the machine's count of steps when the pass was made.
+        data: whatever else rules and users keep.
+
+    >>> state = State()
+    >>> state.sub("0") is state.sub("0"), state.sub("0") is state.sub("1")
+    (True, False)
+    """
+
+    x: IO | None = None
+    y: IO | None = None
+    t: IO | None = None
+    incoming: tuple[nn.Module, State] | None = None
+    above: Callable[[IO], Tensor] | None = None
+    criterion: Callable[[IO, IO], Tensor] | None = None
+    remember: bool = True
+    wants_x: bool = True
+    training: bool = False
+    version: int = 0
+    data: dict[str, Any] = field(default_factory=dict)
+    _subs: dict[str, State] = field(default_factory=dict)
+
+    def sub(self, name: str) -> State:
+        """The sub-state of that name, made when first asked; `remember` is inherited."""
+        found = self._subs.get(name)
+        if found is None:
+            found = self._subs[name] = State(remember=self.remember)
+        return found
+
+    @property
+    def subs(self) -> dict[str, State]:
+        """Name -> sub-state, a copy of the table."""
+        return dict(self._subs)
+
+    @property
+    def inputs(self) -> IO:
+        """x, where the pass has been made.
+
+        Raises:
+            RuntimeError: no pass has been made with this state.
+        """
+        if self.x is None:
+            raise _unused()
+        return self.x
+
+    @property
+    def outputs(self) -> IO:
+        """y, where the pass has been made.
+
+        Raises:
+            RuntimeError: no pass has been made with this state.
+        """
+        if self.y is None:
+            raise _unused()
+        return self.y
+
+    def cost_above(self, y: IO) -> Tensor:
+        """The network's cost per row, `[k * n]`, if this layer put out y, `[k * n, ...]`.
+
+        Raises:
+            RuntimeError: the target is not known yet.
+        """
+        if self.above is None:
+            raise RuntimeError(
+                "the network's cost is known once the target is, got a state without one: call learn, "
+                "accumulate or step_y of the outermost machine first"
+            )
+        return self.above(y)
+
+
+def _unused() -> RuntimeError:
+    return RuntimeError(
+        "expected the state of a forward pass, got an unused one: call forward_nn(x, state) with this state first"
+    )

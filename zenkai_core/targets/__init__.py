@@ -1,0 +1,6 @@
+"""Rules for targets: of the incoming layer (`StepX`), and of the layer itself (`StepY`)."""
+
+from .gradient import Gradient
+from .null import Null
+
+__all__ = ["Gradient", "Null"]

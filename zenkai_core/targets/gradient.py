@@ -1,0 +1,54 @@
+"""Gradient descent on x: the target for the incoming layer is where the local loss falls."""
+
+from __future__ import annotations
+
+import torch
+
+from ..machine import Machine, StepX
+from ..state import State
+from ..values import IO
+
+
+class Gradient(StepX):
+    """t_x = x - scale * dL/dx per row (equation 2 of the paper), n times over.
+
+    One iteration uses the pass's graph, in the same backward that serves `theta.Gradient`. Each further iteration replays the
+    pass from the moved x, with fresh statistics of the moved rows and the pass's dropout masks.
+
+    Args:
+        n: iterations.
+        scale: the step s of each. With scale 1 and n = 1 a chain is backpropagation, exactly.
+
+    Raises:
+        ValueError: n < 1, or a scale that is not positive.
+
+    An integer input has no gradient: its target is itself.
+    """
+
+    requires = frozenset({"differentiable"})
+    uses_graph = True
+
+    def __init__(self, n: int = 1, *, scale: float = 1.0) -> None:
+        super().__init__()
+        if n < 1 or not scale > 0:
+            raise ValueError(
+                f"targets.Gradient expected n >= 1 and scale > 0, got n={n} and scale={scale}: use "
+                "targets.Null for no target"
+            )
+        self.n = n
+        self.scale = scale
+
+    def step_x(self, machine: Machine, t: IO, state: State) -> IO:
+        """The moved inputs, detached."""
+        x = self._moved(state.inputs.detach(), machine.gradients(t, state)[0])
+        for _ in range(self.n - 1):
+            leaves = x.leaves(requires_grad=True)
+            x = self._moved(x, machine.pull(leaves, machine.replay(leaves, state), t, state, theta=False)[0])
+        return x
+
+    def _moved(self, x: IO, grads: tuple[torch.Tensor | None, ...]) -> IO:
+        pairs = zip(x, grads, strict=True)
+        return IO(*(v if g is None else torch.sub(v, g, alpha=self.scale) for v, g in pairs))
+
+    def extra_repr(self) -> str:
+        return f"n={self.n}, scale={self.scale}"

@@ -1,0 +1,7 @@
+"""Rules for the parameters of a machine."""
+
+from .delta import Delta
+from .gradient import Gradient
+from .null import Null
+
+__all__ = ["Delta", "Gradient", "Null"]

@@ -1,0 +1,57 @@
+"""The local delta rule: error times input, with no call of autograd anywhere."""
+
+from __future__ import annotations
+
+import torch
+
+from ..capabilities import linear_parts, slope
+from ..machine import Machine
+from ..state import State
+from ..values import IO
+from .optimized import Optimized, add_gradients
+
+
+class Delta(Optimized):
+    """Widrow and Hoff's rule for a linear layer: dW = e' x / n with e = (y - t) * slope.
+
+    The slope of the activation behind the layer is read from its output; for a sign it is 1, which is the perceptron's
+    rule. For `nn.Linear` alone the update is the gradient of `sse`, bit by bit of the same formula.
+
+    Args:
+        factory: a `torch.optim` class or a callable (parameters, **options) -> optimiser; it only steps.
+        options: for the factory, for example `lr=1e-3`.
+
+    Reference: Widrow, Hoff (1960), Adaptive switching circuits; Rosenblatt (1958), The perceptron.
+    """
+
+    requires = frozenset({"parameters", "linear"})
+
+    @torch.no_grad()
+    def accumulate(self, machine: Machine, t: IO, state: State) -> None:
+        """Adds e' x and the sum of e over rows to `.grad`, divided by the rows where `machine.loss` is "mean".
+
+        Raises:
+            ValueError: t is not shaped as the output.
+        """
+        parts = linear_parts(machine.module)
+        if parts is None:
+            raise TypeError(
+                f"theta.Delta expected a linear module, got {type(machine.module).__name__}: the module was "
+                "changed after it was bound"
+            )
+        linear, activation = parts
+        x, y = state.inputs.f, state.outputs.f.detach()
+        if t.f.shape != y.shape:
+            raise ValueError(
+                f"theta.Delta expected a target shaped as the output {list(y.shape)}, got "
+                f"{list(t.f.shape)}: the rule needs an error per output"
+            )
+        error = (y - t.f) / (y.shape[0] if machine.loss == "mean" else 1)
+        if activation is not None:
+            error = error * slope(activation, y)
+        error = error.flatten(0, -2)
+        pairs = [(linear.weight, error.T @ x.flatten(0, -2).to(error.dtype))]
+        if linear.bias is not None:
+            pairs.append((linear.bias, error.sum(0)))
+        moving = [(p, g) for p, g in pairs if p.requires_grad]
+        add_gradients([p for p, _ in moving], [g for _, g in moving])

@@ -1,0 +1,63 @@
+"""Gradient descent on the local loss, by any torch optimiser, with n local updates for each global one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ..machine import Machine
+from ..state import State
+from ..values import IO
+from .optimized import Factory, Optimized, add_gradients
+
+
+class Gradient(Optimized):
+    """The gradient of the layer's cost, through the pass's own graph.
+
+    With the target t = y - dL/dy and 0.5 * the sum of squared errors this is backpropagation, exactly: `.grad` is what
+    `loss.mean().backward()` gives (`loss.sum()` for a machine with `loss="sum"`).
+
+    Args:
+        factory: a `torch.optim` class or a callable (parameters, **options) -> optimiser.
+        n: local updates per `step`; the later ones replay the accumulated passes on the moved parameters, with their
+            batch statistics and dropout masks.
+        options: for the factory, for example `lr=1e-3`.
+
+    Raises:
+        ValueError: n < 1.
+
+    >>> Gradient(torch.optim.SGD, lr=0.1, n=5).n
+    5
+    """
+
+    requires = frozenset({"parameters", "differentiable"})
+    uses_graph = True
+
+    def __init__(self, factory: Factory = torch.optim.Adam, *, n: int = 1, **options: Any) -> None:
+        super().__init__(factory, **options)
+        if n < 1:
+            raise ValueError(f"theta.Gradient expected n >= 1 local updates, got {n}: use theta.Null for none")
+        self.n = n
+        self._pending: list[tuple[IO, IO, State]] = []
+
+    def accumulate(self, machine: Machine, t: IO, state: State) -> None:
+        """Adds the gradient of the pass to `.grad`."""
+        add_gradients(machine.trainable(), machine.gradients(t, state)[1])
+        if self.n > 1:
+            self._pending.append((state.inputs.detach(), t, state))
+
+    def step(self, machine: Machine) -> None:
+        """N steps of the optimiser."""
+        super().step(machine)
+        pending, self._pending = self._pending, []
+        for _ in range(self.n - 1):
+            for x, t, state in pending:
+                add_gradients(machine.trainable(), machine.pull(x, machine.replay(x, state), t, state)[1])
+            super().step(machine)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_pending": []}  # a pass in flight belongs to its graph: copies start without
+
+    def extra_repr(self) -> str:
+        return f"n={self.n}"

@@ -1,0 +1,98 @@
+"""What rules share that move parameters by a torch optimiser: building it, saving it, stepping it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..machine import Machine, StepTheta
+
+Factory = Callable[..., torch.optim.Optimizer]
+
+
+class Optimized(StepTheta):
+    """A rule that fills `.grad` in `accumulate` and lets a torch optimiser move in `step`.
+
+    Args:
+        factory: a `torch.optim` class, or any callable (parameters, **options) -> optimiser.
+        options: what the factory is given, for example `lr=1e-3`.
+
+    Attributes:
+        optimizer: the torch optimiser, once bound; hand it to a scheduler of `torch.optim.lr_scheduler`.
+    """
+
+    requires = frozenset({"parameters"})
+
+    def __init__(self, factory: Factory = torch.optim.Adam, **options: Any) -> None:
+        super().__init__()
+        if not callable(factory):
+            raise TypeError(
+                f"{type(self).__name__} expected an optimiser class such as torch.optim.Adam, got "
+                f"{type(factory).__name__}: the machine builds the optimiser for its own parameters"
+            )
+        self.factory = factory
+        self.options = options
+        self._optimizer: torch.optim.Optimizer | None = None
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The torch optimiser.
+
+        Raises:
+            RuntimeError: the rule is not bound to a machine yet.
+        """
+        if self._optimizer is None:
+            raise RuntimeError(
+                f"{type(self).__name__}.optimizer expected a bound rule, got a free one: give the rule "
+                "to a Machine first"
+            )
+        return self._optimizer
+
+    def bind(self, machine: Machine) -> None:
+        """Builds the optimiser over the module's trainable parameters."""
+        super().bind(machine)
+        self._optimizer = self.factory(machine.trainable(), **self.options)
+
+    def step(self, machine: Machine) -> None:
+        """Steps the optimiser and clears the gradients."""
+        self.optimizer.step()
+        self.clear(machine)
+
+    def clear(self, machine: Machine) -> None:
+        """No gradient survives a step."""
+        for p in machine.trainable():
+            p.grad = None
+
+    def get_extra_state(self) -> Any:
+        """The optimiser's state, so that it is part of the machine's `state_dict`."""
+        return None if self._optimizer is None else self._optimizer.state_dict()
+
+    def set_extra_state(self, state: Any) -> None:
+        """Takes the optimiser's state back."""
+        if state is not None:
+            self.optimizer.load_state_dict(state)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        if self._optimizer is not None:  # moments follow their parameters to another device or dtype; counters stay
+            for held in self._optimizer.state.values():
+                for name, value in held.items():
+                    if isinstance(value, Tensor) and value.ndim > 0:
+                        held[name] = fn(value)
+        return super()._apply(fn, recurse)
+
+
+def add_gradients(params: Iterable[Tensor], grads: Iterable[Tensor | None]) -> None:
+    """Adds to each `.grad`; a gradient that shares storage with another is copied."""
+    seen: set[int] = set()
+    for p, g in zip(params, grads, strict=True):
+        if g is None:
+            continue
+        if p.grad is not None:
+            p.grad = p.grad + g
+            continue
+        where = g.untyped_storage().data_ptr()
+        p.grad = g.clone() if where in seen else g
+        seen.add(where)

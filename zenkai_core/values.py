@@ -1,0 +1,140 @@
+"""`IO`: the tensors of one input, output or target, whose dimension 0 is the row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, SupportsIndex, cast, overload
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree
+
+
+class IO(tuple[Tensor, ...]):
+    """The tensors that enter or leave a layer, as one value.
+
+    A tuple of tensors in which dimension 0 of each is the row (sample). An index gives a tensor, a slice an `IO`.
+
+    Args:
+        tensors: each `[n, *event_shape]` with the same n; event shapes and dtypes are free.
+
+    Raises:
+        TypeError: something other than a tensor is given.
+        ValueError: a tensor without dimensions, or tensors that disagree in their rows.
+
+    >>> io = IO(torch.zeros(4, 3), torch.ones(4))
+    >>> io.rows, len(io), tuple(io.f.shape)
+    (4, 2, (4, 3))
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, *tensors: Tensor) -> IO:
+        rows = -1
+        for i, value in enumerate(tensors):
+            if not isinstance(value, Tensor):
+                raise TypeError(
+                    f"IO expected tensors, got {type(value).__name__} at position {i}: write IO(a, b), "
+                    "with torch.as_tensor for arrays and IO(*values) for a sequence"
+                )
+            if value.ndim == 0:
+                raise ValueError(
+                    f"IO expected tensors [n, ...] with the rows first, got a scalar at position {i}: "
+                    "unsqueeze(0) makes one row of it"
+                )
+            if rows >= 0 and value.shape[0] != rows:
+                raise ValueError(
+                    f"IO expected {rows} rows in every tensor, got {value.shape[0]} at position {i}: "
+                    "dimension 0 is the row"
+                )
+            rows = value.shape[0]
+        return super().__new__(cls, tensors)
+
+    def __getnewargs__(self) -> Any:  # copy and pickle call __new__ with these, one argument per tensor
+        return tuple(self)
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Tensor: ...
+    @overload
+    def __getitem__(self, index: slice) -> IO: ...
+    def __getitem__(self, index: SupportsIndex | slice) -> Tensor | IO:
+        value = super().__getitem__(index)
+        return IO(*value) if isinstance(value, tuple) else value
+
+    def __repr__(self) -> str:
+        return "IO(" + ", ".join(str(v.dtype).removeprefix("torch.") + str(list(v.shape)) for v in self) + ")"
+
+    @property
+    def f(self) -> Tensor:
+        """The first tensor.
+
+        Raises:
+            ValueError: the IO is empty.
+        """
+        if not self:
+            raise ValueError("expected an IO with a tensor, got an empty one: there is no first tensor")
+        return super().__getitem__(0)
+
+    @property
+    def rows(self) -> int:
+        """The number of rows n; 0 for an empty IO."""
+        return super().__getitem__(0).shape[0] if self else 0
+
+    def map(self, fn: Callable[[Tensor], Tensor]) -> IO:
+        """The IO of fn(tensor) for every tensor."""
+        return IO(*(fn(v) for v in self))
+
+    def detach(self) -> IO:
+        """The same values outside any graph; storage is shared."""
+        return self.map(Tensor.detach)
+
+    def clone(self) -> IO:
+        """A detached copy with storage of its own."""
+        return self.map(lambda v: v.detach().clone())
+
+    def to(self, *args: Any, **kwargs: Any) -> IO:
+        """Every tensor moved as by `Tensor.to`."""
+        return self.map(lambda v: v.to(*args, **kwargs))
+
+    def take(self, index: Tensor) -> IO:
+        """The rows named by index: `[m]` positions or `[n]` booleans."""
+        return self.map(lambda v: v[index])
+
+    def tile(self, k: int) -> IO:
+        """K copies of all rows one after another, `[k * n, ...]`: row r belongs to sample r % n.
+
+        >>> IO(torch.tensor([1, 2])).tile(2).f.tolist()
+        [1, 2, 1, 2]
+        """
+        return self if k == 1 else self.map(lambda v: v.expand(k, *v.shape).flatten(0, 1))
+
+    def leaves(self, requires_grad: bool) -> IO:
+        """Detached leaves over the same storage; floating ones ask for a gradient if `requires_grad`."""
+        if not requires_grad:
+            return self.detach()
+        return self.map(lambda v: v.detach().requires_grad_(v.is_floating_point()))
+
+    def same(self, other: object) -> bool:
+        """Whether other holds the very same tensor objects (not merely equal ones)."""
+        return self is other or (
+            isinstance(other, IO) and len(self) == len(other) and all(a is b for a, b in zip(self, other, strict=True))
+        )
+
+
+def as_io(value: IO | Tensor | Iterable[Tensor]) -> IO:
+    """An IO of a tensor or of several; an IO is handed back as it is.
+
+    >>> as_io(torch.zeros(2, 3))
+    IO(float32[2, 3])
+    """
+    if isinstance(value, IO):
+        return value
+    return IO(*value) if isinstance(value, (tuple, list)) else IO(cast(Tensor, value))
+
+
+def _unflatten(children: Iterable[Any], _: Any) -> IO:
+    return tuple.__new__(IO, children)  # torch.func also builds trees of dimensions and specs, which are no tensors
+
+
+_pytree.register_pytree_node(IO, lambda io: (list(io), None), _unflatten, serialized_type_name="zenkai_core.IO")
+torch.serialization.add_safe_globals([IO])
