@@ -1,0 +1,174 @@
+"""What an algorithm is: three short methods over an explicit state, and what it declares that it needs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from tansaku import checks
+from tansaku.draws import Noise
+from tansaku.operators.bounds import Bounds
+from tansaku.operators.mutation import BitFlip, Mutation, UniformReset
+from tansaku.population import Individual, Population
+
+S = TypeVar("S")
+Assessor = Callable[[Population], Population]
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What an algorithm asks of its problem; `tansaku.testing.check_algorithm` reads it.
+
+    Args:
+        min_k: the smallest number of candidates.
+        k_multiple: k must be a multiple of this (2 for antithetic pairs).
+        dtypes: kinds of genes, of ``"real"``, ``"integer"``, ``"boolean"``; ``"integer"`` with bounds.
+        batched: whether a ``batch_shape`` other than () works.
+        rank_based: whether only the order of the costs matters, so that any rising function of the cost gives the
+            identical run.
+        translates: whether a translated problem gives the translated run.
+    """
+
+    min_k: int = 1
+    k_multiple: int = 1
+    dtypes: frozenset[str] = frozenset({"real"})
+    batched: bool = True
+    rank_based: bool = True
+    translates: bool = True
+
+
+class Algorithm(ABC, Generic[S]):
+    """A search algorithm: hyper-parameters only; everything that changes is in the state.
+
+    A subclass is a frozen dataclass with ``k`` and ``bounds`` among its fields, and a state made with `tansaku.state`.
+    """
+
+    k: int
+    bounds: Bounds | None
+    needs: Needs = Needs()
+
+    @abstractmethod
+    def init(self, start: Population) -> S:
+        """The state before the first query.
+
+        Args:
+            start: assessed, [k0 >= 1, *batch_shape, *event_shape]; its best is never lost.
+        """
+
+    @abstractmethod
+    def ask(self, state: S, noise: Noise) -> Population:
+        """[k, *batch_shape, *event_shape] candidates to assess, within the bounds. A query: the state is unchanged."""
+
+    @abstractmethod
+    def tell(self, state: S, asked: Population) -> S:
+        """The next state. Draws nothing: what it needs at random, ``ask`` has drawn and put into traits.
+
+        Args:
+            state: what `ask` was called with.
+            asked: what `ask` returned for it, assessed.
+        """
+
+    @abstractmethod
+    def best(self, state: S) -> Population:
+        """K = 1: the best candidate ever assessed, with its assessment."""
+
+    def estimate(self, state: S) -> Individual:
+        """What to write back under a noisy cost: the mean of a distribution where there is one, else the best."""
+        return self.best(state).individual()
+
+    def refresh(self, state: S, assess: Assessor) -> S:
+        """The state for an objective that has changed: every remembered candidate is assessed again."""
+        if not is_dataclass(state) or isinstance(state, type):
+            raise TypeError(f"expected a state made with @tansaku.state, got {type(state).__name__}; override refresh")
+        remembered: dict[str, Any] = {}
+        for field in fields(state):
+            value = getattr(state, field.name)
+            if isinstance(value, Population) and value.assessment is not None:
+                remembered[field.name] = assess(value)
+        return replace(state, **remembered)
+
+    def _check(self, min_k: int | None = None) -> None:
+        """Checks ``k`` against `needs` and makes ``bounds`` a `Bounds`; for ``__post_init__``."""
+        checks.count("k", self.k, self.needs.min_k if min_k is None else min_k)
+        if self.k % self.needs.k_multiple:
+            multiple = self.needs.k_multiple
+            raise ValueError(
+                f"expected k to be a multiple of {multiple} for {type(self).__name__}, got {self.k}; "
+                f"use {-(-self.k // multiple) * multiple}"
+            )
+        object.__setattr__(self, "bounds", Bounds.of(self.bounds))
+
+    def _check_start(self, start: Population) -> None:
+        """The start suits `needs`; for ``init``."""
+        if start.assessment is None:
+            raise ValueError("expected an assessed start, got one without an assessment; assess it first")
+        if start.assessment.value.ndim != 1 + start.batch_ndim:
+            raise ValueError(
+                f"expected one objective for {type(self).__name__}, got values of shape "
+                f"{checks.shape_text(start.assessment.value.shape)}; return one cost per candidate and search"
+            )
+        for name, x in start.genes.items():
+            kind = kind_of(x)
+            if kind not in self.needs.dtypes:
+                raise TypeError(
+                    f"expected {' or '.join(sorted(self.needs.dtypes))} genes for {type(self).__name__}, "
+                    f"got {name!r} of {x.dtype}; use an algorithm with operators, such as GA or HillClimb"
+                )
+
+
+def kind_of(x: Tensor) -> str:
+    """``"real"``, ``"integer"`` or ``"boolean"``."""
+    if x.is_floating_point():
+        return "real"
+    return "boolean" if x.dtype == torch.bool else "integer"
+
+
+def step_size(
+    std: float | Tensor | Mapping[str, float | Tensor] | None, bounds: Bounds | None, name: str, x: Tensor
+) -> float | Tensor:
+    """The length scale for the genes ``name``: as given, else a fifth of the bounds' span, else 1."""
+    if isinstance(std, Mapping):
+        if name not in std:
+            raise ValueError(f"expected std for {sorted(std)} and {name!r}, got none for the latter; name every gene")
+        std = std[name]
+    if std is None:
+        span = None if bounds is None else bounds.span(name, x)
+        return 1.0 if span is None else torch.where(torch.isfinite(span), span / 5, torch.ones_like(span))
+    return std.to(x.device, x.dtype) if isinstance(std, Tensor) else float(std)
+
+
+def check_std(std: object) -> None:
+    """A step size that is None, a positive number, a tensor, or a mapping to either.
+
+    Raises:
+        TypeError, ValueError: anything else.
+    """
+    for value in std.values() if isinstance(std, Mapping) else [std]:
+        if value is None:
+            continue
+        if isinstance(value, Tensor):
+            if not bool((value > 0).all()):
+                raise ValueError(
+                    "expected std > 0 for every gene, got a value that is not; use Limit to hold genes fixed"
+                )
+        elif checks.number("std", value, 0.0) == 0.0:
+            raise ValueError("expected std > 0, got 0; choose the distance that the search should look ahead at first")
+
+
+def discrete_mutation(name: str, x: Tensor, batch_ndim: int, bounds: Bounds | None) -> Mutation:
+    """The mutation for genes without a length scale: one gene per candidate on average changes.
+
+    Raises:
+        TypeError: integer genes without bounds.
+    """
+    rate = 1.0 / max(1, x[(0,) * (1 + batch_ndim)].numel())
+    if x.dtype == torch.bool:
+        return BitFlip(rate)
+    if bounds is None:
+        raise TypeError(f"expected bounds or a mutation for integer genes, got neither for {name!r}; give bounds=")
+    return UniformReset(bounds, rate)

@@ -1,0 +1,103 @@
+"""A generational genetic algorithm with elitism, put together from operators.
+
+J. H. Holland, Adaptation in Natural and Artificial Systems, 1975; real-coded with BLX-alpha crossover after
+L. J. Eshelman and J. D. Schaffer, Real-coded genetic algorithms and interval-schemata, 1993, and
+F. Herrera, M. Lozano and J. L. Verdegay, Tackling Real-Coded Genetic Algorithms, 1998.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from tansaku.algorithms.base import Algorithm, Needs, discrete_mutation
+from tansaku.draws import Noise
+from tansaku.operators.bounds import Bounds
+from tansaku.operators.crossover import Blend, Crossover, UniformCrossover
+from tansaku.operators.mutation import Mutation
+from tansaku.operators.selection import Tournament
+from tansaku.operators.survival import Comma
+from tansaku.population import Population
+from tansaku.state import state
+
+
+@state
+class GAState:
+    """The parents of the next generation and the best candidate ever (k = 1), both assessed."""
+
+    parents: Population
+    best: Population
+
+
+@dataclass(frozen=True)
+class GA(Algorithm[GAState]):
+    """Select, cross, mutate, survive; the operators are yours to choose.
+
+    Args:
+        k: children per generation.
+        select: (population, count, noise) -> index.
+        crossover: (a, b, noise) -> children; by default `Blend` for real genes, `UniformCrossover` for all others.
+        mutate: (population, noise) -> population; by default none for real genes (BLX-0.5 widens what selection
+            narrows), one changed gene per child on average for boolean and bounded integer genes.
+        survive: (parents, children) -> the next parents.
+        bounds: `Bounds` or (lower, upper).
+    """
+
+    k: int = 100
+    select: Callable[[Population, int, Noise], Tensor] = field(default_factory=lambda: Tournament(2))
+    crossover: Crossover | None = None
+    mutate: Mutation | None = None
+    survive: Callable[[Population, Population], Population] = field(default_factory=lambda: Comma(1))
+    bounds: Bounds | None = None
+    needs = Needs(dtypes=frozenset({"real", "integer", "boolean"}))
+
+    def __post_init__(self) -> None:
+        self._check()
+
+    def init(self, start: Population) -> GAState:
+        """The start, whatever its number, is the first generation of parents."""
+        self._check_start(start)
+        return GAState(start, start.best())
+
+    def ask(self, state: GAState, noise: Noise) -> Population:
+        """K children."""
+        chosen = self.select(state.parents, 2 * self.k, noise)
+        mothers, fathers = state.parents.take(chosen[: self.k]), state.parents.take(chosen[self.k :])
+        children = self._mutated(self._crossed(mothers, fathers, noise), noise)
+        return children if self.bounds is None else self.bounds(children)
+
+    def tell(self, state: GAState, asked: Population) -> GAState:
+        """Survivors of parents and children; the best so far is kept apart."""
+        champion = asked.best()
+        best = champion.where(champion.cost < state.best.cost, state.best)
+        return GAState(self.survive(state.parents, asked), best)
+
+    def best(self, state: GAState) -> Population:
+        """The best candidate ever assessed."""
+        return state.best
+
+    def _crossed(self, a: Population, b: Population, noise: Noise) -> Population:
+        if self.crossover is not None:
+            return self.crossover(a, b, noise)
+        real, discrete = Blend(0.5), UniformCrossover(0.5)
+        return a.with_genes(
+            {
+                name: (real if x.is_floating_point() else discrete).cross(name, x, b[name], a.batch_ndim, noise)
+                for name, x in a.genes.items()
+            }
+        )
+
+    def _mutated(self, children: Population, noise: Noise) -> Population:
+        if self.mutate is not None:
+            return self.mutate(children, noise)
+        n = children.batch_ndim
+        return children.with_genes(
+            {
+                name: x
+                if x.is_floating_point()
+                else discrete_mutation(name, x, n, self.bounds).mutate(name, x, n, noise)
+                for name, x in children.genes.items()
+            }
+        )

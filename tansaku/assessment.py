@@ -1,0 +1,126 @@
+"""`Assessment`: how good every candidate is, with its direction, and the one policy for NaN."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tansaku import checks
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What a user's function said of a population, in the user's own sign.
+
+    Algorithms read `cost`, which is always lower-is-better and never NaN. Everything else is kept for those who
+    need it: `cases` for rules that look at single samples, `violation` for constraints, `descriptor` for
+    quality-diversity.
+
+    Args:
+        value: [k, *batch_shape], or [k, *batch_shape, m] for m objectives; integers and booleans become floats.
+        maximize: whether higher values are better.
+        cases: [k, *batch_shape, c] one cost per case or sample; `value` is their explicit reduction.
+        violation: [k, *batch_shape, v] where > 0 is violated.
+        descriptor: [k, *batch_shape, d] behaviour.
+
+    Raises:
+        TypeError: a field is no tensor, or complex.
+
+    Example:
+        >>> utility = Assessment(torch.tensor([1.0, float("nan"), 3.0]), maximize=True)
+        >>> utility.cost
+        tensor([-1., inf, -3.])
+    """
+
+    value: Tensor
+    maximize: bool = False
+    cases: Tensor | None = None
+    violation: Tensor | None = None
+    descriptor: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        for name in _TENSORS:
+            tensor = getattr(self, name)
+            if tensor is None and name != "value":
+                continue
+            if not isinstance(tensor, Tensor):
+                raise TypeError(f"expected {name} to be a tensor, got {type(tensor).__name__}; use torch.as_tensor")
+            if tensor.is_complex():
+                raise TypeError(f"expected {name} to be real, got {tensor.dtype}; return its real part or modulus")
+        if not self.value.is_floating_point():
+            object.__setattr__(self, "value", self.value.to(torch.get_default_dtype()))
+
+    @property
+    def k(self) -> int:
+        """The number of candidates."""
+        return self.value.shape[0]
+
+    @property
+    def cost(self) -> Tensor:
+        """`value` as lower-is-better, with NaN as the worst possible: +inf. The same shape."""
+        return cost_of(self.value, self.maximize)
+
+    def take(self, index: Tensor, rows: Callable[[Tensor, Tensor], Tensor]) -> Assessment:
+        """The assessment of the candidates at ``index``, gathered by ``rows(tensor, index)``."""
+        return self._map(lambda x: rows(x, index))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Assessment:
+        changed: dict[str, Any] = {name: change(x) for name, x in self._present()}
+        return replace(self, **changed)
+
+    def zip(self, other: Assessment, join: Callable[[Tensor, Tensor], Tensor]) -> Assessment:
+        """Both assessments joined field by field, by ``join(mine, theirs)``.
+
+        Raises:
+            ValueError: the two differ in direction or in the fields they hold.
+        """
+        if self.maximize != other.maximize:
+            raise ValueError(
+                f"expected two assessments of one direction, got maximize={self.maximize} and {other.maximize}; "
+                "negate the values of one"
+            )
+        mine, theirs = [name for name, _ in self._present()], [name for name, _ in other._present()]
+        if mine != theirs:
+            raise ValueError(
+                f"expected two assessments with the same fields, got {mine} and {theirs}; assess both alike"
+            )
+        joined: dict[str, Any] = {name: join(x, getattr(other, name)) for name, x in self._present()}
+        return replace(self, **joined)
+
+    def _present(self) -> list[tuple[str, Tensor]]:
+        return [(name, getattr(self, name)) for name in _TENSORS if getattr(self, name) is not None]
+
+
+_TENSORS = tuple(field.name for field in fields(Assessment) if field.name != "maximize")
+
+
+def cost_of(value: Tensor, maximize: bool) -> Tensor:
+    """``value`` as a cost: lower is better, NaN is +inf, infinities keep their meaning. The same shape."""
+    cost = -value if maximize else value
+    return torch.where(torch.isnan(cost), float("inf"), cost)
+
+
+def check_assessment(assessment: Assessment, k: int, batch_shape: torch.Size, device: torch.device) -> None:
+    """The assessment belongs to a population of ``k`` candidates and ``batch_shape`` on ``device``.
+
+    Raises:
+        ValueError: a field of another shape or on another device.
+    """
+    lead = (k, *batch_shape)
+    for name, tensor in assessment._present():
+        extra = 0 if name == "value" else 1
+        fits = tensor.shape[: len(lead)] == lead and len(lead) + extra <= tensor.ndim <= len(lead) + 1
+        if not fits:
+            trailing = "" if name == "value" else f", {name[0]}"
+            raise ValueError(
+                f"expected {name} with shape [k, *batch_shape{trailing}] = {checks.shape_text(lead)[:-1]}{trailing}], "
+                f"got {checks.shape_text(tensor.shape)}; return one {name} per candidate and search"
+            )
+        if tensor.device.type != device.type:
+            raise ValueError(
+                f"expected {name} on {device} like the genes, got {tensor.device}; return it with .to(genes.device)"
+            )

@@ -1,0 +1,186 @@
+"""Assessors: a user's function becomes ``population -> assessed population``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from tansaku import checks
+from tansaku.assessment import Assessment
+from tansaku.population import Population
+
+Vectorized = Literal["vmap"] | bool
+_FIELDS = tuple(field.name for field in fields(Assessment) if field.name != "maximize")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Assesses a population by a function of its genes. No gradient is recorded.
+
+    Args:
+        fn: called with the genes: a tensor where there is one name and ``named`` is False, else a dictionary of
+            tensors. It returns the value, or a dictionary with ``"value"`` and any of ``"cases"``, ``"violation"``,
+            ``"descriptor"`` (shapes: see `Assessment`).
+        maximize: whether higher values are better.
+        vectorized: True, ``fn`` takes all candidates [k, *batch_shape, *event_shape]; ``"vmap"``, it takes one
+            candidate [*event_shape] and torch maps it over all; False, it takes one candidate and is called in a
+            plain loop, for numpy, scikit-learn or a simulator inside.
+        named: whether ``fn`` takes a dictionary even if there is one name.
+
+    Raises:
+        TypeError: ``fn`` is not callable, or returns something else (at the call).
+        ValueError: values of a wrong shape or on another device (at the call).
+
+    Example:
+        >>> sphere = Objective(lambda x: x.square().sum(-1))
+        >>> sphere(Population({"x": torch.eye(3)})).cost
+        tensor([1., 1., 1.])
+    """
+
+    fn: Callable[..., Any]
+    maximize: bool = False
+    vectorized: Vectorized = True
+    named: bool = False
+
+    def __post_init__(self) -> None:
+        if not callable(self.fn):
+            raise TypeError(f"expected fn to be callable, got {type(self.fn).__name__}; pass a function of the genes")
+        if self.vectorized not in (True, False, "vmap"):
+            raise ValueError(f"expected vectorized True, False or 'vmap', got {self.vectorized!r}; choose one of them")
+
+    def __call__(self, population: Population) -> Population:
+        """The same candidates with their assessment."""
+        plain = len(population.genes) == 1 and not self.named
+        genes: Any = next(iter(population.genes.values())) if plain else dict(population.genes)
+        with torch.no_grad():
+            if self.vectorized is True:
+                answer = self.fn(genes)
+            elif self.vectorized == "vmap":
+                mapped = self.fn
+                for _ in range(1 + population.batch_ndim):
+                    mapped = torch.func.vmap(mapped, randomness="different")
+                answer = mapped(genes)
+            else:
+                answer = self._loop(genes, population)
+        return population.assessed(self._assessment(answer))
+
+    def _loop(self, genes: Any, population: Population) -> dict[str, Tensor]:
+        lead = (population.k, *population.batch_shape)
+        flat = {name: x.reshape(-1, *population.event_shape(name)) for name, x in population.genes.items()}
+        answers = []
+        for row in range(next(iter(flat.values())).shape[0]):
+            one: Any = {name: x[row] for name, x in flat.items()}
+            answers.append(self._fields(self.fn(one if isinstance(genes, dict) else next(iter(one.values())))))
+        device = population.device
+        rows = {
+            name: torch.stack([torch.as_tensor(answer[name], device=device) for answer in answers])
+            for name in answers[0]
+        }
+        return {name: x.reshape(lead + x.shape[1:]) for name, x in rows.items()}
+
+    def _fields(self, answer: Any) -> dict[str, Any]:
+        if not isinstance(answer, Mapping):
+            return {"value": answer}
+        unknown = sorted(set(answer) - set(_FIELDS))
+        if unknown or "value" not in answer:
+            raise ValueError(
+                f"expected a dictionary with 'value' and any of {list(_FIELDS[1:])}, got {sorted(answer)}; "
+                "rename its keys"
+            )
+        return dict(answer)
+
+    def _assessment(self, answer: Any) -> Assessment:
+        given = self._fields(answer)
+        for name, tensor in given.items():
+            if tensor is not None and not isinstance(tensor, Tensor):
+                raise TypeError(
+                    f"expected fn to return a tensor as {name}, got {type(tensor).__name__}; "
+                    "return a tensor, or set vectorized=False for plain numbers"
+                )
+        given = {name: None if tensor is None else tensor.detach() for name, tensor in given.items()}
+        return Assessment(maximize=self.maximize, **given)
+
+
+@dataclass(frozen=True)
+class ModuleObjective:
+    """Assesses candidates that are parameters of a module; the module itself is not changed.
+
+    Every candidate is run by `torch.func.functional_call` under vmap, with the module's other parameters and its
+    buffers as they are.
+
+    Args:
+        module: the network; in evaluation mode where it has batch norm or dropout, which vmap cannot run in training.
+        fn: called with a function that stands for the module with one candidate's parameters, returns that
+            candidate's value [].
+        maximize: whether higher values are better.
+        chunk: candidates per vmapped call; all if not given.
+
+    Example:
+        >>> net, x, y = torch.nn.Linear(3, 1), torch.ones(8, 3), torch.ones(8, 1)
+        >>> loss = ModuleObjective(net, lambda run: (run(x) - y).square().mean())
+    """
+
+    module: torch.nn.Module
+    fn: Callable[[Callable[..., Any]], Tensor]
+    maximize: bool = False
+    chunk: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.chunk is not None:
+            checks.count("chunk", self.chunk)
+
+    def __call__(self, population: Population) -> Population:
+        """The same candidates with their assessment."""
+
+        def one(genes: dict[str, Tensor]) -> Tensor:
+            return self.fn(lambda *inputs: torch.func.functional_call(self.module, genes, inputs))
+
+        with torch.no_grad():
+            mapped = one
+            for _ in range(population.batch_ndim):
+                mapped = torch.func.vmap(mapped, randomness="same")
+            value = torch.func.vmap(mapped, chunk_size=self.chunk, randomness="same")(dict(population.genes))
+        return population.assessed(Assessment(value.detach(), self.maximize))
+
+
+@dataclass(frozen=True)
+class InputObjective:
+    """Assesses candidates that are a layer's inputs: one forward pass over k * n rows, a search per row.
+
+    Args:
+        fn: [rows, *event_shape] -> cost per row [rows]; called with ``flatten(0, 1)`` of the candidates, a view.
+        context: name -> [n, ...] tensors that belong to the rows (targets, labels); repeated for every candidate and
+            passed on by name.
+        maximize: whether higher values are better.
+        chunk: candidates per call; all if not given.
+
+    Raises:
+        ValueError: ``batch_shape`` is not (n,) (at the call).
+    """
+
+    fn: Callable[..., Tensor]
+    context: Mapping[str, Tensor] | None = None
+    maximize: bool = False
+    chunk: int | None = None
+
+    def __call__(self, population: Population) -> Population:
+        """The same candidates with their assessment [k, n]."""
+        if population.batch_ndim != 1 or len(population.genes) != 1:
+            raise ValueError(
+                f"expected one tensor [k, n, ...], a search per row, got {sorted(population.genes)} with "
+                f"batch_shape {checks.shape_text(population.batch_shape)}; give the start batch_ndim=1"
+            )
+        x = next(iter(population.genes.values()))
+        with torch.no_grad():
+            values = [self._rows(part) for part in x.split(self.chunk or population.k)]
+        return population.assessed(Assessment(torch.cat(values), self.maximize))
+
+    def _rows(self, x: Tensor) -> Tensor:
+        context = {
+            name: rows.expand(x.shape[0], *rows.shape).flatten(0, 1) for name, rows in (self.context or {}).items()
+        }
+        return self.fn(x.flatten(0, 1), **context).view(x.shape[:2])

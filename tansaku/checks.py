@@ -1,0 +1,108 @@
+"""The messages for wrong input: what was expected, what came, and the remedy, in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from numbers import Integral, Real
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def shape_text(shape: Iterable[int]) -> str:
+    """``(3, 4)`` as ``[3, 4]``, the way shapes are written in every docstring here."""
+    return "[" + ", ".join(str(int(size)) for size in shape) + "]"
+
+
+def count(name: str, value: Any, minimum: int = 1) -> int:
+    """An integer of at least ``minimum``, or an error that says so.
+
+    Raises:
+        TypeError: ``value`` is no integer.
+        ValueError: ``value`` is below ``minimum``.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"expected {name} to be an integer, got {value!r} of type {type(value).__name__}; pass an int")
+    if value < minimum:
+        raise ValueError(f"expected {name} >= {minimum}, got {value}; pass a larger {name}")
+    return int(value)
+
+
+def number(name: str, value: Any, low: float = -float("inf"), high: float = float("inf")) -> float:
+    """A real number in ``[low, high]``, or an error that says so.
+
+    Raises:
+        TypeError: ``value`` is no real number.
+        ValueError: ``value`` is NaN or outside the range.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"expected {name} to be a number, got {value!r} of type {type(value).__name__}; pass a float")
+    value = float(value)
+    if not low <= value <= high:
+        raise ValueError(f"expected {name} in [{low:g}, {high:g}], got {value}; choose a value in that range")
+    return value
+
+
+def probability(name: str, value: Any) -> float:
+    """A number in [0, 1]; see `number`."""
+    return number(name, value, 0.0, 1.0)
+
+
+def tensors(what: str, named: Any, lead: int) -> dict[str, Tensor]:
+    """A non-empty mapping name -> tensor whose first ``lead`` dimensions agree, as a plain dict.
+
+    Raises:
+        TypeError: no mapping, a value that is no tensor, or a complex dtype.
+        ValueError: empty, too few dimensions, or leading dimensions that differ.
+    """
+    if not isinstance(named, Mapping):
+        raise TypeError(
+            f"expected {what} as a mapping of names to tensors, got {type(named).__name__}; pass {{'x': tensor}}"
+        )
+    if not named:
+        raise ValueError(f"expected at least one tensor in {what}, got an empty mapping; pass {{'x': tensor}}")
+    first: Tensor | None = None
+    for name, value in named.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(
+                f"expected {what}[{name!r}] to be a tensor, got {type(value).__name__}; use torch.as_tensor"
+            )
+        if value.is_complex():
+            raise TypeError(
+                f"expected {what}[{name!r}] real, integer or boolean, got {value.dtype}; "
+                "search over torch.view_as_real(x) instead"
+            )
+        if value.ndim < lead:
+            raise ValueError(
+                f"expected {what}[{name!r}] with at least {lead} leading dimensions, "
+                f"got shape {shape_text(value.shape)}; see the shape rule in Population"
+            )
+        if first is None:
+            first = value
+        elif value.shape[:lead] != first.shape[:lead]:
+            raise ValueError(
+                f"expected {what}[{name!r}] with leading dimensions {shape_text(first.shape[:lead])} like the others, "
+                f"got shape {shape_text(value.shape)}; expand it first"
+            )
+    return dict(named)
+
+
+def real(operator: str, name: str, x: Tensor, remedy: str) -> None:
+    """``x`` holds real numbers, or a TypeError that names the alternative."""
+    if not x.is_floating_point():
+        raise TypeError(f"expected real genes for {operator}, got {name!r} of {x.dtype}; {remedy}")
+
+
+def generator(noise: Any, device: torch.device) -> None:
+    """``noise`` is a generator on ``device``, or an error that says how to make one."""
+    if not isinstance(noise, torch.Generator):
+        raise TypeError(
+            f"expected noise as a torch.Generator, got {type(noise).__name__}; "
+            f"pass torch.Generator({str(device)!r}).manual_seed(0)"
+        )
+    if noise.device.type != device.type:
+        raise ValueError(
+            f"expected a generator on {device}, got one on {noise.device}; "
+            f"make it with torch.Generator({str(device)!r})"
+        )

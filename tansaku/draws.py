@@ -1,0 +1,135 @@
+"""Every draw of random numbers: eager, from the generator that is passed in, [*lead, *batch_shape, *event_shape].
+
+A `Replay` may stand in for the generator: it records the draws of a batched run and gives each search of it back its
+own part, so that "a batch of searches equals separate searches" can be tested to the bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from tansaku import checks
+from tansaku.storage import buffer
+
+
+class Replay:
+    """Records a run's draws, or replays those of one search of it.
+
+    Args:
+        generator: where the recorded draws come from.
+
+    Example:
+        >>> tape = Replay(torch.Generator().manual_seed(0))
+        >>> both = normal((3,), (2,), (4,), like=torch.zeros(()), noise=tape)
+        >>> second = normal((3,), (), (4,), like=torch.zeros(()), noise=tape.search(1))
+        >>> torch.equal(both[:, 1], second)
+        True
+    """
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self.generator: torch.Generator | None = generator
+        self._tape: list[tuple[int, Tensor]] = []
+        self._index: tuple[int, ...] = ()
+        self._position = 0
+
+    def search(self, *index: int) -> Replay:
+        """A replay of the draws of the search at ``index`` of the recorded batch, from the first draw on."""
+        replay = Replay.__new__(Replay)
+        replay.generator, replay._tape, replay._index, replay._position = None, self._tape, index, 0
+        return replay
+
+    def take(self, lead: int, draw: Callable[[torch.Generator], Tensor]) -> Tensor:
+        """The next draw, whose first ``lead`` dimensions stand before the batch's."""
+        if self.generator is not None:
+            drawn = draw(self.generator)
+            self._tape.append((lead, drawn.clone()))
+            return drawn
+        if self._position == len(self._tape):
+            raise RuntimeError(
+                f"expected at most {len(self._tape)} draws, as recorded, got one more; "
+                "the separate run must ask as often as the batched one"
+            )
+        recorded_lead, drawn = self._tape[self._position]
+        self._position += 1
+        if recorded_lead != lead:
+            raise RuntimeError(f"expected a draw with {recorded_lead} leading dimensions, got {lead}; draws must agree")
+        return drawn[(slice(None),) * lead + self._index].clone()
+
+
+Noise = torch.Generator | Replay
+
+
+def normal(
+    lead: tuple[int, ...], batch_shape: tuple[int, ...], event_shape: tuple[int, ...], like: Tensor, noise: Noise
+) -> Tensor:
+    """Standard normal numbers [*lead, *batch_shape, *event_shape], of the dtype and on the device of ``like``."""
+    shape = (*lead, *batch_shape, *event_shape)
+    return _draw(len(lead), like.device, noise, lambda g: _empty(shape, like.dtype, like.device).normal_(generator=g))
+
+
+def uniform(
+    lead: tuple[int, ...], batch_shape: tuple[int, ...], event_shape: tuple[int, ...], like: Tensor, noise: Noise
+) -> Tensor:
+    """Numbers uniform in [0, 1), [*lead, *batch_shape, *event_shape], of the dtype and on the device of ``like``."""
+    shape = (*lead, *batch_shape, *event_shape)
+    return _draw(len(lead), like.device, noise, lambda g: _empty(shape, like.dtype, like.device).uniform_(generator=g))
+
+
+def integers(
+    high: int,
+    lead: tuple[int, ...],
+    batch_shape: tuple[int, ...],
+    event_shape: tuple[int, ...],
+    like: Tensor,
+    noise: Noise,
+) -> Tensor:
+    """Integers uniform in 0 .. high - 1, [*lead, *batch_shape, *event_shape] int64, on the device of ``like``."""
+    shape = (*lead, *batch_shape, *event_shape)
+    return _draw(len(lead), like.device, noise, lambda g: torch.randint(high, shape, generator=g, device=like.device))
+
+
+def coins(
+    probability: float,
+    lead: tuple[int, ...],
+    batch_shape: tuple[int, ...],
+    event_shape: tuple[int, ...],
+    like: Tensor,
+    noise: Noise,
+) -> Tensor:
+    """Booleans that are True with ``probability``, [*lead, *batch_shape, *event_shape], on the device of ``like``."""
+    shape = (*lead, *batch_shape, *event_shape)
+    return _draw(len(lead), like.device, noise, lambda g: _coins(probability, shape, like.device, g))
+
+
+def _draw(lead: int, device: torch.device, noise: Noise, draw: Callable[[torch.Generator], Tensor]) -> Tensor:
+    if isinstance(noise, Replay):
+        return noise.take(lead, draw)
+    checks.generator(noise, device)
+    return draw(noise)
+
+
+def _empty(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    warm = buffer(shape, dtype, device)
+    return torch.empty(shape, dtype=dtype, device=device) if warm is None else warm
+
+
+def _coins(probability: float, shape: tuple[int, ...], device: torch.device, generator: torch.Generator) -> Tensor:
+    if probability != 0.5:
+        # float32 knows 2^24 values, too few for a probability such as 1e-9
+        dtype = torch.float32 if 1e-3 <= probability <= 0.999 else torch.float64
+        return _empty(shape, dtype, device).uniform_(generator=generator) < probability
+    size = 1
+    for extent in shape:
+        size *= extent
+    words = torch.empty(size // 64 + 1, dtype=torch.int64, device=device)
+    octets = words.random_(-(2**63), None, generator=generator).view(torch.uint8)  # a fair coin costs one bit
+    warm = buffer((octets.numel(), 8), torch.uint8, device)
+    bits = torch.bitwise_and(octets[:, None], _powers(device), out=warm).clamp_(max=1)
+    return bits.view(torch.bool).flatten()[:size].view(shape)
+
+
+def _powers(device: torch.device) -> Tensor:
+    return torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8, device=device)

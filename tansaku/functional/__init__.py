@@ -1,0 +1,22 @@
+"""Pure kernels: tensors in, tensors out, noise as an argument."""
+
+from tansaku.functional.perturb import flip, jitter
+from tansaku.functional.recombine import blend, exchange
+from tansaku.functional.rows import align, cat_rows, put_rows, select, take_rows
+from tansaku.functional.shape import centred_ranks, finite_costs, softmax_weights, standardised_weights
+
+__all__ = [
+    "align",
+    "blend",
+    "cat_rows",
+    "centred_ranks",
+    "exchange",
+    "finite_costs",
+    "flip",
+    "jitter",
+    "put_rows",
+    "select",
+    "softmax_weights",
+    "standardised_weights",
+    "take_rows",
+]

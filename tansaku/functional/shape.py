@@ -1,0 +1,48 @@
+"""Costs as weights: what a population's costs say about a direction. All along dimension 0.
+
+Every function gives weights [k, *batch_shape] that favour low costs. Infinite costs (failed evaluations included) count
+as the worst finite one, so that one of them does not erase what the others say.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def finite_costs(cost: Tensor) -> Tensor:
+    """``cost`` with +inf replaced by the worst finite cost of its search, and -inf by the best; zeros if none is."""
+    finite = torch.isfinite(cost)
+    worst = torch.where(finite, cost, -float("inf")).amax(0, keepdim=True)
+    best = torch.where(finite, cost, float("inf")).amin(0, keepdim=True)
+    filled = torch.where(finite, cost, torch.where(cost > 0, worst, best))
+    return torch.where(finite.any(0, keepdim=True), filled, torch.sign(torch.nan_to_num(cost)))
+
+
+def centred_ranks(cost: Tensor) -> Tensor:
+    """Ranks spread evenly over [-0.5, 0.5], 0.5 for the lowest cost; ties share the mean of their ranks.
+
+    Reference: T. Salimans et al., Evolution Strategies as a Scalable Alternative to Reinforcement Learning, 2017.
+    """
+    k = cost.shape[0]
+    if k == 1:
+        return torch.zeros_like(cost)
+    columns = cost.movedim(0, -1).contiguous()
+    ordered = columns.sort(dim=-1).values
+    below = torch.searchsorted(ordered, columns)
+    upto = torch.searchsorted(ordered, columns, right=True)
+    rank = (below + upto - 1).to(cost.dtype) / 2  # 0 is the best
+    return (0.5 - rank / (k - 1)).movedim(-1, 0)
+
+
+def standardised_weights(cost: Tensor) -> Tensor:
+    """(mean - cost) / standard deviation per search: they sum to 0, and are 0 where all costs are equal."""
+    cost = finite_costs(cost)
+    centred = cost.mean(0, keepdim=True) - cost
+    scale = centred.square().mean(0, keepdim=True).sqrt()
+    return torch.where(scale > 0, centred / scale, torch.zeros_like(centred))
+
+
+def softmax_weights(cost: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
+    """softmax(-cost / temperature) per search: they are positive and sum to 1."""
+    return torch.softmax(-finite_costs(cost) / temperature, 0)

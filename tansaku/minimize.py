@@ -1,0 +1,181 @@
+"""`minimize` and `maximize`: a search in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tansaku import checks
+from tansaku.algorithms import Algorithm, make
+from tansaku.algorithms.base import check_std, step_size
+from tansaku.assessors import Objective, Vectorized
+from tansaku.functional import jitter
+from tansaku.operators import Bounds, GaussianSampler, UniformSampler
+from tansaku.operators.bounds import Limits
+from tansaku.population import Individual, Population
+from tansaku.search import Result, Search
+
+Start = Tensor | Mapping[str, Tensor] | Individual
+
+
+def minimize(
+    fn: Callable[..., Any],
+    *,
+    shape: int | Iterable[int] | None = None,
+    x0: Start | None = None,
+    std: float | Tensor | Mapping[str, float | Tensor] | None = None,
+    bounds: Bounds | tuple[Limits, Limits] | None = None,
+    algorithm: str | Algorithm[Any] | None = None,
+    k: int | None = None,
+    batch_shape: Iterable[int] = (),
+    vectorized: Vectorized = True,
+    seed: int = 0,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    max_generations: int | None = None,
+    max_evaluations: int | None = None,
+    max_seconds: float | None = None,
+    target: float | None = None,
+    patience: int | None = None,
+    progress: bool | None = None,
+    callbacks: Iterable[Callable[[Search[Any]], bool | None]] = (),
+) -> Result:
+    """Searches for the genes of the lowest value.
+
+    Args:
+        fn: the objective; what it takes and returns, see `Objective`. It takes one tensor where the search is over
+            one (``shape=``, or ``x0=`` a tensor), else a dictionary.
+        shape: event shape of one tensor named ``"x"``; or give ``x0``.
+        x0: where to start: a tensor [*batch_shape, *event_shape] or [*event_shape], a dictionary of them, or an
+            `Individual`. It is one of the candidates of the start; the others lie around it.
+        std: distance at which the others lie, and length of the first steps, in units of the genes; a fifth of the
+            bounds' span if not given, else 1.
+        bounds: `Bounds`, or (lower, upper) with numbers, tensors or mappings from names.
+        algorithm: a name (see `tansaku.ALGORITHMS`) or an instance, which then has its own ``k`` and ``bounds``; by
+            default ``"pso"`` for real genes and ``"ga"`` for all others.
+        k: candidates per generation; the algorithm's default if not given.
+        batch_shape: independent searches run at once.
+        vectorized: how ``fn`` is called, see `Objective`.
+        seed: the same seed gives the same run.
+        dtype: of the genes, with ``shape``; an ``x0`` has its own.
+        device: where the genes are, with ``shape``; an ``x0`` has its own.
+        max_generations: after the start.
+        max_evaluations: per search, never exceeded; 10,000 if no budget is given.
+        max_seconds: of the run.
+        target: value that every search must reach, in the user's own sign.
+        patience: generations without a better value in any search.
+        progress: whether to show a bar; by default on a terminal only.
+        callbacks: see `Search`.
+
+    Returns:
+        The best candidate, its value, and how it was found.
+
+    Raises:
+        TypeError, ValueError: wrong input, before the first evaluation.
+
+    Example:
+        >>> result = minimize(lambda x: x.square().sum(-1), shape=3, bounds=(-5.0, 5.0), max_evaluations=4000)
+        >>> result.value < 1e-8
+        True
+    """
+    return _run(fn, False, locals())
+
+
+def maximize(fn: Callable[..., Any], **options: Any) -> Result:
+    """Searches for the genes of the highest value: `minimize` with the other direction and the same options."""
+    return _run(fn, True, {**_DEFAULTS, **_known(options)})
+
+
+_DEFAULTS: dict[str, Any] = dict(minimize.__kwdefaults__ or {})
+
+
+def _known(options: dict[str, Any]) -> dict[str, Any]:
+    unknown = sorted(set(options) - set(_DEFAULTS))
+    if unknown:
+        raise TypeError(f"expected options among {sorted(_DEFAULTS)}, got {unknown}; see minimize")
+    return options
+
+
+def _run(fn: Callable[..., Any], maximize: bool, options: dict[str, Any]) -> Result:
+    o = options
+    individual, named = _individual(o["shape"], o["x0"], tuple(o["batch_shape"]), o["dtype"], o["device"])
+    bounds = Bounds.of(o["bounds"])
+    check_std(o["std"])
+    algorithm = o["algorithm"]
+    if algorithm is None:
+        algorithm = "pso" if all(x.is_floating_point() for x in individual.genes.values()) else "ga"
+    if isinstance(algorithm, str):
+        algorithm = make(algorithm, k=o["k"], bounds=bounds, std=o["std"])
+    elif o["k"] is not None or o["bounds"] is not None:
+        raise ValueError("expected k and bounds in the algorithm's own arguments, got them twice; leave them out here")
+    if algorithm.bounds is not None and o["x0"] is not None:
+        algorithm.bounds.check(individual)
+    generator = torch.Generator(next(iter(individual.genes.values())).device).manual_seed(
+        checks.count("seed", o["seed"], 0)
+    )
+    start = _start(individual, algorithm, o["std"], o["x0"] is not None, generator)
+    objective = Objective(fn, maximize, o["vectorized"], named)
+    search: Search[Any] = Search(algorithm, objective, start, seed=o["seed"], callbacks=o["callbacks"])
+    search.generator.set_state(generator.get_state())  # go on from the start's random numbers
+    budgets = {name: o[name] for name in ("max_generations", "max_evaluations", "max_seconds", "target", "patience")}
+    if all(budget is None for budget in budgets.values()):
+        budgets["max_evaluations"] = 10_000
+    return search.run(**budgets, progress=o["progress"])
+
+
+def _individual(
+    shape: int | Iterable[int] | None,
+    x0: Start | None,
+    batch_shape: tuple[int, ...],
+    dtype: torch.dtype | None,
+    device: torch.device | str | None,
+) -> tuple[Individual, bool]:
+    """The start as an individual, and whether the objective takes names."""
+    for extent in batch_shape:
+        checks.count("every size of batch_shape", extent)
+    if (shape is None) == (x0 is None):
+        raise ValueError(f"expected either shape= or x0=, got {'both' if shape is not None else 'neither'}; give one")
+    if shape is not None:
+        event = (shape,) if isinstance(shape, int) else tuple(shape)
+        for extent in event:
+            checks.count("every size of shape", extent)
+        return Individual({"x": torch.zeros(batch_shape + event, dtype=dtype, device=device)}, len(batch_shape)), False
+    if isinstance(x0, Individual):
+        return x0, True
+    if dtype is not None or device is not None:
+        raise ValueError("expected dtype and device with shape=, got them with x0=, which has its own; use x0.to(...)")
+    named = isinstance(x0, Mapping)
+    genes = checks.tensors("x0", x0 if named else {"x": x0}, 0)
+    expanded = {name: _with_batch(name, x.detach(), batch_shape) for name, x in genes.items()}
+    return Individual(expanded, len(batch_shape)), named
+
+
+def _with_batch(name: str, x: Tensor, batch_shape: tuple[int, ...]) -> Tensor:
+    if x.numel() == 0:
+        raise ValueError(f"expected x0 {name!r} with at least one gene, got shape {checks.shape_text(x.shape)}")
+    if tuple(x.shape[: len(batch_shape)]) == batch_shape:
+        return x
+    return x.expand(*batch_shape, *x.shape)
+
+
+def _start(
+    individual: Individual, algorithm: Algorithm[Any], std: Any, given: bool, generator: torch.Generator
+) -> Population:
+    """K candidates: uniform within finite bounds, or the given one and others around it."""
+    bounds, k = algorithm.bounds, algorithm.k
+    genes = {}
+    for name, x in individual.genes.items():
+        one = Individual({name: x}, individual.batch_ndim)
+        ends = None if bounds is None else bounds.ends(name, x)
+        finite = ends is not None and all(bool(torch.isfinite(end).all()) for end in ends)
+        if not x.is_floating_point() or (finite and not given):
+            drawn = UniformSampler(bounds)(one, k, generator)[name]
+        else:
+            noise = GaussianSampler(1.0)(Individual({name: torch.zeros_like(x)}, one.batch_ndim), k, generator)[name]
+            drawn = jitter(x.expand_as(noise), noise, step_size(std, bounds, name, x))
+            drawn = drawn if bounds is None else bounds.repaired(name, drawn)
+        genes[name] = torch.cat([x[None], drawn[1:]]) if given else drawn
+    return Population(genes, individual.batch_ndim)

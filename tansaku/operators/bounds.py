@@ -1,0 +1,161 @@
+"""`Bounds`: the box that genes live in, and how a gene outside is repaired."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from tansaku import checks
+from tansaku.population import Individual, Population
+from tansaku.storage import buffer_like
+
+Limits = float | Tensor | Mapping[str, float | Tensor]
+Repair = Literal["clip", "reflect", "wrap"]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """A closed box, ``lower <= gene <= upper``, and the repair of what leaves it.
+
+    Boolean genes have no bounds and pass through. For integers both ends are included.
+
+    Args:
+        lower, upper: a number, a tensor that broadcasts against [*event_shape], or a mapping from names to either;
+            names that a mapping leaves out are unbounded.
+        repair: ``"clip"`` to the nearest end; ``"reflect"`` at the ends, as often as needed; ``"wrap"`` around, as
+            on a circle.
+
+    Raises:
+        ValueError: lower > upper anywhere, NaN, an unknown repair, or names in only one of the two mappings.
+
+    Example:
+        >>> Bounds(0.0, 1.0, "reflect").repaired("x", torch.tensor([-0.25, 0.5, 1.25]))
+        tensor([0.2500, 0.5000, 0.7500])
+    """
+
+    lower: Limits
+    upper: Limits
+    repair: Repair = "clip"
+
+    def __post_init__(self) -> None:
+        if self.repair not in ("clip", "reflect", "wrap"):
+            raise ValueError(f"expected repair 'clip', 'reflect' or 'wrap', got {self.repair!r}; choose one of them")
+        if isinstance(self.lower, Mapping) or isinstance(self.upper, Mapping):
+            if not (isinstance(self.lower, Mapping) and isinstance(self.upper, Mapping)) or set(self.lower) != set(
+                self.upper
+            ):
+                raise ValueError("expected lower and upper to name the same genes, got different names; give both ends")
+            pairs = [(repr(name), self.lower[name], self.upper[name]) for name in self.lower]
+        else:
+            pairs = [("all genes", self.lower, self.upper)]
+        for name, low, high in pairs:
+            below, above = torch.as_tensor(low), torch.as_tensor(high)
+            try:
+                ordered = bool((below <= above).all())
+            except RuntimeError as error:
+                raise ValueError(
+                    f"expected lower and upper of {name} to broadcast, got {checks.shape_text(below.shape)} and "
+                    f"{checks.shape_text(above.shape)}; give both one shape"
+                ) from error
+            if self.repair != "clip" and not bool((torch.isfinite(below) & torch.isfinite(above)).all()):
+                raise ValueError(
+                    f"expected finite bounds to {self.repair} at for {name}, got {low}, {high}; use 'clip'"
+                )
+            if not ordered:
+                raise ValueError(f"expected lower <= upper for {name}, got lower {low} and upper {high}; swap them")
+
+    @classmethod
+    def of(cls, bounds: Bounds | tuple[Limits, Limits] | None) -> Bounds | None:
+        """``bounds`` itself, a pair (lower, upper) as clipping bounds, or None.
+
+        Raises:
+            TypeError: anything else.
+        """
+        if bounds is None or isinstance(bounds, Bounds):
+            return bounds
+        if isinstance(bounds, tuple | list) and len(bounds) == 2:
+            return cls(bounds[0], bounds[1])
+        raise TypeError(f"expected bounds as (lower, upper) or Bounds, got {bounds!r}; pass e.g. (-1.0, 1.0)")
+
+    def ends(self, name: str, like: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Lower and upper end for the genes ``name``, of the dtype and on the device of ``like``; None if unbounded."""
+        if like.dtype == torch.bool:
+            return None
+        lower, upper = self.lower, self.upper
+        if isinstance(lower, Mapping) and isinstance(upper, Mapping):
+            if name not in lower:
+                return None
+            low, high = lower[name], upper[name]
+        else:
+            low, high = lower, upper  # type: ignore[assignment]
+        ends = []
+        for end, rounding in ((low, torch.ceil), (high, torch.floor)):
+            end = torch.as_tensor(end)
+            if end.is_floating_point() and not like.is_floating_point():
+                end = rounding(end)
+            ends.append(end.to(like.device, like.dtype))
+        return ends[0], ends[1]
+
+    def check(self, individual: Individual | Population) -> None:
+        """The bounds fit the genes, and the genes lie inside.
+
+        Raises:
+            ValueError: ends of a shape that does not broadcast against the genes, or genes outside.
+        """
+        for name, x in individual.genes.items():
+            ends = self.ends(name, x)
+            if ends is None:
+                continue
+            event = x.shape[individual.batch_ndim + isinstance(individual, Population) :]
+            for end in ends:
+                if end.ndim > len(event) or any(
+                    own not in (1, size) for own, size in zip(end.shape[::-1], event[::-1], strict=False)
+                ):
+                    raise ValueError(
+                        f"expected bounds of {name!r} to broadcast against its event_shape {checks.shape_text(event)}, "
+                        f"got {checks.shape_text(end.shape)}; give one number, or one per gene"
+                    )
+            outside = ~((x >= ends[0]) & (x <= ends[1]))
+            if bool(outside.any()):
+                raise ValueError(
+                    f"expected the start of {name!r} inside its bounds, got {int(outside.sum())} genes outside or NaN; "
+                    "move the start or widen the bounds"
+                )
+
+    def span(self, name: str, like: Tensor) -> Tensor | None:
+        """Upper - lower for the genes ``name`` in floating point; None if unbounded or infinite."""
+        ends = self.ends(name, like)
+        if ends is None:
+            return None
+        dtype = like.dtype if like.is_floating_point() else torch.get_default_dtype()
+        return ends[1].to(dtype) - ends[0].to(dtype)
+
+    def repaired(self, name: str, x: Tensor) -> Tensor:
+        """``x`` [..., *event_shape] with every gene inside; NaN stays NaN."""
+        numbers = isinstance(self.lower, int | float) and isinstance(self.upper, int | float)
+        if numbers and self.repair == "clip" and x.is_floating_point():  # numbers clamp faster than tensors
+            return torch.clamp(x, self.lower, self.upper, out=buffer_like(x))
+        ends = self.ends(name, x)
+        if ends is None:
+            return x
+        low, high = ends
+        if self.repair != "clip":
+            x = torch.where((x < low) | (x > high), low + self._folded(x - low, high - low), x)
+        return torch.clamp(x, low, high, out=buffer_like(x))
+
+    def _folded(self, offset: Tensor, span: Tensor) -> Tensor:
+        """Offsets from the lower end, wrapped around or reflected into [0, span]."""
+        if self.repair == "wrap":
+            width = span if offset.is_floating_point() else span + 1  # both ends are different integers
+            return torch.remainder(offset, torch.where(width > 0, width, torch.ones_like(width)))
+        width = torch.where(span > 0, 2 * span, torch.ones_like(span))
+        offset = torch.remainder(offset, width)
+        return torch.minimum(offset, width - offset)
+
+    def __call__(self, population: Population) -> Population:
+        """Every gene repaired; the assessment is dropped."""
+        return population.with_genes({name: self.repaired(name, x) for name, x in population.genes.items()})

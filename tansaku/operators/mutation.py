@@ -1,0 +1,167 @@
+"""Mutation: small random changes, one candidate at a time. Each operator is ``(population, noise) -> population``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tansaku import checks, draws
+from tansaku.draws import Noise
+from tansaku.functional import flip, jitter, select
+from tansaku.operators.bounds import Bounds
+from tansaku.population import Population
+
+
+class Mutation:
+    """Base of all mutations: `mutate` says what happens to one tensor, the call does it for all of them."""
+
+    def mutate(self, name: str, x: Tensor, batch_ndim: int, noise: Noise) -> Tensor:
+        """Changed genes of the shape and dtype of ``x`` [k, *batch_shape, *event_shape]."""
+        raise TypeError(f"expected a mutation with a method mutate, got {type(self).__name__}; define it")
+
+    def __call__(self, population: Population, noise: Noise) -> Population:
+        """The population with changed genes; traits stay, the assessment is dropped."""
+        return population.with_genes(
+            {name: self.mutate(name, x, population.batch_ndim, noise) for name, x in population.genes.items()}
+        )
+
+
+def shapes(x: Tensor, batch_ndim: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """(k,), batch_shape and event_shape of ``x``, as the functions of `tansaku.draws` take them."""
+    return tuple(x.shape[:1]), tuple(x.shape[1 : 1 + batch_ndim]), tuple(x.shape[1 + batch_ndim :])
+
+
+@dataclass(frozen=True)
+class Gaussian(Mutation):
+    """Adds normal noise: x + std * N(0, 1), to each gene with probability ``rate``.
+
+    Args:
+        std: the noise's standard deviation in units of the genes; a number, or a tensor that broadcasts against
+            [*event_shape].
+        rate: the share of genes that change, in [0, 1].
+
+    Raises:
+        TypeError: genes that are not real (at the call).
+        ValueError: a negative std or a rate outside [0, 1].
+    """
+
+    std: float | Tensor = 0.1
+    rate: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.std, Tensor):
+            checks.number("std", self.std, 0.0)
+        checks.probability("rate", self.rate)
+
+    def mutate(self, name: str, x: Tensor, batch_ndim: int, noise: Noise) -> Tensor:
+        """See `Mutation.mutate`."""
+        checks.real("Gaussian mutation", name, x, "use BitFlip for booleans or UniformReset for integers")
+        moved = jitter(x, draws.normal(*shapes(x, batch_ndim), x, noise), self.std)
+        if self.rate == 1.0:
+            return moved
+        return select(draws.coins(self.rate, *shapes(x, batch_ndim), x, noise), moved, x)
+
+
+@dataclass(frozen=True)
+class UniformReset(Mutation):
+    """Uniform mutation: each gene, with probability ``rate``, is drawn anew from the whole of its bounds.
+
+    Args:
+        bounds: the finite box to draw from, both ends included for integers.
+        rate: the share of genes drawn anew, in [0, 1].
+
+    Raises:
+        TypeError: boolean genes (at the call).
+        ValueError: genes without finite bounds (at the call), or a rate outside [0, 1].
+
+    Reference: Z. Michalewicz, Genetic Algorithms + Data Structures = Evolution Programs, 1992.
+    """
+
+    bounds: Bounds
+    rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        checks.probability("rate", self.rate)
+
+    def mutate(self, name: str, x: Tensor, batch_ndim: int, noise: Noise) -> Tensor:
+        """See `Mutation.mutate`."""
+        if x.dtype == torch.bool:
+            raise TypeError(f"expected real or integer genes for UniformReset, got {name!r} of {x.dtype}; use BitFlip")
+        fresh = uniform_within(self.bounds, name, x, batch_ndim, noise)
+        return select(draws.coins(self.rate, *shapes(x, batch_ndim), x, noise), fresh, x)
+
+
+def uniform_within(bounds: Bounds, name: str, x: Tensor, batch_ndim: int, noise: Noise) -> Tensor:
+    """Genes of the shape of ``x`` drawn uniformly from the bounds of ``name``.
+
+    Raises:
+        ValueError: the genes have no finite bounds.
+    """
+    ends = bounds.ends(name, x)
+    if ends is None or not bool((torch.isfinite(ends[0]) & torch.isfinite(ends[1])).all()):
+        raise ValueError(f"expected finite bounds for {name!r} to draw from, got none; give lower and upper")
+    low, high = ends
+    if x.is_floating_point():
+        fresh = draws.uniform(*shapes(x, batch_ndim), x, noise)
+        return fresh.mul_(high - low).add_(low).clamp_(low, high)
+    unit = draws.uniform(*shapes(x, batch_ndim), torch.zeros((), dtype=torch.float64, device=x.device), noise)
+    return (low + (unit * (high - low + 1).to(torch.float64)).floor().to(x.dtype)).clamp(low, high)
+
+
+@dataclass(frozen=True)
+class BitFlip(Mutation):
+    """Inverts each boolean gene with probability ``rate``.
+
+    Args:
+        rate: the share of genes flipped, in [0, 1].
+
+    Raises:
+        TypeError: genes that are not boolean (at the call).
+        ValueError: a rate outside [0, 1].
+    """
+
+    rate: float = 0.05
+
+    def __post_init__(self) -> None:
+        checks.probability("rate", self.rate)
+
+    def mutate(self, name: str, x: Tensor, batch_ndim: int, noise: Noise) -> Tensor:
+        """See `Mutation.mutate`."""
+        if x.dtype != torch.bool:
+            raise TypeError(
+                f"expected boolean genes for BitFlip, got {name!r} of {x.dtype}; "
+                "use Gaussian for real or UniformReset for integer genes"
+            )
+        return flip(x, draws.coins(self.rate, *shapes(x, batch_ndim), x, noise))
+
+
+@dataclass(frozen=True)
+class PerName(Mutation):
+    """One mutation per name; genes that are not named stay as they are.
+
+    Args:
+        mutations: name -> mutation.
+
+    Raises:
+        ValueError: a name that the population lacks (at the call).
+
+    Example:
+        >>> mutate = PerName({"w": Gaussian(0.1), "mask": BitFlip(0.01)})
+    """
+
+    mutations: Mapping[str, Mutation]
+
+    def __call__(self, population: Population, noise: Noise) -> Population:
+        """The population with changed genes; traits stay, the assessment is dropped."""
+        unknown = sorted(set(self.mutations) - set(population.genes))
+        if unknown:
+            raise ValueError(f"expected names among {sorted(population.genes)}, got {unknown}; name existing genes")
+        return population.with_genes(
+            {
+                name: mutation.mutate(name, population[name], population.batch_ndim, noise)
+                for name, mutation in self.mutations.items()
+            }
+        )

@@ -1,0 +1,80 @@
+"""Sampling: new candidates from a distribution. Each operator is ``(individual, k, noise) -> population``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tansaku import checks, draws
+from tansaku.draws import Noise
+from tansaku.functional import jitter
+from tansaku.operators.bounds import Bounds
+from tansaku.operators.mutation import shapes, uniform_within
+from tansaku.population import Individual, Population
+
+
+@dataclass(frozen=True)
+class GaussianSampler:
+    """Candidates x + std * N(0, 1) around an individual.
+
+    Args:
+        std: in units of the genes; a number, or a tensor that broadcasts against [*event_shape].
+        antithetic: whether candidates come in pairs x + e, x - e (candidate i and i + k / 2).
+
+    Raises:
+        TypeError: genes that are not real (at the call).
+        ValueError: an odd k for antithetic pairs (at the call), or a negative std.
+    """
+
+    std: float | Tensor = 1.0
+    antithetic: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.std, Tensor):
+            checks.number("std", self.std, 0.0)
+
+    def __call__(self, individual: Individual, k: int, noise: Noise) -> Population:
+        """[k, *batch_shape, *event_shape] candidates."""
+        if self.antithetic and checks.count("k", k) % 2:
+            raise ValueError(f"expected an even k for antithetic pairs, got {k}; use {k + 1}")
+        population = individual.populate(k)
+        genes = {}
+        for name, x in population.genes.items():
+            checks.real("Gaussian sampling", name, x, "use UniformSampler")
+            lead, batch_shape, event_shape = shapes(x, population.batch_ndim)
+            if self.antithetic:
+                half = draws.normal((k // 2,), batch_shape, event_shape, x, noise)
+                normal = torch.cat([half, -half])
+            else:
+                normal = draws.normal(lead, batch_shape, event_shape, x, noise)
+            genes[name] = jitter(x, normal, self.std)
+        return population.with_genes(genes)
+
+
+@dataclass(frozen=True)
+class UniformSampler:
+    """Candidates uniform within bounds; booleans are fair coins. Of the individual only the shapes matter.
+
+    Args:
+        bounds: finite for every gene that is not boolean.
+
+    Raises:
+        ValueError: genes without finite bounds (at the call).
+    """
+
+    bounds: Bounds | None = None
+
+    def __call__(self, individual: Individual, k: int, noise: Noise) -> Population:
+        """[k, *batch_shape, *event_shape] candidates."""
+        population = individual.populate(k)
+        genes = {}
+        for name, x in population.genes.items():
+            if x.dtype == torch.bool:
+                genes[name] = draws.coins(0.5, *shapes(x, population.batch_ndim), x, noise)
+                continue
+            if self.bounds is None:
+                raise ValueError(f"expected finite bounds for {name!r} to draw from, got none; give lower and upper")
+            genes[name] = uniform_within(self.bounds, name, x, population.batch_ndim, noise)
+        return population.with_genes(genes)

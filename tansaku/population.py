@@ -1,0 +1,252 @@
+"""`Individual` and `Population`: named tensors under one shape rule.
+
+Every tensor of a population is ``[k, *batch_shape, *event_shape]``: k candidates, always dimension 0; ``batch_shape``
+independent searches, the same for all names; ``event_shape`` the genes of one candidate under that name. An individual
+is one candidate per search, ``[*batch_shape, *event_shape]``. ``batch_shape = ()`` is ordinary search; ``(n,)`` is
+one search per row of a mini-batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+import torch
+from torch import Tensor, nn
+
+from tansaku import checks
+from tansaku.assessment import Assessment, check_assessment
+from tansaku.functional import cat_rows, select, take_rows
+
+
+@dataclass(frozen=True)
+class Individual:
+    """One candidate per search.
+
+    Args:
+        genes: name -> [*batch_shape, *event_shape].
+        batch_ndim: how many leading dimensions are searches.
+
+    Raises:
+        TypeError, ValueError: see `tansaku.checks.tensors`.
+
+    Example:
+        >>> Individual({"x": torch.zeros(3)}).populate(5)["x"].shape
+        torch.Size([5, 3])
+    """
+
+    genes: Mapping[str, Tensor]
+    batch_ndim: int = 0
+
+    def __post_init__(self) -> None:
+        checks.count("batch_ndim", self.batch_ndim, 0)
+        object.__setattr__(self, "genes", MappingProxyType(checks.tensors("genes", self.genes, self.batch_ndim)))
+
+    @classmethod
+    def from_module(cls, module: nn.Module, names: Iterable[str] | None = None) -> Individual:
+        """A network's parameters as genes; the network is not changed.
+
+        Args:
+            module: any module.
+            names: the parameters to search over; all that require a gradient if not given.
+
+        Raises:
+            ValueError: a name that the module does not have, or no parameter at all.
+        """
+        own = dict(module.named_parameters())
+        chosen = [name for name, parameter in own.items() if parameter.requires_grad] if names is None else list(names)
+        for name in chosen:
+            if name not in own:
+                raise ValueError(f"expected names among {sorted(own)}, got {name!r}; see module.named_parameters()")
+        if not chosen:
+            raise ValueError("expected a module with trainable parameters, got none; name those to search over")
+        return cls({name: own[name].detach().clone() for name in chosen})
+
+    def to_module(self, module: nn.Module) -> None:
+        """Writes the genes into the parameters of the same names; all others stay as they are.
+
+        Raises:
+            ValueError: searches in the individual, a name that the module lacks, or another shape.
+        """
+        if self.batch_ndim:
+            raise ValueError(f"expected an individual without searches, got batch_shape {self.batch_shape}; pick one")
+        own = dict(module.named_parameters())
+        for name, value in self.genes.items():
+            if name not in own or own[name].shape != value.shape:
+                had = checks.shape_text(own[name].shape) if name in own else "no such parameter"
+                raise ValueError(
+                    f"expected a module with a parameter {name!r} of shape {checks.shape_text(value.shape)}, "
+                    f"got {had}; write into the module that the genes came from"
+                )
+        with torch.no_grad():
+            for name, value in self.genes.items():
+                own[name].copy_(value)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.genes[name]
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """The shape of the searches."""
+        return next(iter(self.genes.values())).shape[: self.batch_ndim]
+
+    def populate(self, k: int) -> Population:
+        """``k`` copies, as views of this individual's memory: [k, *batch_shape, *event_shape]."""
+        checks.count("k", k)
+        return Population({name: x.expand(k, *x.shape) for name, x in self.genes.items()}, self.batch_ndim)
+
+
+@dataclass(frozen=True)
+class Population:
+    """Candidates: genes that evolve, traits that travel with them, and what they cost once assessed.
+
+    Immutable: every method returns a new population and shares memory with the old one where it can. Not a mapping,
+    whose ``len()`` would count names; ``population["x"]`` reads genes.
+
+    Args:
+        genes: name -> [k, *batch_shape, *event_shape].
+        batch_ndim: how many dimensions after the first are searches.
+        traits: name -> [k, *batch_shape, ...], per-candidate memory that no mutator touches (velocity, age).
+        assessment: the cost of every candidate, or None.
+
+    Raises:
+        TypeError, ValueError: see `tansaku.checks.tensors` and `check_assessment`.
+    """
+
+    genes: Mapping[str, Tensor]
+    batch_ndim: int = 0
+    traits: Mapping[str, Tensor] = field(default_factory=dict)
+    assessment: Assessment | None = None
+
+    def __post_init__(self) -> None:
+        lead = 1 + self.batch_ndim
+        genes = checks.tensors("genes", self.genes, lead)
+        first = next(iter(genes.values()))
+        if first.shape[0] == 0:
+            raise ValueError("expected at least one candidate, got k = 0; see Individual.populate")
+        object.__setattr__(self, "genes", MappingProxyType(genes))
+        traits = dict(self.traits)
+        if traits:
+            for name, trait in traits.items():
+                if trait.shape[:lead] != first.shape[:lead]:
+                    raise ValueError(
+                        f"expected trait {name!r} with leading dimensions {checks.shape_text(first.shape[:lead])}, "
+                        f"got {checks.shape_text(trait.shape)}; a trait has one entry per candidate and search"
+                    )
+        object.__setattr__(self, "traits", MappingProxyType(traits))
+        if self.assessment is not None:
+            check_assessment(self.assessment, first.shape[0], first.shape[1:lead], first.device)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.genes[name]
+
+    @property
+    def k(self) -> int:
+        """The number of candidates."""
+        return self._first.shape[0]
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """The shape of the searches."""
+        return self._first.shape[1 : 1 + self.batch_ndim]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the genes are."""
+        return self._first.device
+
+    @property
+    def cost(self) -> Tensor:
+        """[k, *batch_shape] lower is better, NaN is +inf.
+
+        Raises:
+            RuntimeError: not assessed yet.
+        """
+        if self.assessment is None:
+            raise RuntimeError("expected an assessed population, got one without an assessment; assess it first")
+        return self.assessment.cost
+
+    @property
+    def _first(self) -> Tensor:
+        return next(iter(self.genes.values()))
+
+    def event_shape(self, name: str) -> torch.Size:
+        """The shape of one candidate's genes under ``name``."""
+        return self.genes[name].shape[1 + self.batch_ndim :]
+
+    def with_genes(self, genes: Mapping[str, Tensor], **traits: Tensor) -> Population:
+        """The same candidates with other genes (those named) and traits; the assessment is dropped.
+
+        Raises:
+            ValueError: a name that the population does not have.
+        """
+        unknown = sorted(set(genes) - set(self.genes))
+        if unknown:
+            raise ValueError(
+                f"expected genes among {sorted(self.genes)}, got {unknown}; make a new Population for others"
+            )
+        return Population({**self.genes, **genes}, self.batch_ndim, {**self.traits, **traits})
+
+    def with_traits(self, **traits: Tensor) -> Population:
+        """The same candidates with these traits added or replaced; the assessment stays."""
+        return replace(self, traits={**self.traits, **traits})
+
+    def assessed(self, assessment: Assessment) -> Population:
+        """The same candidates with ``assessment`` attached."""
+        return replace(self, assessment=assessment)
+
+    def take(self, index: Tensor) -> Population:
+        """The candidates at ``index``, genes, traits and assessment together.
+
+        Args:
+            index: [j] the same candidates for every search, or [j, *batch_shape] each search its own.
+        """
+        return Population(
+            {name: take_rows(x, index) for name, x in self.genes.items()},
+            self.batch_ndim,
+            {name: take_rows(x, index) for name, x in self.traits.items()},
+            None if self.assessment is None else self.assessment.take(index, take_rows),
+        )
+
+    def cat(self, other: Population) -> Population:
+        """The candidates of both, mine first; assessed if both are."""
+        return self._zip(other, cat_rows)
+
+    def where(self, mask: Tensor, other: Population) -> Population:
+        """Candidate by candidate: mine where ``mask`` [k, *batch_shape], else the other's; assessed if both are."""
+        return self._zip(other, lambda a, b: select(mask, a, b))
+
+    def best(self) -> Population:
+        """The candidate of lowest cost of each search, k = 1; ties keep the lower index, NaN is never preferred.
+
+        Raises:
+            RuntimeError: not assessed.
+            ValueError: several objectives, which have no single best.
+        """
+        cost = self.cost
+        if cost.ndim != 1 + self.batch_ndim:
+            raise ValueError(
+                f"expected one objective, got {cost.shape[-1]}; a population with several has a Pareto front, no best"
+            )
+        return self.take(cost.argmin(0, keepdim=True))
+
+    def individual(self, i: int = 0) -> Individual:
+        """Candidate ``i`` of every search."""
+        return Individual({name: x[i] for name, x in self.genes.items()}, self.batch_ndim)
+
+    def _zip(self, other: Population, join: Callable[[Tensor, Tensor], Tensor]) -> Population:
+        if set(self.genes) != set(other.genes) or set(self.traits) != set(other.traits):
+            raise ValueError(
+                f"expected populations of the same names, got genes {sorted(self.genes)} and {sorted(other.genes)}, "
+                f"traits {sorted(self.traits)} and {sorted(other.traits)}"
+            )
+        assessment = None
+        if self.assessment is not None and other.assessment is not None:
+            assessment = self.assessment.zip(other.assessment, join)
+        return Population(
+            {name: join(x, other.genes[name]) for name, x in self.genes.items()},
+            self.batch_ndim,
+            {name: join(x, other.traits[name]) for name, x in self.traits.items()},
+            assessment,
+        )

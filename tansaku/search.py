@@ -1,0 +1,427 @@
+"""`Search`: the one mutable object. It holds an algorithm's state, the random numbers, the history and the budget."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from tansaku import checkpoint, checks
+from tansaku.algorithms import Algorithm, Assessor, make
+from tansaku.assessment import Assessment
+from tansaku.history import History
+from tansaku.plots import plot_history
+from tansaku.population import Individual, Population
+from tansaku.state import pack, unpack
+from tansaku.storage import Storages
+
+S = TypeVar("S")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run found.
+
+    Args:
+        best: the best candidate ever assessed, of each search.
+        value: its value in the user's own sign: a float, or a tensor [*batch_shape].
+        evaluations: made, per search.
+        generations: made, the start not counted.
+        seconds: this run took.
+        stopped: why it ended: ``"max_generations"``, ``"max_evaluations"``, ``"max_seconds"``, ``"target"``,
+            ``"patience"``, ``"callback"`` or ``"interrupted"``.
+        history: best, median and spread of every generation.
+    """
+
+    best: Individual
+    value: float | Tensor
+    evaluations: int
+    generations: int
+    seconds: float
+    stopped: str
+    history: History
+
+    def plot(self, path: str | os.PathLike[str]) -> None:
+        """Draws the history; the ending of ``path`` says the format."""
+        plot_history(self.history, path, f"stopped by {self.stopped} after {self.evaluations} evaluations")
+
+
+class Search(Generic[S]):
+    """Runs an algorithm on an objective, generation by generation.
+
+    The start is assessed first (generation 0); then every generation asks the algorithm for candidates, assesses them
+    and tells it. An exception or Ctrl-C in the objective loses nothing: the candidates that were asked for are asked
+    for again.
+
+    Args:
+        algorithm: an `Algorithm` or the name of one.
+        assess: population -> assessed population, such as `Objective`; None for ``ask`` and ``tell`` by hand.
+        start: an individual, or a population of any number of candidates.
+        seed: of the random numbers; the same seed gives the same run.
+        callbacks: each called with the search after every generation; one that returns True ends the run.
+
+    Raises:
+        TypeError, ValueError: a start that does not suit the algorithm or lies outside its bounds.
+
+    Example:
+        >>> from tansaku import PSO, Objective
+        >>> sphere = Objective(lambda x: x.square().sum(-1))
+        >>> search = Search(PSO(k=20), sphere, Individual({"x": torch.ones(5)}), seed=1)
+        >>> search.run(max_generations=200).value < 1e-6
+        True
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm[S] | str,
+        assess: Assessor | None,
+        start: Individual | Population,
+        *,
+        seed: int = 0,
+        callbacks: Iterable[Callable[[Search[S]], bool | None]] = (),
+    ) -> None:
+        self.algorithm: Algorithm[S] = make(algorithm) if isinstance(algorithm, str) else algorithm
+        self.assess = assess
+        self.callbacks = list(callbacks)
+        start = start.populate(1) if isinstance(start, Individual) else start
+        start = Population(
+            {name: x.detach() for name, x in start.genes.items()}, start.batch_ndim, start.traits, start.assessment
+        )
+        if start.batch_ndim and not self.algorithm.needs.batched:
+            raise ValueError(
+                f"expected batch_shape () for {type(self.algorithm).__name__}, got {tuple(start.batch_shape)}; "
+                "run one search at a time"
+            )
+        if self.algorithm.bounds is not None:
+            self.algorithm.bounds.check(start)
+        self.generator = torch.Generator(start.device).manual_seed(checks.count("seed", seed, 0))
+        self.state: S | None = None
+        self.evaluations = 0
+        self.generations = 0
+        self._asked: Population | None = None  # asked for and not told yet
+        self._pending: Population = start  # the start, until it is told
+        self._storages = Storages()
+        self._history: History | None = None
+        if start.assessment is not None:
+            self._begin(start)
+
+    def ask(self) -> Population:
+        """The candidates to assess next: first the start (unless it came assessed), then what the algorithm wants.
+
+        Raises:
+            RuntimeError: asked twice without a tell between.
+        """
+        if self._asked is not None:
+            raise RuntimeError(
+                "expected tell() after ask(), got a second ask(); tell the search what it asked for first"
+            )
+        return self._ask()
+
+    def _ask(self) -> Population:
+        if self._asked is None:
+            if self.state is None:
+                self._asked = self._pending
+            else:
+                with self._storages:
+                    self._asked = self.algorithm.ask(self.state, self.generator)
+        return self._asked
+
+    def tell(self, assessed: Population | Assessment | Tensor) -> None:
+        """Takes the assessment of the candidates that were asked for.
+
+        Args:
+            assessed: them, assessed; or their `Assessment`; or their costs [k, *batch_shape].
+
+        Raises:
+            RuntimeError: nothing was asked for.
+            ValueError: another population, or an assessment of a wrong shape or without a value.
+        """
+        asked = self._asked
+        if asked is None:
+            raise RuntimeError("expected ask() before tell(), got tell() alone; ask for candidates first")
+        if isinstance(assessed, Tensor):
+            assessed = Assessment(assessed)
+        if isinstance(assessed, Assessment):
+            assessed = asked.assessed(assessed)
+        if any(assessed.genes.get(name) is not x for name, x in asked.genes.items()):
+            raise ValueError("expected the population that was asked for, got other genes; assess what ask() returned")
+        assessment = assessed.assessment
+        if assessment is None:
+            raise ValueError("expected an assessed population, got one without an assessment; use population.assessed")
+        if self._history is not None and assessment.maximize != self._history.maximize:
+            raise ValueError(
+                f"expected maximize={self._history.maximize} as before, got {assessment.maximize}; keep one direction"
+            )
+        if self.state is None:
+            self._begin(assessed)
+        else:
+            with self._storages:
+                self.state = self.algorithm.tell(self.state, assessed)
+            self.generations += 1
+            self._record(assessed)
+        self._asked = None
+
+    def _begin(self, start: Population) -> None:
+        self.state = self.algorithm.init(start)
+        self._record(start)
+
+    def _record(self, assessed: Population) -> None:
+        self.evaluations += assessed.k
+        if self._history is None:
+            self._history = History(assessed.assessment is not None and assessed.assessment.maximize)
+        self._history.record(assessed.cost, self.evaluations)
+
+    def step(self) -> None:
+        """One generation: ask, assess, tell (for the first time: the start, then a generation).
+
+        Raises:
+            RuntimeError: the search has no assessor.
+        """
+        if self.state is None:
+            self._advance()
+        self._advance()
+        self._call()
+
+    def _advance(self) -> None:
+        if self.assess is None:
+            raise RuntimeError("expected an assessor, got None; give Search one, or use ask() and tell()")
+        self.tell(self.assess(self._ask()))
+
+    def _call(self) -> bool:
+        answers = [callback(self) for callback in self.callbacks]  # every one of them is called
+        return any(answers)
+
+    @property
+    def best(self) -> Population:
+        """K = 1: the best candidate ever assessed, with its assessment.
+
+        Raises:
+            RuntimeError: nothing was assessed yet.
+        """
+        if self.state is None:
+            raise RuntimeError("expected an assessed start, got none yet; call step() or run() first")
+        return self.algorithm.best(self.state)
+
+    @property
+    def value(self) -> Tensor:
+        """[*batch_shape] the best value so far, in the user's own sign."""
+        assessment = self.best.assessment
+        if assessment is None:
+            raise RuntimeError("expected best() to be assessed, got no assessment; keep it in the algorithm's state")
+        return assessment.value[0]
+
+    @property
+    def history(self) -> History:
+        """Best, median and spread of every generation so far, the start being generation 0."""
+        return History() if self._history is None else self._history
+
+    def run(
+        self,
+        *,
+        max_generations: int | None = None,
+        max_evaluations: int | None = None,
+        max_seconds: float | None = None,
+        target: float | None = None,
+        patience: int | None = None,
+        progress: bool | None = False,
+    ) -> Result:
+        """Generations until a budget is used up; Ctrl-C ends the run and keeps the best so far.
+
+        Generations and evaluations count from the beginning of the search, so that a resumed one stops where an
+        uninterrupted one would have. At least one budget is needed.
+
+        Args:
+            max_generations: after the start.
+            max_evaluations: per search, never exceeded.
+            max_seconds: of this call.
+            target: value that every search must reach, in the user's own sign. Read every generation, which
+                synchronises with the device; so does patience.
+            patience: generations without a better value in any search.
+            progress: whether to show a bar; None shows one on a terminal only.
+
+        Raises:
+            ValueError: no budget, or one that does not even allow the start.
+        """
+        budgets = [max_generations, max_evaluations, max_seconds, target, patience]
+        if all(budget is None for budget in budgets):
+            raise ValueError(
+                "expected at least one of max_generations, max_evaluations, max_seconds, target and patience, "
+                "got none; say when to stop"
+            )
+        for name, budget in (("max_generations", max_generations), ("max_evaluations", max_evaluations)):
+            if budget is not None:
+                checks.count(name, budget, 0)
+        if patience is not None:
+            checks.count("patience", patience)
+        if max_seconds is not None:
+            checks.number("max_seconds", max_seconds, 0.0)
+        if target is not None:
+            checks.number("target", target)
+        if max_evaluations is not None and self.state is None and max_evaluations < self._pending.k:
+            raise ValueError(
+                f"expected max_evaluations >= {self._pending.k}, the candidates of the start, got {max_evaluations}; "
+                "allow more or start with fewer"
+            )
+        begun = time.perf_counter()
+        bar = _Bar(self, max_generations, max_evaluations, progress)
+        still = _Standstill(patience)
+        stopped = ""
+        try:
+            if self.state is None:
+                self._advance()
+            while True:
+                stopped = self._reached(max_generations, max_evaluations, target) or still.reached(self)
+                if not stopped and max_seconds is not None and time.perf_counter() - begun >= max_seconds:
+                    stopped = "max_seconds"
+                if stopped:
+                    break
+                self._advance()
+                bar.update()
+                if self._call():
+                    stopped = "callback"
+                    break
+        except KeyboardInterrupt:
+            if self.state is None:
+                raise  # nothing was found that could be returned
+            stopped = "interrupted"
+        finally:
+            bar.close()
+        return self._result(stopped, time.perf_counter() - begun)
+
+    def _reached(self, max_generations: int | None, max_evaluations: int | None, target: float | None) -> str:
+        if target is not None:
+            value = self.value
+            if bool((value >= target if self.history.maximize else value <= target).all()):
+                return "target"
+        if max_generations is not None and self.generations >= max_generations:
+            return "max_generations"
+        if max_evaluations is not None and self.evaluations + self.algorithm.k > max_evaluations:
+            return "max_evaluations"
+        return ""
+
+    def _result(self, stopped: str, seconds: float) -> Result:
+        value = self.value
+        return Result(
+            self.best.individual(),
+            value if value.ndim else float(value),
+            self.evaluations,
+            self.generations,
+            seconds,
+            stopped,
+            self.history,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the search needs to go on bit for bit: tensors, numbers and nothing else."""
+        return {
+            "algorithm": type(self.algorithm).__name__,
+            "k": self.algorithm.k,
+            "state": pack(self.state),
+            "asked": pack(self._asked),
+            "start": pack(self._pending),
+            "generator": self.generator.get_state(),
+            "evaluations": self.evaluations,
+            "generations": self.generations,
+            "history": None if self._history is None else self._history.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from what `state_dict` gave, in a search with the same algorithm and settings.
+
+        Raises:
+            ValueError: the state of another algorithm, or of another k.
+        """
+        own = (type(self.algorithm).__name__, self.algorithm.k)
+        if (state["algorithm"], state["k"]) != own:
+            raise ValueError(
+                f"expected the state of {own[0]} with k = {own[1]}, got {state['algorithm']} with k = {state['k']}; "
+                "make the search with the settings it was saved with"
+            )
+        self.state = unpack(state["state"])
+        self._asked = unpack(state["asked"])
+        self._pending = unpack(state["start"])
+        self.generator.set_state(state["generator"])
+        self.evaluations, self.generations = state["evaluations"], state["generations"]
+        self._history = None
+        if state["history"] is not None:
+            self._history = History()
+            self._history.load_state_dict(state["history"])
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes `state_dict` to a file, whole or not at all; see `tansaku.checkpoint`."""
+        checkpoint.save(self.state_dict(), path)
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Goes on from a file that `save` wrote.
+
+        Raises:
+            FileNotFoundError, ValueError: see `tansaku.checkpoint.load` and `load_state_dict`.
+        """
+        self.load_state_dict(checkpoint.load(path))
+
+
+class _Standstill:
+    """Counts generations without a better value in any search."""
+
+    def __init__(self, patience: int | None) -> None:
+        self._patience = patience
+        self._lowest: Tensor | None = None
+        self._since = 0
+
+    def reached(self, search: Search[Any]) -> str:
+        if self._patience is None:
+            return ""
+        cost = search.best.cost
+        if self._lowest is None or bool((cost < self._lowest).any()):
+            self._lowest, self._since = cost, search.generations
+        return "patience" if search.generations - self._since >= self._patience else ""
+
+
+class _Bar:
+    """A tqdm bar over generations or evaluations; the best value is read a few times a second, when it is shown."""
+
+    def __init__(
+        self, search: Search[Any], max_generations: int | None, max_evaluations: int | None, progress: bool | None
+    ) -> None:
+        self._search, self._bar = search, None
+        if progress is False:
+            return
+        from tqdm import tqdm
+
+        self._by_generation = max_generations is not None
+        self._bar = tqdm(
+            total=max_generations if self._by_generation else max_evaluations,
+            initial=self._done(),
+            unit="generation" if self._by_generation else "evaluation",
+            disable=None if progress is None else False,
+            dynamic_ncols=True,
+        )
+        self._shown = 0.0
+
+    def _done(self) -> int:
+        return self._search.generations if self._by_generation else self._search.evaluations
+
+    def update(self) -> None:
+        if self._bar is None or self._bar.disable:
+            return
+        now = time.monotonic()
+        if now - self._shown > 0.2:
+            self._shown = now
+            self._refresh()
+
+    def _refresh(self) -> None:
+        if self._bar is not None and self._search.state is not None:
+            value = self._search.value.double().mean()
+            self._bar.set_postfix(best=f"{float(value):.6g}", refresh=False)
+            self._bar.update(self._done() - self._bar.n)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            if not self._bar.disable:
+                self._refresh()
+            self._bar.close()
