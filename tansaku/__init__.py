@@ -18,7 +18,6 @@ from tansaku.assessment import Assessment
 from tansaku.assessors import InputObjective, ModuleObjective, Objective
 from tansaku.draws import Noise, Replay
 from tansaku.history import History
-from tansaku.minimize import maximize, minimize
 from tansaku.operators import (
     Best,
     BestPerSample,
@@ -46,7 +45,8 @@ from tansaku.operators import (
 )
 from tansaku.population import Individual, Population
 from tansaku.search import Result, Search
-from tansaku.state import state
+from tansaku.shortcuts import maximize, minimize
+from tansaku.states import pack, state, unpack
 
 __all__ = [
     "ALGORITHMS",
@@ -99,5 +99,7 @@ __all__ = [
     "make",
     "maximize",
     "minimize",
+    "pack",
     "state",
+    "unpack",
 ]

@@ -17,7 +17,7 @@ from tansaku.assessment import Assessment
 from tansaku.history import History
 from tansaku.plots import plot_history
 from tansaku.population import Individual, Population
-from tansaku.state import pack, unpack
+from tansaku.states import pack, unpack
 from tansaku.storage import Storages
 
 S = TypeVar("S")

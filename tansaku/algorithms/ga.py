@@ -20,7 +20,7 @@ from tansaku.operators.mutation import Mutation
 from tansaku.operators.selection import Tournament
 from tansaku.operators.survival import Comma
 from tansaku.population import Population
-from tansaku.state import state
+from tansaku.states import state
 
 
 @state

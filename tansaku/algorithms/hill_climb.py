@@ -22,7 +22,7 @@ from tansaku.functional import align, jitter
 from tansaku.operators.bounds import Bounds
 from tansaku.operators.mutation import Mutation, shapes
 from tansaku.population import Population
-from tansaku.state import state
+from tansaku.states import state
 
 
 @state

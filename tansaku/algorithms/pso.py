@@ -21,7 +21,7 @@ from tansaku.functional import jitter
 from tansaku.operators.bounds import Bounds
 from tansaku.operators.mutation import shapes
 from tansaku.population import Population
-from tansaku.state import state
+from tansaku.states import state
 from tansaku.storage import buffer_like
 
 

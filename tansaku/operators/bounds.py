@@ -136,9 +136,10 @@ class Bounds:
 
     def repaired(self, name: str, x: Tensor) -> Tensor:
         """``x`` [..., *event_shape] with every gene inside; NaN stays NaN."""
-        numbers = isinstance(self.lower, int | float) and isinstance(self.upper, int | float)
-        if numbers and self.repair == "clip" and x.is_floating_point():  # numbers clamp faster than tensors
-            return torch.clamp(x, self.lower, self.upper, out=buffer_like(x))
+        lower, upper = self.lower, self.upper
+        plain = self.repair == "clip" and x.is_floating_point()
+        if plain and isinstance(lower, int | float) and isinstance(upper, int | float):
+            return torch.clamp(x, lower, upper, out=buffer_like(x))  # numbers clamp faster than tensors
         ends = self.ends(name, x)
         if ends is None:
             return x
