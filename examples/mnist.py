@@ -24,6 +24,7 @@ from common.experiment import Plan
 from common.loop import Run, restore, train
 
 INTERRUPTED = 130
+FILE_WIDTH = 120  # of the table where it goes to a file or a pipe
 
 
 class Parser(argparse.ArgumentParser):
@@ -117,7 +118,7 @@ def work(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         code = INTERRUPTED
     report.write(runs, out)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else FILE_WIDTH)
     report.table(runs, {name: experiment.paper for name, experiment in chosen.items()}, console)
     console.print(f"Wrote {out / 'results.json'} and {out / 'curves.png'}", soft_wrap=True, highlight=False)
     if code:

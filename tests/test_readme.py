@@ -28,7 +28,7 @@ def test_python_block_runs_as_printed(source: str, tmp_path: Path, monkeypatch: 
 
 def test_readme_shows_both_packages_in_python() -> None:
     assert any("import tansaku" in block for block in PYTHON)
-    assert any("import zenkai_core" in block for block in PYTHON)
+    assert any("zenkai_core import" in block for block in PYTHON)
 
 
 def test_every_fenced_block_is_shell_or_python_and_so_checked() -> None:

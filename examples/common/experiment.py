@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from common.data import Data
-from zenkai_core import LearningMachine
+from zenkai_core import LearningMachine, Machine, Optimizer
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Network:
     """
 
     machine: LearningMachine
-    layers: Mapping[str, LearningMachine]
+    layers: Mapping[str, Machine]
     batch_size: int
     schedule: Callable[[float], None]
 
@@ -60,7 +61,18 @@ class Experiment:
 def cosine(start: float, done: float) -> float:
     """Return `start` decayed along half a cosine wave to zero; `done` is the share of training behind us.
 
-    >>> cosine(1.0, 0.0), cosine(1.0, 0.5)
+    >>> cosine(1.0, 0.0), round(cosine(1.0, 0.5), 12)
     (1.0, 0.5)
     """
-    return start * 0.5 * (1.0 + round(math.cos(math.pi * done), 15))
+    return start * 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+def cosine_schedule(machine: nn.Module, rate: float) -> Callable[[float], None]:
+    """Return a schedule that gives every torch optimiser in `machine` a learning rate decaying from `rate` to zero."""
+    optimizer = Optimizer(machine)
+
+    def schedule(done: float) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] = cosine(rate, done)
+
+    return schedule

@@ -97,7 +97,7 @@ def train(experiment: Experiment, run: Run, plan: Plan, checkpoint: Path) -> Non
     ) as bar:
         while not run.finished:
             _epoch(network, run, plan, bar)
-            bar.set_postfix(test=f"{run.test[-1]:.4f}")
+            bar.set_postfix(validation=f"{run.validation[-1]:.4f}")
             _write(checkpoint, run, machine)
 
 
@@ -121,7 +121,7 @@ def _epoch(network: Network, run: Run, plan: Plan, bar: tqdm[Any]) -> None:
     costs = []
     machine.train()
     start = time.perf_counter()
-    with watch(network, every) as record:
+    with watch(network.layers, every) as record:
         for number, rows in enumerate(batches):
             network.schedule((done + number / len(batches)) / run.planned_epochs)
             costs.append(machine.learn(IO(data.train.x[rows]), IO(data.train.t[rows])))

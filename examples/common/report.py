@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -51,18 +52,21 @@ def write(runs: Sequence[Run], out: Path) -> None:
 
 def table(runs: Sequence[Run], papers: Papers, console: Console) -> None:
     """Print a row per network; the paper's figure stands beside an MNIST run of an experiment that has one."""
-    shown = Table("network", "data", "seed", "epochs", "validation", "test", "seconds", "parameters")
-    for column in shown.columns[2:]:
-        column.justify = "right"
-    with_paper = any(run.data == "mnist" and papers.get(run.experiment) is not None for run in runs)
+    title = ", ".join(dict.fromkeys(f"{run.data}, seed {run.seed}" for run in runs))
+    shown = Table("network", "epochs", "validation", "test", "seconds", "parameters", title=title, box=box.SIMPLE_HEAD)
+    with_paper = any(run.data == "mnist" and papers.get(run.experiment) for run in runs)
     if with_paper:
-        shown.add_column("paper", justify="right")
+        shown.add_column("paper")
+    for column in shown.columns[1:]:
+        column.justify = "right"
     for run in runs:
-        figures = [f"{run.validation[-1]:.4f}", f"{run.test[-1]:.4f}"] if run.epochs else ["-", "-"]
-        epochs = str(run.epochs) if run.finished else f"{run.epochs} of {run.planned_epochs}"
-        row = [run.name, run.data, str(run.seed), epochs, *figures, f"{run.seconds:.1f}", f"{run.parameters:,}"]
-        paper = papers.get(run.experiment) if run.control is None else None
-        shown.add_row(*row, *([f"{paper:.3f}" if paper is not None else "-"] if with_paper else []))
+        row = [run.name, str(run.epochs) if run.finished else f"{run.epochs} of {run.planned_epochs}"]
+        row += [f"{run.validation[-1]:.4f}", f"{run.test[-1]:.4f}"] if run.epochs else ["-", "-"]
+        row += [f"{run.seconds:.1f}", f"{run.parameters:,}"]
+        if with_paper:
+            paper = papers.get(run.experiment) if run.control is None else None
+            row.append(f"{paper:.3f}" if paper else "-")
+        shown.add_row(*row)
     console.print(shown)
 
 
@@ -74,22 +78,24 @@ def picture(runs: Sequence[Run]) -> bytes:
 
 
 def figure(runs: Sequence[Run]) -> Figure:
-    """Draw test accuracy per epoch, and per layer the distance to the target and the local error reduction."""
+    """Draw test accuracy per epoch, and per layer the distance to the target and the error reductions."""
     from matplotlib.figure import Figure
 
-    result = Figure(figsize=(15, 4.2), layout="constrained")
-    left, middle, right = result.subplots(1, 3)
+    result = Figure(figsize=(12, 8), layout="constrained")
+    accuracy, distance, local, whole = result.subplots(2, 2).flat
     colors = {name: f"C{i}" for i, name in enumerate(dict.fromkeys(run.experiment for run in runs))}
     for run in runs:
         epochs = range(1, run.epochs + 1)
         style = "-" if run.control is None else "--"
-        left.plot(epochs, run.test, style, color=colors[run.experiment], marker=".", label=run.name)
+        accuracy.plot(epochs, run.test, style, color=colors[run.experiment], marker=".", label=run.name)
         if run.control is None:
-            _draw_layers(middle, run, "distance", colors[run.experiment])
-            _draw_layers(right, run, "local_error_reduction", colors[run.experiment])
-    _decorate(left, "Test accuracy", "share of images classified rightly")
-    _decorate(middle, "Distance from output to target", "root of the mean squared difference")
-    _decorate(right, "Local error reduction (equation 5)", "share of the local cost that a step removes")
+            _draw_layers(distance, run, "distance", colors[run.experiment])
+            _draw_layers(local, run, "local_error_reduction", colors[run.experiment])
+            _draw_layers(whole, run, "global_error_reduction", colors[run.experiment])
+    _decorate(accuracy, "Test accuracy", "share of images classified rightly")
+    _decorate(distance, "Distance from output to target", "root of the mean squared difference")
+    _decorate(local, "Local error reduction (equation 5)", "share of the layer's cost removed by its step")
+    _decorate(whole, "Global error reduction (equation 4)", "share of the network's cost removed by the step")
     return result
 
 
@@ -97,11 +103,13 @@ def _draw_layers(axes: Axes, run: Run, quantity: str, color: str) -> None:
     names = dict.fromkeys(name for layers in run.layers for name in layers)
     for style, name in zip(itertools.cycle(STYLES), names):
         points = [(i, layers[name][quantity]) for i, layers in enumerate(run.layers, 1) if quantity in layers[name]]
-        axes.plot(*zip(*points, strict=True), style, color=color, label=f"{run.experiment}: {name}")
+        if points:
+            axes.plot(*zip(*points, strict=True), style, color=color, label=f"{run.experiment}: {name}")
 
 
 def _decorate(axes: Axes, title: str, unit: str) -> None:
     axes.set(title=title, xlabel="epoch", ylabel=unit)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend(fontsize="small")

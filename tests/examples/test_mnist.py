@@ -59,9 +59,11 @@ def test_hidden_layers_are_recorded_each_epoch(tmp_path: Path) -> None:
     assert len(run["layers"]) == 2
     for layers in run["layers"]:
         assert list(layers) == ["hidden 1", "hidden 2", "output"]
-        for quantities in layers.values():
-            assert quantities["distance"] > 0
-        assert layers["output"]["local_error_reduction"] > 0
+        for name, quantities in layers.items():
+            assert ("distance" in quantities) == (name != "output")  # whose targets are labels
+            assert 0 < quantities["local_error_reduction"] < 1
+        assert layers["output"]["local_error_reduction"] == layers["output"]["global_error_reduction"]
+        assert layers["hidden 2"]["distance"] > 0
 
 
 def test_same_seed_gives_the_same_figures_and_another_seed_others(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -77,7 +78,7 @@ def test_report_of_nothing_finished_is_an_empty_list_and_an_empty_picture(tmp_pa
 
 
 def test_figure_draws_accuracy_of_all_and_layers_of_experiments() -> None:
-    accuracy, distance, local = report.figure([run("sign"), run("sign", "frozen", (0.6, 0.7))]).axes
+    accuracy, distance, local, whole = report.figure([run("sign"), run("sign", "frozen", (0.6, 0.7))]).axes
     assert {line.get_label(): list(line.get_ydata()) for line in accuracy.lines} == {
         "sign": [0.5, 0.9],
         "sign (frozen)": [0.6, 0.7],
@@ -86,6 +87,7 @@ def test_figure_draws_accuracy_of_all_and_layers_of_experiments() -> None:
         ("sign: hidden", [1, 2.0, 2, 1.0])
     ]
     assert [list(line.get_ydata()) for line in local.lines] == [[0.1, 0.1]]
+    assert list(whole.lines) == []
 
 
 def printed(runs: list[Run], papers: report.Papers) -> str:
@@ -96,10 +98,13 @@ def printed(runs: list[Run], papers: report.Papers) -> str:
 
 def test_table_prints_a_row_per_network_and_the_papers_figure_beside_mnist() -> None:
     text = printed([run("baseline"), run("sign"), run("sign", "frozen", (0.6, 0.7))], {"baseline": 0.969, "sign": None})
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if line.startswith("│")]
-    assert [row[0] for row in rows] == ["baseline", "sign", "sign (frozen)"]
-    assert [row[5] for row in rows] == ["0.9000", "0.9000", "0.7000"]
-    assert [row[-1] for row in rows] == ["0.969", "-", "-"]
+    rows = [re.split(r"  +", line.strip()) for line in text.splitlines() if "1,234" in line]
+    assert rows == [
+        ["baseline", "2", "0.8000", "0.9000", "1.2", "1,234", "0.969"],
+        ["sign", "2", "0.8000", "0.9000", "1.2", "1,234", "-"],
+        ["sign (frozen)", "2", "0.6000", "0.7000", "1.2", "1,234", "-"],
+    ]
+    assert "mnist, seed 3" in text
 
 
 def test_table_leaves_the_papers_figure_out_where_the_data_are_not_mnist() -> None:
