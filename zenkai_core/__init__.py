@@ -1,8 +1,9 @@
 """zenkai_core: deep networks whose layers each have their own target and their own learning rule."""
 
-from . import criteria, modules, targets, theta
+from . import criteria, modules, targets, testing, theta
 from .chain import Chain
 from .criteria import Criterion, cross_entropy, sse
+from .diagnostics import Recorder
 from .learning import LearningMachine, set_lmode
 from .machine import Machine, StepTheta, StepX, StepY
 from .noise import NoiseKey
@@ -18,6 +19,7 @@ __all__ = [
     "Machine",
     "NoiseKey",
     "Optimizer",
+    "Recorder",
     "State",
     "StepTheta",
     "StepX",
@@ -30,5 +32,6 @@ __all__ = [
     "set_lmode",
     "sse",
     "targets",
+    "testing",
     "theta",
 ]

@@ -3,7 +3,7 @@
 - "parameters": at least one parameter that asks for a gradient.
 - "differentiable": no submodule says `differentiable = False` (`modules.Sign` does; write it into your own).
 - "linear": an `nn.Linear`, alone or followed by one activation whose slope can be read from its output.
-- "estimator": it takes fitted scikit-learn estimators (`fit_member`).
+- "estimator": it takes fitted scikit-learn estimators as members (`add_member`).
 - "invertible": it has `inverse(y)`.
 """
 
@@ -39,7 +39,7 @@ def capabilities(module: nn.Module) -> frozenset[str]:
         found.add("differentiable")
     if linear_parts(module) is not None:
         found.add("linear")
-    if callable(getattr(module, "fit_member", None)):
+    if callable(getattr(module, "add_member", None)):
         found.add("estimator")
     if callable(getattr(module, "inverse", None)):
         found.add("invertible")

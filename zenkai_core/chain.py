@@ -28,13 +28,15 @@ class Chain(LearningMachine):
         scale, lmode: as for `LearningMachine`; `loss` is that of the machines.
 
     Raises:
-        TypeError: something is not a machine. ValueError: no machine, an unknown order, or machines whose `loss` differ.
+        TypeError: something is not a machine.
+        ValueError: no machine, an unknown order, or machines whose `loss` differ.
 
     >>> import torch
     >>> from torch import nn
     >>> from zenkai_core import Machine, theta, targets
-    >>> sgd = lambda: theta.Gradient(torch.optim.SGD, lr=0.1)
-    >>> net = Chain(Machine(nn.Linear(3, 4), sgd(), targets.Gradient()), Machine(nn.Linear(4, 1), sgd(), targets.Gradient()))
+    >>> def layer(i, o):
+    ...     return Machine(nn.Linear(i, o), theta.Gradient(torch.optim.SGD, lr=0.1), targets.Gradient())
+    >>> net = Chain(layer(3, 4), layer(4, 1))
     >>> net.learn(torch.ones(5, 3), torch.zeros(5, 1)).shape
     torch.Size([])
     """
@@ -93,7 +95,7 @@ class Chain(LearningMachine):
         return self.machines[-1].assess_y(y, t)
 
     def accumulate(self, x: IO, t: IO, state: State) -> None:
-        """Every machine accumulates towards its own target; in the second order the last one only, the rest in `step`."""
+        """Every machine accumulates towards its own target; in the second order only the last, the rest in `step`."""
         self._say_above(t, state)
         state.t = t
         if self.order == "accumulate step_x step":
@@ -102,7 +104,7 @@ class Chain(LearningMachine):
             self.machines[-1].tell(t, self._sub(state, -1))
 
     def step_x(self, x: IO, t: IO, state: State) -> IO:
-        """The first machine's target for what is below the chain; the sweep of `accumulate` is used where there was one."""
+        """The first machine's target for what is below the chain; the sweep of `accumulate` serves if there was one."""
         if state.data.get("swept") is not t:
             self._say_above(t, state)
             self._sweep(t, state, accumulate=False)

@@ -117,7 +117,8 @@ class LearningMachine(Hooked, nn.Module):
         """One update towards t, in training mode: forward, step_y, accumulate, step.
 
         Args:
-            x: inputs, `[n, ...]`. t: what `assess_y` takes, for example labels `[n]`.
+            x: inputs, `[n, ...]`.
+            t: what `assess_y` takes, for example labels `[n]`.
 
         Returns:
             `[]` the mean cost before the update.
@@ -164,7 +165,7 @@ class LearningMachine(Hooked, nn.Module):
         return self.remember(x, state), state
 
     def _pull(self, state: State, grads: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
-        """T = y - s * gradient per row; what goes down is x - t_x, reduced as the loss was."""
+        """Target t = y - s * gradient per row; what goes down is x - t_x, reduced as the loss was."""
         y = state.outputs
         n = y.rows if self.loss == "mean" else 1
         state.criterion = sse

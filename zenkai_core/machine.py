@@ -1,7 +1,8 @@
 """`Machine`: a module composed with a rule for its parameters and a rule for its incoming target.
 
 The three slots are `StepTheta` (parameters), `StepX` (target for the incoming layer) and, optional, `StepY` (this
-layer's own target, which replaces t before `accumulate`). Any rule goes with any other: a rule constrains the module only.
+layer's own target, which replaces t before `accumulate`). Any rule goes with any
+other: a rule constrains the module only.
 """
 
 from __future__ import annotations
@@ -228,7 +229,7 @@ class Machine(LearningMachine):
     def pull(
         self, x: IO, y: IO, t: IO, state: State, *, theta: bool | None = None
     ) -> tuple[tuple[Tensor | None, ...], tuple[Tensor | None, ...]]:
-        """As `gradients`, through the graph from leaves x to y, which is used up; `theta=False` leaves the parameters out."""
+        """As `gradients`, through the graph from x to y, which is used up; `theta=False` leaves the parameters out."""
         n = max(y.rows, 1) if self.loss == "mean" else 1
         params = self.trainable() if (self.theta.uses_graph if theta is None else theta) else []
         leaves = [v for v in (*x, *params) if v.requires_grad]
@@ -260,6 +261,7 @@ class Machine(LearningMachine):
         """Any rows through the layer as it is in this pass: BatchNorm is the pass's affine map, dropout is off.
 
         Args:
+            state: of the pass.
             x: `[m, ...]` for any m; rows do not see each other. Works under `torch.func.vmap`, over x or params.
             params: candidates for the module's parameters by name; those left out are the module's own.
         """
@@ -269,7 +271,7 @@ class Machine(LearningMachine):
             return self._outputs(torch.func.functional_call(self.module, dict(params), tuple(x)))
 
     def propose(self, state: State, k: int, noise: torch.Generator) -> IO:
-        """K stochastic passes of the rows: y `[k, n, ...]`, with dropout on and BatchNorm as in `frozen`.
+        """Stochastic passes of the rows, k of them: y `[k, n, ...]`, with dropout on and BatchNorm as in `frozen`.
 
         Two proposals from equal generators are equal; torch's global generator stays where it was.
         """

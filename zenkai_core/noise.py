@@ -54,4 +54,5 @@ class NoiseKey(nn.Module):
         return generator
 
     def extra_repr(self) -> str:
+        """What `print` shows."""
         return "seed={}, count={}".format(*self.key.tolist())

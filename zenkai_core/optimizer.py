@@ -22,8 +22,8 @@ class Optimizer(torch.optim.Optimizer):
     """Steps every machine of a model once, by its own rule, and then a torch optimiser for the plain parameters.
 
     `backward()` only accumulates; this moves. `param_groups` are those of all optimisers inside, the very same
-    dictionaries, so that a scheduler of `torch.optim.lr_scheduler` schedules them all. What the machines' rules remember is
-    saved with the model; `state_dict()` here holds the torch optimiser's.
+    dictionaries, so that a scheduler of `torch.optim.lr_scheduler` schedules them all. What the machines' rules
+    remember is saved with the model; `state_dict()` here holds the torch optimiser's.
 
     Args:
         model: any module with machines in it.
@@ -75,7 +75,7 @@ class Optimizer(torch.optim.Optimizer):
         return [*found, *([self.torch_optimizer] if self.torch_optimizer is not None else [])]
 
     @property
-    def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
+    def param_groups(self) -> list[dict[str, Any]]:
         """The groups of all optimisers inside; changing an entry changes it there."""
         return [group for o in self._inner for group in o.param_groups] if self._ready else self._base
 
@@ -83,7 +83,7 @@ class Optimizer(torch.optim.Optimizer):
     def param_groups(self, groups: list[dict[str, Any]]) -> None:
         self._base = groups  # torch's constructor sets its own list, which nobody reads
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Every machine that a backward pass has told a target steps; then the torch optimiser does.
 
         Args:

@@ -30,6 +30,7 @@ class IO(tuple[Tensor, ...]):
     __slots__ = ()
 
     def __new__(cls, *tensors: Tensor) -> IO:
+        """Checks and wraps the tensors."""
         rows = -1
         for i, value in enumerate(tensors):
             if not isinstance(value, Tensor):
@@ -101,7 +102,7 @@ class IO(tuple[Tensor, ...]):
         return self.map(lambda v: v[index])
 
     def tile(self, k: int) -> IO:
-        """K copies of all rows one after another, `[k * n, ...]`: row r belongs to sample r % n.
+        """All rows k times, copy after copy, `[k * n, ...]`: row r belongs to sample r % n.
 
         >>> IO(torch.tensor([1, 2])).tile(2).f.tolist()
         [1, 2, 1, 2]

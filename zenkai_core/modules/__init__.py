@@ -1,5 +1,6 @@
 """Modules that ordinary networks lack: units without a gradient, ensembles of trees."""
 
 from .sign import Sign, SignSTE
+from .trees import Trees
 
-__all__ = ["Sign", "SignSTE"]
+__all__ = ["Sign", "SignSTE", "Trees"]

@@ -18,6 +18,7 @@ class Sign(nn.Module):
     differentiable = False
 
     def forward(self, x: Tensor) -> Tensor:
+        """The signs, in the dtype of x."""
         return _sign(x.detach())
 
 
@@ -41,9 +42,11 @@ class SignSTE(nn.Module):
         self.width = width
 
     def forward(self, x: Tensor) -> Tensor:
+        """The signs, in the dtype of x."""
         return _StraightThrough.apply(x, self.width)
 
     def extra_repr(self) -> str:
+        """What `print` shows."""
         return f"width={self.width}"
 
 

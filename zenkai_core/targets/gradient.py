@@ -12,8 +12,8 @@ from ..values import IO
 class Gradient(StepX):
     """t_x = x - scale * dL/dx per row (equation 2 of the paper), n times over.
 
-    One iteration uses the pass's graph, in the same backward that serves `theta.Gradient`. Each further iteration replays the
-    pass from the moved x, with fresh statistics of the moved rows and the pass's dropout masks.
+    One iteration uses the pass's graph, in the same backward that serves `theta.Gradient`. Each further iteration
+    replays the pass from the moved x, with fresh statistics of the moved rows and the pass's dropout masks.
 
     Args:
         n: iterations.
@@ -51,4 +51,5 @@ class Gradient(StepX):
         return IO(*(v if g is None else torch.sub(v, g, alpha=self.scale) for v, g in pairs))
 
     def extra_repr(self) -> str:
+        """What `print` shows."""
         return f"n={self.n}, scale={self.scale}"

@@ -1,7 +1,8 @@
 """Rules for the parameters of a machine."""
 
 from .delta import Delta
+from .fit import Fit
 from .gradient import Gradient
 from .null import Null
 
-__all__ = ["Delta", "Gradient", "Null"]
+__all__ = ["Delta", "Fit", "Gradient", "Null"]

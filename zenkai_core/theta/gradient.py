@@ -48,7 +48,7 @@ class Gradient(Optimized):
             self._pending.append((state.inputs.detach(), t, state))
 
     def step(self, machine: Machine) -> None:
-        """N steps of the optimiser."""
+        """The optimiser steps n times."""
         super().step(machine)
         pending, self._pending = self._pending, []
         for _ in range(self.n - 1):
@@ -60,4 +60,5 @@ class Gradient(Optimized):
         return {**self.__dict__, "_pending": []}  # a pass in flight belongs to its graph: copies start without
 
     def extra_repr(self) -> str:
+        """What `print` shows."""
         return f"n={self.n}"
