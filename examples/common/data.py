@@ -117,11 +117,10 @@ def _find_idx(directory: Path, name: str, shape: tuple[int, ...]) -> NDArray[np.
     )
 
 
-def _mnist(
-    train_x: NDArray[Any], train_t: NDArray[Any], test_x: NDArray[Any], test_t: NDArray[Any], name: str = "mnist"
-) -> Data:
+def _mnist(train_x: NDArray[Any], train_t: NDArray[Any], test_x: NDArray[Any], test_t: NDArray[Any]) -> Data:
     rows = len(train_x) - VALIDATION_ROWS
-    return _standardised(name, (train_x[:rows], train_t[:rows]), (train_x[rows:], train_t[rows:]), (test_x, test_t))
+    train, validation = (train_x[:rows], train_t[:rows]), (train_x[rows:], train_t[rows:])
+    return _standardised("mnist", train, validation, (test_x, test_t))
 
 
 def _openml() -> Data:

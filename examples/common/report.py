@@ -108,8 +108,10 @@ def _draw_layers(axes: Axes, run: Run, quantity: str, color: str) -> None:
 
 
 def _decorate(axes: Axes, title: str, unit: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     axes.set(title=title, xlabel="epoch", ylabel=unit)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend(fontsize="small")
