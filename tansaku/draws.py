@@ -70,6 +70,20 @@ def normal(
     return _draw(len(lead), like.device, noise, lambda g: _empty(shape, like.dtype, like.device).normal_(generator=g))
 
 
+def normal_pairs(
+    lead: tuple[int, ...], batch_shape: tuple[int, ...], event_shape: tuple[int, ...], like: Tensor, noise: Noise
+) -> Tensor:
+    """As `normal`, in antithetic pairs: entry i + lead[0] / 2 is minus entry i.
+
+    Raises:
+        ValueError: ``lead[0]`` is odd.
+    """
+    if lead[0] % 2:
+        raise ValueError(f"expected an even number for antithetic pairs, got {lead[0]}; use {lead[0] + 1}")
+    half = normal((lead[0] // 2, *lead[1:]), batch_shape, event_shape, like, noise)
+    return torch.cat([half, -half])
+
+
 def uniform(
     lead: tuple[int, ...], batch_shape: tuple[int, ...], event_shape: tuple[int, ...], like: Tensor, noise: Noise
 ) -> Tensor:

@@ -44,6 +44,7 @@ class HillClimb(Algorithm[HillClimbState]):
         mutate: another way to make a step; then ``std`` and ``adapt`` have no effect. By default real genes take
             Gaussian steps, boolean genes flip and integer genes are drawn anew, one per candidate on average.
         adapt: whether the steps grow after many successes and shrink after few.
+        antithetic: whether the steps of real genes come in pairs x + e, x - e; then k is even.
         bounds: `Bounds` or (lower, upper).
     """
 
@@ -51,11 +52,14 @@ class HillClimb(Algorithm[HillClimbState]):
     std: float | Tensor | Mapping[str, float | Tensor] | None = None
     mutate: Mutation | None = None
     adapt: bool = True
+    antithetic: bool = False
     bounds: Bounds | None = None
     needs = Needs(dtypes=frozenset({"real", "integer", "boolean"}))
 
     def __post_init__(self) -> None:
         self._check()
+        if self.antithetic and self.k % 2:
+            raise ValueError(f"expected an even k for antithetic steps, got {self.k}; use {self.k + 1}")
         check_std(self.std)
 
     def init(self, start: Population) -> HillClimbState:
@@ -79,7 +83,8 @@ class HillClimb(Algorithm[HillClimbState]):
             return discrete_mutation(name, x, parents.batch_ndim, self.bounds).mutate(
                 name, x, parents.batch_ndim, noise
             )
-        normal = draws.normal(*shapes(x, parents.batch_ndim), x, noise)
+        draw = draws.normal_pairs if self.antithetic else draws.normal
+        normal = draw(*shapes(x, parents.batch_ndim), x, noise)
         std = step_size(self.std, self.bounds, name, x)
         return jitter(x, normal, align(state.scale.to(x.dtype), x[0]) * std)
 

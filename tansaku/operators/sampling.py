@@ -37,19 +37,12 @@ class GaussianSampler:
 
     def __call__(self, individual: Individual, k: int, noise: Noise) -> Population:
         """[k, *batch_shape, *event_shape] candidates."""
-        if self.antithetic and checks.count("k", k) % 2:
-            raise ValueError(f"expected an even k for antithetic pairs, got {k}; use {k + 1}")
         population = individual.populate(k)
         genes = {}
         for name, x in population.genes.items():
             checks.real("Gaussian sampling", name, x, "use UniformSampler")
-            lead, batch_shape, event_shape = shapes(x, population.batch_ndim)
-            if self.antithetic:
-                half = draws.normal((k // 2,), batch_shape, event_shape, x, noise)
-                normal = torch.cat([half, -half])
-            else:
-                normal = draws.normal(lead, batch_shape, event_shape, x, noise)
-            genes[name] = jitter(x, normal, self.std)
+            draw = draws.normal_pairs if self.antithetic else draws.normal
+            genes[name] = jitter(x, draw(*shapes(x, population.batch_ndim), x, noise), self.std)
         return population.with_genes(genes)
 
 

@@ -2,5 +2,6 @@
 
 from .gradient import Gradient
 from .null import Null
+from .search import SearchX, SearchY
 
-__all__ = ["Gradient", "Null"]
+__all__ = ["Gradient", "Null", "SearchX", "SearchY"]

@@ -35,19 +35,22 @@ class _PerSample:
     Args: see `SearchX`.
     """
 
+    default_score: Score
+
     def __init__(
         self,
         algorithm: Searcher,
         *,
-        score: Score,
-        generations: int,
-        reduce: Reducer | None,
-        relative: bool,
-        chunk: int | None,
-        seed: int | None,
+        score: Score | None = None,
+        generations: int = 1,
+        reduce: Reducer | None = None,
+        relative: bool = False,
+        chunk: int | None = None,
+        seed: int | None = None,
     ) -> None:
         super().__init__()
         name = type(self).__name__
+        score = self.default_score if score is None else score
         if not isinstance(algorithm, tansaku.Algorithm) and not callable(algorithm):
             raise TypeError(
                 f"targets.{name} expected a tansaku algorithm or a callable that makes one from the number of calls, "
@@ -138,7 +141,8 @@ class SearchX(_PerSample, StepX):
     Args:
         algorithm: any tansaku algorithm for real genes, or a callable (number of calls so far) -> algorithm, to anneal
             its steps. It starts at the pass's own values, which it never loses.
-        score: "local", this layer's cost against its target; "network", the network's loss through the layers above.
+        score: "local" (if not given), this layer's cost against its target; "network", the network's loss through the
+            layers above.
         generations: of the algorithm, per call.
         reduce: None, the best candidate, incumbent included; or a tansaku reducer of the last generation, such as
             `tansaku.WeightedMean("standardised")`, which estimates a direction where the cost is smooth on average.
@@ -164,26 +168,7 @@ class SearchX(_PerSample, StepX):
     True
     """
 
-    def __init__(
-        self,
-        algorithm: Searcher,
-        *,
-        score: Score = "local",
-        generations: int = 1,
-        reduce: Reducer | None = None,
-        relative: bool = False,
-        chunk: int | None = None,
-        seed: int | None = None,
-    ) -> None:
-        super().__init__(
-            algorithm,
-            score=score,
-            generations=generations,
-            reduce=reduce,
-            relative=relative,
-            chunk=chunk,
-            seed=seed,
-        )
+    default_score = "local"
 
     def step_x(self, machine: Machine, t: IO, state: State) -> IO:
         """The best inputs found, or the reducer's answer; the noise count moves, nothing else."""
@@ -198,33 +183,15 @@ class SearchX(_PerSample, StepX):
 class SearchY(_PerSample, StepY):
     """The layer's own target, found by varying its outputs (for a linear layer: its pre-activations).
 
-    Arguments and attributes are those of `SearchX`; "local" scores by this layer's criterion against the target it was
-    given, so that a task's loss (labels) becomes a target shaped as the output.
+    Arguments and attributes are those of `SearchX`, but for the score, which is "network" if not given; "local" scores
+    by this layer's criterion against the target it was given, so that a task's loss (labels) becomes a target shaped
+    as the output.
 
     Raises:
         TypeError, ValueError: arguments of a wrong kind.
     """
 
-    def __init__(
-        self,
-        algorithm: Searcher,
-        *,
-        score: Score = "network",
-        generations: int = 1,
-        reduce: Reducer | None = None,
-        relative: bool = False,
-        chunk: int | None = None,
-        seed: int | None = None,
-    ) -> None:
-        super().__init__(
-            algorithm,
-            score=score,
-            generations=generations,
-            reduce=reduce,
-            relative=relative,
-            chunk=chunk,
-            seed=seed,
-        )
+    default_score = "network"
 
     def step_y(self, machine: Machine, t: IO, state: State) -> IO:
         """The best outputs found, or the reducer's answer; the noise count moves, nothing else."""

@@ -4,5 +4,6 @@ from .delta import Delta
 from .fit import Fit
 from .gradient import Gradient
 from .null import Null
+from .search import Search
 
-__all__ = ["Delta", "Fit", "Gradient", "Null"]
+__all__ = ["Delta", "Fit", "Gradient", "Null", "Search"]
