@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from ..noise import NoiseKey
 from ..state import State
 from ..values import IO
 
-Searcher = tansaku.Algorithm | Callable[[int], tansaku.Algorithm]
+Searcher = tansaku.Algorithm[Any] | Callable[[int], tansaku.Algorithm[Any]]
 Reducer = Callable[[tansaku.Population], tansaku.Individual]
 Score = Literal["local", "network"]
 
