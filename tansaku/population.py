@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -86,6 +87,9 @@ class Individual:
     def __getitem__(self, name: str) -> Tensor:
         return self.genes[name]
 
+    def __reduce__(self) -> tuple[type[Individual], tuple[Any, ...]]:
+        return Individual, (dict(self.genes), self.batch_ndim)  # a read-only view of a mapping cannot be pickled
+
     @property
     def batch_shape(self) -> torch.Size:
         """The shape of the searches."""
@@ -140,6 +144,9 @@ class Population:
 
     def __getitem__(self, name: str) -> Tensor:
         return self.genes[name]
+
+    def __reduce__(self) -> tuple[type[Population], tuple[Any, ...]]:
+        return Population, (dict(self.genes), self.batch_ndim, dict(self.traits), self.assessment)
 
     @property
     def k(self) -> int:

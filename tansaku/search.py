@@ -342,15 +342,16 @@ class Search(Generic[S]):
                 f"expected the state of {own[0]} with k = {own[1]}, got {state['algorithm']} with k = {state['k']}; "
                 "make the search with the settings it was saved with"
             )
-        self.state = unpack(state["state"])
-        self._asked = unpack(state["asked"])
-        self._pending = unpack(state["start"])
+        device = self.generator.device
+        self.state = unpack(state["state"], device)
+        self._asked = unpack(state["asked"], device)
+        self._pending = unpack(state["start"], device)
         self.generator.set_state(state["generator"])
         self.evaluations, self.generations = state["evaluations"], state["generations"]
         self._history = None
         if state["history"] is not None:
             self._history = History()
-            self._history.load_state_dict(state["history"])
+            self._history.load_state_dict(unpack(state["history"], device))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes `state_dict` to a file, whole or not at all; see `tansaku.checkpoint`."""

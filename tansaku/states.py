@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar, dataclass_transform
 
+import torch
 from torch import Tensor
 
 from tansaku.assessment import Assessment
@@ -60,19 +61,19 @@ def pack(value: Any) -> Any:
     )
 
 
-def unpack(packed: Any) -> Any:
-    """What `pack` was given (lists for tuples).
+def unpack(packed: Any, device: torch.device | None = None) -> Any:
+    """What `pack` was given (lists for tuples), its tensors on ``device`` if one is named.
 
     Raises:
         ValueError: a kind of state that is not known here.
     """
     if isinstance(packed, Mapping):
         if "kind" not in packed:
-            return {key: unpack(item) for key, item in packed.items()}
+            return {key: unpack(item, device) for key, item in packed.items()}
         kind = packed["kind"]
         if kind not in _kinds:
             raise ValueError(f"expected a known state, got {kind!r}; import the module that defines it before loading")
-        return _kinds[kind](**{key: unpack(item) for key, item in packed.items() if key != "kind"})
+        return _kinds[kind](**{key: unpack(item, device) for key, item in packed.items() if key != "kind"})
     if isinstance(packed, list):
-        return [unpack(item) for item in packed]
-    return packed
+        return [unpack(item, device) for item in packed]
+    return packed.to(device) if isinstance(packed, Tensor) else packed

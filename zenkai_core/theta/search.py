@@ -95,7 +95,10 @@ class Search(StepTheta):
             return population.assessed(tansaku.Assessment(total))
 
         with torch.no_grad():
-            noise = self.noise.next(next(iter(parameters.values())).device)
+            device = next(iter(parameters.values())).device
+            noise = self.noise.next(device)
+            if self._state is not None and self.algorithm.best(self._state).device != device:
+                self._state = tansaku.unpack(tansaku.pack(self._state), device)  # the machine has moved
             if self._state is None:
                 self._state = self.algorithm.init(assess(own.populate(1)))
             else:
@@ -127,7 +130,7 @@ class Search(StepTheta):
 
     def set_extra_state(self, state: Any) -> None:
         """Takes the search's state back."""
-        self._state = tansaku.unpack(state)
+        self._state = tansaku.unpack(state, self.noise.key.device)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_pending": []}  # a pass in flight belongs to its graph: copies start without
