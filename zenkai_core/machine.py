@@ -8,7 +8,6 @@ other: a rule constrains the module only.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -157,7 +156,11 @@ class Machine(LearningMachine):
         state.x = x = x.leaves(graph_x)
         state.data["random"] = passes.RandomState.now(x.f.device) if self.training and x else None
         with torch.set_grad_enabled(graph_x or self.theta.uses_graph):
-            state.y = self._outputs(self.module(*x))
+            if not self.training:
+                state.y = self._outputs(self.module(*x))
+                return state.y
+            with passes.watching(self.module) as state.data["norms"]:
+                state.y = self._outputs(self.module(*x))
         return state.y
 
     def assess_y(self, y: IO, t: IO) -> Tensor:
@@ -287,13 +290,10 @@ class Machine(LearningMachine):
         return (state.criterion or self.criterion)(y, t.tile(k))
 
     def _statistics(self, state: State) -> list[passes.Statistics]:
-        if not state.training:
-            return []
-        held: Any = state.data.get("statistics")
-        if held is None or held[0] != self.version:
-            found = passes.batch_statistics(self.module, state.inputs.detach(), state.data.get("random"))
-            held = state.data["statistics"] = (self.version, found)
-        return held[1]
+        found: list[passes.Statistics] | None = state.data.get("statistics")
+        if found is None:
+            found = state.data["statistics"] = passes.batch_statistics(state.data.pop("norms", []))
+        return found
 
     def _outputs(self, y: object) -> IO:
         if isinstance(y, Tensor):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -127,7 +128,7 @@ class Optimizer(torch.optim.Optimizer):
                 f"{'without' if held is None else 'with'} a torch optimiser: make it with the same arguments"
             )
         if self.torch_optimizer is not None:
-            self.torch_optimizer.load_state_dict(held)
+            self.torch_optimizer.load_state_dict(copy.deepcopy(held))  # torch would share the moments with the giver
 
     def __repr__(self) -> str:
         return f"Optimizer({len(self.machines)} machines, {self.torch_optimizer!r})"

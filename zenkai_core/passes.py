@@ -16,8 +16,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from .values import IO
-
 
 @dataclass(frozen=True)
 class RandomState:
@@ -69,27 +67,32 @@ def replaying(module: nn.Module, random: RandomState | None, device: torch.devic
             setattr(m, name, b)
 
 
-def batch_statistics(module: nn.Module, x: IO, random: RandomState | None) -> list[Statistics]:
-    """What every BatchNorm in training mode sees when the rows x pass once more; nothing is moved."""
-    seen: dict[_BatchNorm, Statistics] = {}
+@contextmanager
+def watching(module: nn.Module) -> Iterator[list[tuple[_BatchNorm, Tensor]]]:
+    """Notes what every BatchNorm in training mode is given inside: tensors that autograd keeps anyway."""
+    seen: list[tuple[_BatchNorm, Tensor]] = []
 
     def watch(m: nn.Module, args: tuple[Tensor, ...]) -> None:
-        value = args[0].detach()
-        dims = [d for d in range(value.ndim) if d != 1]
-        var, mean = torch.var_mean(value, dims, correction=0)
-        seen[m] = Statistics(m, mean, var)  # type: ignore[index, arg-type]
+        if isinstance(m, _BatchNorm):
+            seen.append((m, args[0].detach()))
 
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training]
-    if not norms:
-        return []
     handles = [m.register_forward_pre_hook(watch) for m in norms]
     try:
-        with torch.no_grad(), replaying(module, random, x.f.device):
-            module(*x)
+        yield seen
     finally:
         for handle in handles:
             handle.remove()
-    return list(seen.values())
+
+
+def batch_statistics(seen: list[tuple[_BatchNorm, Tensor]]) -> list[Statistics]:
+    """The statistics by which each BatchNorm normalised what it was given; the last time, where it was asked twice."""
+    found: dict[_BatchNorm, Statistics] = {}
+    with torch.no_grad():
+        for m, value in seen:
+            var, mean = torch.var_mean(value, [d for d in range(value.ndim) if d != 1], correction=0)
+            found[m] = Statistics(m, mean, var)
+    return list(found.values())
 
 
 @contextmanager

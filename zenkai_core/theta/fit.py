@@ -18,8 +18,8 @@ class Fit(StepTheta):
     """Collects (input, target) rows and fits one new member from time to time.
 
     Args:
-        factory: makes an unfitted estimator; by default `DecisionTreeRegressor(max_depth=11)`. One multi-output estimator
-            is a member. An unset `random_state` is drawn from the rule's noise key.
+        factory: makes an unfitted estimator; by default `DecisionTreeRegressor(max_depth=11)`. One multi-output
+            estimator is a member. An unset `random_state` is drawn from the rule's noise key.
         rows: how many rows a fit waits for; a `step` with fewer keeps collecting.
         seed: of the noise key.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -73,7 +74,7 @@ class Optimized(StepTheta):
     def set_extra_state(self, state: Any) -> None:
         """Takes the optimiser's state back."""
         if state is not None:
-            self.optimizer.load_state_dict(state)
+            self.optimizer.load_state_dict(copy.deepcopy(state))  # torch would share the moments with the giver
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         if self._optimizer is not None:  # moments follow their parameters to another device or dtype; counters stay

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import zenkai_core as zk
+from zenkai_core import Chain, Machine, Recorder
+
+
+def chain(dropout: float = 0.0, order: zk.chain.Order = "accumulate step_x step") -> Chain:
+    torch.manual_seed(1)
+
+    def layer(i: int, o: int, criterion: zk.Criterion = zk.sse) -> Machine:
+        module = nn.Sequential(nn.Linear(i, o, bias=False), nn.BatchNorm1d(o), nn.Dropout(dropout))
+        return Machine(module, zk.theta.Gradient(torch.optim.SGD, lr=0.05), zk.targets.Gradient(scale=0.1), criterion)
+
+    return Chain(layer(6, 5), layer(5, 4), layer(4, 3, zk.cross_entropy), order=order)
+
+
+@pytest.mark.parametrize("order", ["accumulate step_x step", "accumulate step step_x"])
+def test_a_recorded_run_is_the_run(order: zk.chain.Order) -> None:
+    ends = []
+    for recorded in (False, True):
+        net = chain(0.5, order)
+        recorder = Recorder(net, every=2) if recorded else None
+        torch.manual_seed(2)
+        for _ in range(5):
+            net.learn(torch.randn(8, 6), torch.randint(3, (8,)))
+        ends.append((net.state_dict(), torch.get_rng_state()))
+        if recorder is not None:
+            assert len(recorder.rows()) == 9
+    (a, random_a), (b, random_b) = ends
+    assert all(torch.equal(a[k], b[k]) for k in a if isinstance(a[k], torch.Tensor))
+    assert torch.equal(random_a, random_b)
+
+
+def test_each_layer_and_step_has_its_costs_and_reductions() -> None:
+    net = chain()
+    with Recorder(net) as recorder:
+        for _ in range(2):
+            net.learn(torch.randn(8, 6), torch.randint(3, (8,)))
+    rows = recorder.rows()
+    assert [(r["step"], r["layer"]) for r in rows] == [(s, name) for s in (0, 1) for name in ("2", "1", "0")]
+    for row in rows:
+        assert row["local_theta"] > 0
+        assert row["global_theta"] is not None
+        assert (row["local_x"] is None) == (row["layer"] == "0")
+        assert (row["distance"] is None) == (row["layer"] == "2")  # labels have no distance
+    recorder.clear()
+    assert recorder.rows() == []
+
+
+def test_reductions_are_the_losses_before_less_the_losses_after() -> None:
+    torch.manual_seed(0)
+    first, last = nn.Linear(3, 4), nn.Linear(4, 2)
+    net = Chain(
+        Machine(first, zk.theta.Gradient(torch.optim.SGD, lr=0.1), zk.targets.Gradient()),
+        Machine(last, zk.theta.Gradient(torch.optim.SGD, lr=0.1), zk.targets.Gradient()),
+    )
+    x, t = torch.randn(5, 3), torch.randn(5, 2)
+    a, b = copy.deepcopy(first), copy.deepcopy(last)
+    with Recorder(net) as recorder:
+        net.learn(x, t)
+    of = {row["layer"]: row for row in recorder.rows()}
+
+    def loss(y: torch.Tensor, target: torch.Tensor) -> float:
+        return float(0.5 * (y - target).square().sum(1).mean())
+
+    with torch.no_grad():
+        h = a(x)
+        t_h = h - (b(h) - t) @ b.weight
+        before = loss(b(h), t)
+        assert of["1"]["cost"] == pytest.approx(before)
+        assert of["1"]["distance"] == pytest.approx(float((b(h) - t).norm(dim=1).mean()))
+        assert of["1"]["local_theta"] == pytest.approx(before - loss(last(h), t), rel=1e-4)
+        assert of["1"]["global_theta"] == pytest.approx(of["1"]["local_theta"])
+        assert of["1"]["local_x"] == pytest.approx(before - loss(b(t_h), t), rel=1e-4)
+        assert of["0"]["distance"] == pytest.approx(float((h - t_h).norm(dim=1).mean()))
+        assert of["0"]["local_theta"] == pytest.approx(loss(h, t_h) - loss(first(x), t_h), rel=1e-4)
+        # the last layer has stepped before the first does
+        assert of["0"]["global_theta"] == pytest.approx(loss(last(h), t) - loss(last(first(x)), t), rel=1e-4)
+
+
+def test_machines_in_an_ordinary_loop_are_recorded() -> None:
+    model = nn.Sequential(chain().machines[0], nn.ReLU(), chain().machines[1])
+    optimizer = zk.Optimizer(model)
+    with Recorder(model) as recorder:
+        (model(torch.randn(8, 6)) - torch.randn(8, 4)).square().sum(1).mean().backward()
+        optimizer.step()
+    assert [r["layer"] for r in recorder.rows()] == ["2", "0"]
+    assert all(r["local_theta"] > 0 for r in recorder.rows())
+
+
+def test_a_closed_recorder_listens_no_more() -> None:
+    net = chain()
+    recorder = Recorder(net)
+    recorder.close()
+    net.learn(torch.randn(8, 6), torch.randint(3, (8,)))
+    assert recorder.rows() == []
+    assert all(not m._listeners for m in net.machines)
+
+
+def test_a_users_own_machine_has_its_cost_and_distance() -> None:
+    class Own(zk.LearningMachine):
+        def forward_nn(self, x: zk.IO, state: zk.State) -> zk.IO:
+            return zk.IO(x.f * 2)
+
+    own = Own()
+    with Recorder(own) as recorder:
+        own.learn(torch.ones(4, 1), torch.ones(4, 1) * 5)
+    assert recorder.rows() == [
+        {"step": 0, "layer": "Own", "cost": 4.5, "distance": 3.0}
+        | dict.fromkeys(("local_theta", "local_x", "global_theta", "global_x"))
+    ]
+
+
+def test_wrong_arguments_are_refused() -> None:
+    with pytest.raises(ValueError, match="every >= 1, got 0"):
+        Recorder(chain(), every=0)
+    with pytest.raises(ValueError, match="model with machines, got a Linear"):
+        Recorder(nn.Linear(1, 1))

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+import zenkai_core as zk
+from zenkai_core import Chain, Machine
+
+
+def machine(i: int, o: int) -> Machine:
+    return Machine(nn.Linear(i, o), zk.theta.Gradient(torch.optim.SGD, lr=0.1), zk.targets.Gradient())
+
+
+def test_a_model_without_plain_parameters_needs_no_torch_optimiser() -> None:
+    model = nn.Sequential(machine(2, 3), nn.ReLU(), machine(3, 1))
+    optimizer = zk.Optimizer(model)
+    before = [p.clone() for p in model.parameters()]
+    model(torch.ones(4, 2)).square().mean().backward()
+    optimizer.step()
+    assert all(not torch.equal(a, b) for a, b in zip(before[2:], list(model.parameters())[2:], strict=True))
+
+
+def test_plain_parameters_are_those_outside_machines() -> None:
+    plain = nn.Linear(3, 1)
+    model = nn.Sequential(machine(2, 3), plain)
+    assert zk.plain_parameters(model) == [plain.weight, plain.bias]
+
+
+def test_parameters_that_nobody_moves_give_a_warning() -> None:
+    model = nn.Sequential(machine(2, 3), nn.Linear(3, 1))
+    with pytest.warns(UserWarning, match="nobody moves them"):
+        zk.Optimizer(model)
+    model[1].requires_grad_(False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        zk.Optimizer(model)
+
+
+def test_a_machines_parameter_in_the_torch_optimiser_is_refused() -> None:
+    model = nn.Sequential(machine(2, 3), nn.Linear(3, 1))
+    with pytest.raises(ValueError, match="they would move twice"):
+        zk.Optimizer(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    with pytest.raises(TypeError, match="expected a torch optimiser or a callable"):
+        zk.Optimizer(model, 0.1)  # type: ignore[arg-type]
+
+
+def test_each_machine_steps_once_and_only_after_a_backward() -> None:
+    chain = Chain(machine(2, 3), machine(3, 1))
+    model = nn.ModuleDict({"a": chain, "b": chain})
+    steps = []
+    for m in chain.machines:
+        m.register_hook("step", lambda call: steps.append(call.machine))
+    optimizer = zk.Optimizer(model)
+    optimizer.step()
+    assert steps == []
+    chain(torch.ones(4, 2)).mean().backward()
+    optimizer.step()
+    optimizer.step()
+    assert steps == [chain.machines[1], chain.machines[0]]
+
+
+def test_a_closure_is_called_once_with_gradients_on() -> None:
+    model = machine(2, 1)
+    optimizer = zk.Optimizer(model)
+    before = model.module.weight.clone()
+
+    def closure() -> torch.Tensor:
+        loss = model(torch.ones(4, 2)).square().mean()
+        loss.backward()
+        return loss
+
+    with torch.no_grad():
+        assert optimizer.step(closure) > 0
+    assert not torch.equal(before, model.module.weight)
+
+
+def test_zero_grad_clears_gradients_and_keeps_collected_rows() -> None:
+    trees = Machine(zk.modules.Trees(2, 3), zk.theta.Fit(), zk.targets.Null())
+    model = nn.Sequential(trees, machine(3, 1))
+    optimizer = zk.Optimizer(model)
+    model(torch.ones(4, 2)).mean().backward()
+    assert model[1].module.weight.grad is not None
+    optimizer.zero_grad()
+    assert model[1].module.weight.grad is None
+    assert trees.theta.pending == 4
+
+
+def test_param_groups_are_those_of_the_optimisers_inside() -> None:
+    model = nn.Sequential(machine(2, 3), nn.Linear(3, 1))
+    plain = torch.optim.Adam(model[1].parameters(), lr=0.5)
+    optimizer = zk.Optimizer(model, plain)
+    assert [g["lr"] for g in optimizer.param_groups] == [0.1, 0.5]
+    for group in optimizer.param_groups:
+        group["lr"] = 7.0
+    assert model[0].theta.optimizer.param_groups[0]["lr"] == 7.0
+    assert plain.param_groups[0]["lr"] == 7.0
+
+
+def test_state_dict_carries_the_torch_optimiser_and_the_model_the_machines() -> None:
+    def make() -> tuple[nn.Module, zk.Optimizer]:
+        model = nn.Sequential(
+            Machine(nn.Linear(2, 3), zk.theta.Gradient(torch.optim.Adam, lr=0.1), zk.targets.Gradient()),
+            nn.Linear(3, 1),
+        )
+        return model, zk.Optimizer(model, lambda params: torch.optim.Adam(params, lr=0.1))
+
+    def train(model: nn.Module, optimizer: zk.Optimizer) -> None:
+        for i in range(3):
+            optimizer.zero_grad()
+            model(torch.full((4, 2), float(i))).square().mean().backward()
+            optimizer.step()
+
+    model, optimizer = make()
+    train(model, optimizer)
+    other, resumed = make()
+    other.load_state_dict(model.state_dict())
+    resumed.load_state_dict(optimizer.state_dict())
+    train(model, optimizer)
+    train(other, resumed)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+    with pytest.raises(ValueError, match="made alike"):
+        zk.Optimizer(machine(2, 1)).load_state_dict(optimizer.state_dict())
+
+
+def test_torchs_schedulers_take_a_model_without_any_optimiser_inside() -> None:
+    optimizer = zk.Optimizer(Machine(zk.modules.Trees(2, 1), zk.theta.Fit(), zk.targets.Null()))
+    assert optimizer.param_groups == []
+    optimizer.step()
