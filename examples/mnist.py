@@ -96,11 +96,13 @@ def work(options: argparse.Namespace) -> int:
     if unknown:
         raise UsageError(f"expected experiments among {', '.join(known)}, got {', '.join(unknown)}; name one of those")
     device = usable_device(options.device)
-    digits = data.load(options.data, options.data_dir).to(device)
+    images = data.load(options.data, options.data_dir).to(device)
+    if images.name == "digits":
+        torch.set_num_threads(1)  # matrices this small are not worth sharing: on busy cores threads wait for each other
     out = usable_directory(options.out)
     chosen = {name: experiments.get(name) for name in names}
     runs = [
-        Run(name, control, digits.name, options.seed, options.epochs or experiment.epochs[digits.name])
+        Run(name, control, images.name, options.seed, options.epochs or experiment.epochs[images.name])
         for name, experiment in chosen.items()
         for control in (None, *experiment.controls)
     ]
@@ -113,7 +115,7 @@ def work(options: argparse.Namespace) -> int:
     code = 0
     try:
         for run, checkpoint in zip(runs, checkpoints, strict=True):
-            plan = Plan(digits, run.planned_epochs, run.seed, device)
+            plan = Plan(images, run.planned_epochs, run.seed, device)
             train(chosen[run.experiment], run, plan, checkpoint)
     except KeyboardInterrupt:
         code = INTERRUPTED

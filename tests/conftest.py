@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 
@@ -22,18 +23,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--data-dir",
         type=Path,
-        default=None,
-        help="directory with the four MNIST IDX files; the tests that need them skip without it",
+        default=os.environ.get("MNIST_DIR"),
+        help="directory with the four MNIST IDX files, by default $MNIST_DIR; the tests that need them skip without it",
     )
 
 
 @pytest.fixture(scope="session")
 def mnist_dir(request: pytest.FixtureRequest) -> Path:
     """The directory given as `--data-dir`; the test is skipped where none is given."""
-    given: Path | None = request.config.getoption("--data-dir")
-    if given is None:
+    given: Path | str | None = request.config.getoption("--data-dir")
+    if not given:
         pytest.skip("needs the MNIST IDX files: run pytest with --data-dir DIR")
-    return given.resolve()
+    return Path(given).resolve()
 
 
 @pytest.fixture(autouse=True)
