@@ -111,8 +111,8 @@ def _run(fn: Callable[..., Any], maximize: bool, options: dict[str, Any]) -> Res
         algorithm = make(algorithm, k=o["k"], bounds=bounds, std=o["std"])
     elif o["k"] is not None or o["bounds"] is not None:
         raise ValueError("expected k and bounds in the algorithm's own arguments, got them twice; leave them out here")
-    if algorithm.bounds is not None and o["x0"] is not None:
-        algorithm.bounds.check(individual)
+    if algorithm.bounds is not None:
+        algorithm.bounds.check(individual, inside=o["x0"] is not None)
     generator = torch.Generator(next(iter(individual.genes.values())).device).manual_seed(
         checks.count("seed", o["seed"], 0)
     )
@@ -169,8 +169,7 @@ def _start(
     genes = {}
     for name, x in individual.genes.items():
         one = Individual({name: x}, individual.batch_ndim)
-        ends = None if bounds is None else bounds.ends(name, x)
-        finite = ends is not None and all(bool(torch.isfinite(end).all()) for end in ends)
+        finite = bounds is not None and bounds.finite(name)
         if not x.is_floating_point() or (finite and not given):
             drawn = UniformSampler(bounds)(one, k, generator)[name]
         else:

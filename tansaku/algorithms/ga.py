@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from tansaku.algorithms.base import Algorithm, Needs, discrete_mutation
+from tansaku.algorithms.base import Algorithm, Assessor, Needs, discrete_mutation
 from tansaku.draws import Noise
 from tansaku.operators.bounds import Bounds
 from tansaku.operators.crossover import Blend, Crossover, UniformCrossover
@@ -77,6 +77,12 @@ class GA(Algorithm[GAState]):
     def best(self, state: GAState) -> Population:
         """The best candidate ever assessed."""
         return state.best
+
+    def refresh(self, state: GAState, assess: Assessor) -> GAState:
+        """Parents and best assessed again; under another objective a parent may be the best."""
+        fresh = super().refresh(state, assess)
+        champion = fresh.parents.best()
+        return GAState(fresh.parents, champion.where(champion.cost < fresh.best.cost, fresh.best))
 
     def _crossed(self, a: Population, b: Population, noise: Noise) -> Population:
         if self.crossover is not None:

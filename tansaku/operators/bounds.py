@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -40,6 +40,7 @@ class Bounds:
     lower: Limits
     upper: Limits
     repair: Repair = "clip"
+    _endless: ClassVar[frozenset[str]]  # of an instance: the names with an infinite end
 
     def __post_init__(self) -> None:
         if self.repair not in ("clip", "reflect", "wrap"):
@@ -52,6 +53,7 @@ class Bounds:
             pairs = [(repr(name), self.lower[name], self.upper[name]) for name in self.lower]
         else:
             pairs = [("all genes", self.lower, self.upper)]
+        endless = set()
         for name, low, high in pairs:
             below, above = torch.as_tensor(low), torch.as_tensor(high)
             try:
@@ -61,12 +63,15 @@ class Bounds:
                     f"expected lower and upper of {name} to broadcast, got {checks.shape_text(below.shape)} and "
                     f"{checks.shape_text(above.shape)}; give both one shape"
                 ) from error
-            if self.repair != "clip" and not bool((torch.isfinite(below) & torch.isfinite(above)).all()):
-                raise ValueError(
-                    f"expected finite bounds to {self.repair} at for {name}, got {low}, {high}; use 'clip'"
-                )
             if not ordered:
                 raise ValueError(f"expected lower <= upper for {name}, got lower {low} and upper {high}; swap them")
+            if not bool((torch.isfinite(below) & torch.isfinite(above)).all()):
+                endless.add(name)
+                if self.repair != "clip":
+                    raise ValueError(
+                        f"expected finite bounds to {self.repair} at for {name}, got {low}, {high}; use 'clip'"
+                    )
+        object.__setattr__(self, "_endless", frozenset(endless))  # known here, so that no generation has to look
 
     @classmethod
     def of(cls, bounds: Bounds | tuple[Limits, Limits] | None) -> Bounds | None:
@@ -95,17 +100,27 @@ class Bounds:
         ends = []
         for end, rounding in ((low, torch.ceil), (high, torch.floor)):
             end = torch.as_tensor(end)
-            if end.is_floating_point() and not like.is_floating_point():
-                end = rounding(end)
+            if not like.is_floating_point():
+                end = _whole(rounding(end) if end.is_floating_point() else end, like.dtype)
             ends.append(end.to(like.device, like.dtype))
         return ends[0], ends[1]
 
-    def check(self, individual: Individual | Population) -> None:
-        """The bounds fit the genes, and the genes lie inside.
+    def finite(self, name: str) -> bool:
+        """Whether the genes ``name``, if not boolean, have a lower and an upper end."""
+        if isinstance(self.lower, Mapping):
+            return name in self.lower and repr(name) not in self._endless
+        return not self._endless
+
+    def check(self, individual: Individual | Population, inside: bool = True) -> None:
+        """The bounds fit the genes, and (unless ``inside`` is False) the genes lie within them.
 
         Raises:
-            ValueError: ends of a shape that does not broadcast against the genes, or genes outside.
+            ValueError: names that the genes lack, ends of a shape that does not broadcast against the genes, no
+                whole number between the ends of integer genes, or genes outside.
         """
+        unknown = sorted(set(self.lower) - set(individual.genes)) if isinstance(self.lower, Mapping) else []
+        if unknown:
+            raise ValueError(f"expected bounds for names among {sorted(individual.genes)}, got {unknown}; drop these")
         for name, x in individual.genes.items():
             ends = self.ends(name, x)
             if ends is None:
@@ -119,8 +134,10 @@ class Bounds:
                         f"expected bounds of {name!r} to broadcast against its event_shape {checks.shape_text(event)}, "
                         f"got {checks.shape_text(end.shape)}; give one number, or one per gene"
                     )
+            if not x.is_floating_point() and bool((ends[0] > ends[1]).any()):
+                raise ValueError(f"expected a whole number within the bounds of {name!r}, got none; widen them")
             outside = ~((x >= ends[0]) & (x <= ends[1]))
-            if bool(outside.any()):
+            if inside and bool(outside.any()):
                 raise ValueError(
                     f"expected the start of {name!r} inside its bounds, got {int(outside.sum())} genes outside or NaN; "
                     "move the start or widen the bounds"
@@ -145,7 +162,10 @@ class Bounds:
             return x
         low, high = ends
         if self.repair != "clip":
-            x = torch.where((x < low) | (x > high), low + self._folded(x - low, high - low), x)
+            whole = not x.is_floating_point()
+            bottom, top, place = (low.long(), high.long(), x.long()) if whole else (low, high, x)
+            folded = bottom + self._folded(place - bottom, top - bottom)
+            x = torch.where((x < low) | (x > high), folded.to(x.dtype), x)
         return torch.clamp(x, low, high, out=buffer_like(x))
 
     def _folded(self, offset: Tensor, span: Tensor) -> Tensor:
@@ -160,3 +180,11 @@ class Bounds:
     def __call__(self, population: Population) -> Population:
         """Every gene repaired; the assessment is dropped."""
         return population.with_genes({name: self.repaired(name, x) for name, x in population.genes.items()})
+
+
+def _whole(end: Tensor, dtype: torch.dtype) -> Tensor:
+    """Whole numbers as ``dtype``, those beyond its range (infinite ones too) as its first or last number."""
+    least, most = torch.iinfo(dtype).min, torch.iinfo(dtype).max
+    below, above = end <= least, end >= most
+    inside = torch.where(below | above, torch.zeros_like(end), end).to(dtype)
+    return inside.masked_fill(below, least).masked_fill(above, most)

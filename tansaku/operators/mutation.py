@@ -101,14 +101,16 @@ def uniform_within(bounds: Bounds, name: str, x: Tensor, batch_ndim: int, noise:
         ValueError: the genes have no finite bounds.
     """
     ends = bounds.ends(name, x)
-    if ends is None or not bool((torch.isfinite(ends[0]) & torch.isfinite(ends[1])).all()):
+    if ends is None or not bounds.finite(name):
         raise ValueError(f"expected finite bounds for {name!r} to draw from, got none; give lower and upper")
     low, high = ends
     if x.is_floating_point():
         fresh = draws.uniform(*shapes(x, batch_ndim), x, noise)
         return fresh.mul_(high - low).add_(low).clamp_(low, high)
     unit = draws.uniform(*shapes(x, batch_ndim), torch.zeros((), dtype=torch.float64, device=x.device), noise)
-    return (low + (unit * (high - low + 1).to(torch.float64)).floor().to(x.dtype)).clamp(low, high)
+    first = low.to(torch.float64)  # the number of choices may not fit into the genes' own dtype
+    choices = high.to(torch.float64) - first + 1
+    return unit.mul_(choices).floor_().add_(first).to(x.dtype).clamp_(low, high)
 
 
 @dataclass(frozen=True)
