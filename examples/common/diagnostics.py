@@ -1,61 +1,49 @@
-"""What a layer's steps do: its distance to its target, and the error reductions of the paper (equations 4 and 5)."""
+"""What an epoch's updates did in each layer: its distance to its target, the error reductions of the paper."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
-import torch
-from torch import Tensor
-
-from zenkai_core import Machine
-from zenkai_core.hooks import Call
+from common.experiment import Network
+from zenkai_core import Recorder
 
 Means = dict[str, dict[str, float]]
-Record = defaultdict[str, list[Tensor]]
 
 
 @contextmanager
-def watch(layers: Mapping[str, Machine], every: int) -> Iterator[Callable[[], Means]]:
-    """Listen to every `every`-th step of each layer while the block runs.
+def watch(network: Network, every: int) -> Iterator[Callable[[], Means]]:
+    """Record every `every`-th update of the network's layers while the block runs.
 
-    Yields a function that returns layer -> quantity -> mean over the steps so far:
+    Yields a function that returns layer -> quantity -> mean so far, without the quantities that a layer has not:
 
-    - "distance": root mean square of output minus target, where the target is shaped as the output;
-    - "local_error_reduction": the share of the layer's own cost that its step removed (equation 5, relative);
-    - "global_error_reduction": the same of the network's cost, the layers above as they stand (equation 4).
+    - "distance": the Euclidean distance of a row's output to its target, where the two are of one shape;
+    - "local": the share of the layer's own cost that its step removed (equation 5, divided by the cost);
+    - "global": the fall of the network's cost by the layer's step (equation 4).
     """
-    records: dict[str, Record] = {name: defaultdict(list) for name in layers}
-    with ExitStack() as stack:
-        for name, machine in layers.items():
-            stack.enter_context(machine.register_hook("step", _listener(machine, records[name], every)))
-        yield lambda: {
-            name: {quantity: torch.stack(values).mean().item() for quantity, values in record.items()}
-            for name, record in records.items()
-        }
+    names = {machine: name for name, machine in network.machine.named_modules()}
+    with Recorder(network.machine, every=every) as recorder:
+
+        def means() -> Means:
+            rows = recorder.rows()
+            return {
+                name: _summary([row for row in rows if row["layer"] == names[machine]])
+                for name, machine in network.layers.items()
+            }
+
+        yield means
 
 
-def _listener(machine: Machine, record: Record, every: int) -> Callable[[Call], None]:
-    steps = 0
+def _summary(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    def mean(field: str) -> float | None:
+        values = [row[field] for row in rows if row[field] is not None]
+        return sum(values) / len(values) if values else None
 
-    def listen(call: Call) -> None:
-        nonlocal steps
-        steps += 1
-        if (steps - 1) % every == 0 and call.t is not None and call.state is not None:
-            with torch.no_grad():
-                before, after = call.state.outputs.detach(), machine.replay(call.x, call.state).detach()
-                y, t = before.f, call.t.f
-                if y.shape == t.shape and t.is_floating_point():
-                    record["distance"].append((y - t).square().mean().sqrt())
-                local = [machine.cost(of, call.t, call.state).mean() for of in (before, after)]
-                whole = [call.state.cost_above(of).mean() for of in (before, after)]
-                record["local_error_reduction"].append(_share(*local))
-                record["global_error_reduction"].append(_share(*whole))
-
-    return listen
-
-
-def _share(before: Tensor, after: Tensor) -> Tensor:
-    """Return (before - after) / before, `[]`; 0 where there was no cost."""
-    return torch.where(before > 0, (before - after) / before, torch.zeros_like(before))
+    cost, local = mean("cost"), mean("local_theta")
+    found = {
+        "distance": mean("distance"),
+        "local": local / cost if local is not None and cost else None,
+        "global": mean("global_theta"),
+    }
+    return {quantity: value for quantity, value in found.items() if value is not None}

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from common.data import Data
-from zenkai_core import LearningMachine, Machine, Optimizer
+from zenkai_core import LearningMachine, Optimizer
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Network:
     """
 
     machine: LearningMachine
-    layers: Mapping[str, Machine]
+    layers: Mapping[str, LearningMachine]
     batch_size: int
     schedule: Callable[[float], None]
 

@@ -121,7 +121,7 @@ def _epoch(network: Network, run: Run, plan: Plan, bar: tqdm[Any]) -> None:
     costs = []
     machine.train()
     start = time.perf_counter()
-    with watch(network.layers, every) as record:
+    with watch(network, every) as record:
         for number, rows in enumerate(batches):
             network.schedule((done + number / len(batches)) / run.planned_epochs)
             costs.append(machine.learn(IO(data.train.x[rows]), IO(data.train.t[rows])))

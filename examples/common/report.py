@@ -90,12 +90,12 @@ def figure(runs: Sequence[Run]) -> Figure:
         accuracy.plot(epochs, run.test, style, color=colors[run.experiment], marker=".", label=run.name)
         if run.control is None:
             _draw_layers(distance, run, "distance", colors[run.experiment])
-            _draw_layers(local, run, "local_error_reduction", colors[run.experiment])
-            _draw_layers(whole, run, "global_error_reduction", colors[run.experiment])
+            _draw_layers(local, run, "local", colors[run.experiment])
+            _draw_layers(whole, run, "global", colors[run.experiment])
     _decorate(accuracy, "Test accuracy", "share of images classified rightly")
-    _decorate(distance, "Distance from output to target", "root of the mean squared difference")
+    _decorate(distance, "Distance from output to target", "Euclidean distance, mean over images")
     _decorate(local, "Local error reduction (equation 5)", "share of the layer's cost removed by its step")
-    _decorate(whole, "Global error reduction (equation 4)", "share of the network's cost removed by the step")
+    _decorate(whole, "Global error reduction (equation 4)", "fall of the network's cost by the layer's step")
     return result
 
 

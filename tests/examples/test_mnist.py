@@ -61,8 +61,8 @@ def test_hidden_layers_are_recorded_each_epoch(tmp_path: Path) -> None:
         assert list(layers) == ["hidden 1", "hidden 2", "output"]
         for name, quantities in layers.items():
             assert ("distance" in quantities) == (name != "output")  # whose targets are labels
-            assert 0 < quantities["local_error_reduction"] < 1
-        assert layers["output"]["local_error_reduction"] == layers["output"]["global_error_reduction"]
+            assert 0 < quantities["local"] < 1
+            assert quantities["global"] > 0
         assert layers["hidden 2"]["distance"] > 0
 
 

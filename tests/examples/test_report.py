@@ -24,10 +24,7 @@ def run(experiment: str, control: str | None = None, test: tuple[float, ...] = (
         seconds=1.23456,
         validation=[value - 0.1 for value in test],
         test=list(test),
-        layers=[
-            {"hidden": {"distance": 2.0 / (i + 1), "local_error_reduction": 0.1}, "output": {}}
-            for i in range(len(test))
-        ],
+        layers=[{"hidden": {"distance": 2.0 / (i + 1), "local": 0.1}, "output": {}} for i in range(len(test))],
     )
 
 
