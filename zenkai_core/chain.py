@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Literal
 
@@ -139,7 +139,7 @@ class Chain(LearningMachine):
         """
         if params is not None:
             return super().frozen(x, state, params)
-        return self._through(0, state, x)
+        return _through(self._layers(state), x)
 
     def _run(self, x: IO) -> tuple[IO, State]:
         if self.order == "accumulate step step_x" and self.lmode not in ("accumulate step step_x", "step_x"):
@@ -173,19 +173,25 @@ class Chain(LearningMachine):
 
     def _say_above(self, t: IO, state: State) -> None:
         if state.above is None:
-            state.above = partial(self._own_cost, t, state)
-        last = self._sub(state, -1)
+            state.above = partial(self._cost_against, t, state.criterion)
+        layers = self._layers(state)
+        last = layers[-1][1]
         last.criterion, last.above = state.criterion, state.above
-        for i in range(len(self.machines) - 1):
-            self._sub(state, i).above = partial(self._cost_through, i + 1, state)
+        for i, (_, sub) in enumerate(layers[:-1]):
+            sub.above = partial(_cost_through, layers[i + 1 :], state.above)
 
-    def _cost_through(self, first: int, state: State, y: IO) -> Tensor:
-        return state.cost_above(self._through(first, state, y))
-
-    def _through(self, first: int, state: State, x: IO) -> IO:
-        for i in range(first, len(self.machines)):
-            x = self.machines[i].frozen(x, self._sub(state, i))
-        return x
+    def _layers(self, state: State) -> list[tuple[LearningMachine, State]]:
+        return [(m, state.sub(str(i))) for i, m in enumerate(self.machines)]
 
     def _sub(self, state: State, i: int) -> State:
         return state.sub(str(i % len(self.machines)))
+
+
+def _through(layers: list[tuple[LearningMachine, State]], x: IO) -> IO:
+    for m, state in layers:
+        x = m.frozen(x, state)
+    return x
+
+
+def _cost_through(layers: list[tuple[LearningMachine, State]], above: Callable[[IO], Tensor], y: IO) -> Tensor:
+    return above(_through(layers, y))

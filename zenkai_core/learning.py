@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from . import passes
 from .bridge import bridge
-from .criteria import sse
+from .criteria import Criterion, sse
 from .hooks import Hooked
 from .state import State
 from .values import IO, as_io
@@ -150,15 +150,15 @@ class LearningMachine(Hooked, nn.Module):
     def tell(self, t: IO, state: State) -> Told:
         """`step_y` and `accumulate`, with the network's cost and the layer's own target noted in state."""
         if state.above is None:
-            state.above = partial(self._own_cost, t, state)
+            state.above = partial(self._cost_against, t, state.criterion)
         x = state.inputs
         state.t = t = self.step_y(x, t, state)
         self.accumulate(x, t, state)
         return Told(x, t, state)
 
-    def _own_cost(self, t: IO, state: State, y: IO) -> Tensor:
-        k = y.rows // t.rows if t.rows else 1
-        return state.criterion(y, t.tile(k)) if state.criterion is not None else self.assess_y(y, t.tile(k))
+    def _cost_against(self, t: IO, criterion: Criterion | None, y: IO) -> Tensor:
+        t = t.tile(y.rows // t.rows if t.rows else 1)
+        return self.assess_y(y, t) if criterion is None else criterion(y, t)
 
     def _run(self, x: IO) -> tuple[IO, State]:
         state = State(wants_x=any(v.requires_grad for v in x))

@@ -169,7 +169,7 @@ class Machine(LearningMachine):
 
     def cost(self, y: IO, t: IO, state: State) -> Tensor:
         """The local loss of this pass per row, `[k * n]`, for outputs `[k * n, ...]` (k copies of the rows)."""
-        return self._own_cost(t, state, y)
+        return self._cost_against(t, state.criterion, y)
 
     def step_y(self, x: IO, t: IO, state: State) -> IO:
         """The y rule's target; t where there is none."""
@@ -284,10 +284,6 @@ class Machine(LearningMachine):
             with passes.freezing(self.module, self._statistics(state), stochastic=True):
                 y = self._outputs(self.module(*x.tile(k)))
         return IO(*(v.unflatten(0, (k, x.rows)) for v in y))
-
-    def _own_cost(self, t: IO, state: State, y: IO) -> Tensor:
-        k = y.rows // t.rows if t.rows else 1
-        return (state.criterion or self.criterion)(y, t.tile(k))
 
     def _statistics(self, state: State) -> list[passes.Statistics]:
         found: list[passes.Statistics] | None = state.data.get("statistics")

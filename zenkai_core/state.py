@@ -6,6 +6,7 @@ by the identity of an object: a sub-state has a name, and two passes have two st
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +24,6 @@ class State:
         x: the inputs of the pass, leaves of its own graph.
         y: the outputs of the pass.
         t: the target of the layer, once `accumulate` has been told.
-        incoming: the machine below and its state, for rules that ask the layer below; set by containers.
         above: outputs of this layer `[k * n, ...]` (k whole copies of the rows, row r being sample r % n) -> `[k * n]`
             the cost per row of the network's loss through the layers above, with the labels inside. Set once the
             target is known; alone, a machine is its own network.
@@ -43,7 +43,6 @@ class State:
     x: IO | None = None
     y: IO | None = None
     t: IO | None = None
-    incoming: tuple[nn.Module, State] | None = None
     above: Callable[[IO], Tensor] | None = None
     criterion: Callable[[IO, IO], Tensor] | None = None
     remember: bool = True
@@ -52,6 +51,7 @@ class State:
     version: int = 0
     data: dict[str, Any] = field(default_factory=dict)
     _subs: dict[str, State] = field(default_factory=dict)
+    _incoming: tuple[nn.Module, weakref.ref[State]] | None = None
 
     def sub(self, name: str) -> State:
         """The sub-state of that name, made when first asked; `remember` is inherited."""
@@ -59,6 +59,19 @@ class State:
         if found is None:
             found = self._subs[name] = State(remember=self.remember)
         return found
+
+    @property
+    def incoming(self) -> tuple[nn.Module, State] | None:
+        """The machine below and its state, for rules that ask the layer below; set by containers, None at the bottom.
+
+        Held weakly (the layer below knows the layers above), so that a pass is freed with its last user.
+        """
+        below = None if self._incoming is None else self._incoming[1]()
+        return None if self._incoming is None or below is None else (self._incoming[0], below)
+
+    @incoming.setter
+    def incoming(self, below: tuple[nn.Module, State] | None) -> None:
+        self._incoming = None if below is None else (below[0], weakref.ref(below[1]))
 
     @property
     def subs(self) -> dict[str, State]:

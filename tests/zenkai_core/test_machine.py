@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
@@ -267,3 +269,22 @@ def test_two_passes_have_two_memories() -> None:
     a.sub("0").data["k"] = 1
     assert "k" not in b.sub("0").data
     assert list(a.subs) == ["0"]
+
+
+@pytest.mark.parametrize("drive", ["learn", "loop"])
+def test_a_pass_is_freed_with_its_last_user_without_the_garbage_collector(drive: str) -> None:
+    chain = zk.Chain(*(Machine(nn.Linear(3, 3), gradient(), zk.targets.Gradient()) for _ in range(3)))
+    optimizer, kept = zk.Optimizer(chain), []
+    for m in (chain, *chain.machines):
+        m.register_hook("forward", lambda call: kept.append(weakref.ref(call.state)))
+    gc.disable()
+    try:
+        if drive == "learn":
+            chain.learn(torch.ones(2, 3), torch.ones(2, 3))
+        else:
+            chain(torch.ones(2, 3)).sum().backward()
+            optimizer.step()
+        assert len(kept) == 4
+        assert [ref() for ref in kept] == [None] * 4
+    finally:
+        gc.enable()
