@@ -11,9 +11,8 @@ import pytest
 import torch
 from hypothesis import settings
 
-collect_ignore_glob = [
-    "benchmarks/speed*.py"
-]  # programs, whose peers are an extra: `--doctest-modules` would import them
+# `--doctest-modules` would import the benchmarks, which are programs, and their peers.
+collect_ignore = [str(path) for path in Path(__file__).parent.glob("benchmarks/*.py") if path.name[:5] != "test_"]
 
 settings.register_profile("project", deadline=None, derandomize=True, max_examples=50, print_blob=True)
 settings.load_profile("project")
