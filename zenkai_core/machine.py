@@ -1,8 +1,8 @@
 """`Machine`: a module composed with a rule for its parameters and a rule for its incoming target.
 
 The three slots are `StepTheta` (parameters), `StepX` (target for the incoming layer) and, optional, `StepY` (this
-layer's own target, which replaces t before `accumulate`). Any rule goes with any
-other: a rule constrains the module only.
+layer's own target, which replaces t before `accumulate`). Any rule goes with any other: a rule constrains the
+module only.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from .criteria import Criterion, output_gradient, sse
 from .learning import LearningMachine, LMode, Loss
 from .state import State
 from .values import IO
+
+Gradients = tuple[tuple[Tensor | None, ...], tuple[Tensor | None, ...]]  # per input, per trainable parameter
 
 
 class Rule(nn.Module):
@@ -197,7 +199,7 @@ class Machine(LearningMachine):
         """
         if not state.wants_x:
             raise RuntimeError(
-                "step_x expected a pass made with State(wants_x=True), got one without: its graph leaves the input out"
+                "step_x expected a pass made with State(wants_x=True), got one without: its graph leaves x out"
             )
         return self.x.step_x(self, t, state)
 
@@ -208,7 +210,7 @@ class Machine(LearningMachine):
         self.version += 1
 
     # ------------------------------------------------------------------------------------------------- what rules ask
-    def gradients(self, t: IO, state: State) -> tuple[tuple[Tensor | None, ...], tuple[Tensor | None, ...]]:
+    def gradients(self, t: IO, state: State) -> Gradients:
         """Gradients of this pass's local loss, by one backward through the pass's own graph, shared by all rules.
 
         Returns:
@@ -229,9 +231,7 @@ class Machine(LearningMachine):
         state.data["gradients"] = (t, self.version, found)
         return found
 
-    def pull(
-        self, x: IO, y: IO, t: IO, state: State, *, theta: bool | None = None
-    ) -> tuple[tuple[Tensor | None, ...], tuple[Tensor | None, ...]]:
+    def pull(self, x: IO, y: IO, t: IO, state: State, *, theta: bool | None = None) -> Gradients:
         """As `gradients`, through the graph from x to y, which is used up; `theta=False` leaves the parameters out."""
         n = max(y.rows, 1) if self.loss == "mean" else 1
         params = self.trainable() if (self.theta.uses_graph if theta is None else theta) else []

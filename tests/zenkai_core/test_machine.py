@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import io
 import weakref
 
 import pytest
@@ -288,3 +289,17 @@ def test_a_pass_is_freed_with_its_last_user_without_the_garbage_collector(drive:
         assert [ref() for ref in kept] == [None] * 4
     finally:
         gc.enable()
+
+
+def test_a_whole_machine_can_be_saved_and_goes_on_as_the_original() -> None:
+    machine, file, x, t = normed(), io.BytesIO(), torch.randn(6, 5), torch.randn(6, 4)
+    machine.learn(x, t)
+    machine(x).sum().backward()
+    torch.save(machine, file)
+    file.seek(0)
+    other = torch.load(file, weights_only=False)
+    assert other.criterion is zk.sse
+    for p in machine.parameters():
+        p.grad = None
+    assert torch.equal(machine.learn(x, t), other.learn(x, t))
+    assert all(torch.equal(a, b) for a, b in zip(machine.parameters(), other.parameters(), strict=True))

@@ -94,6 +94,9 @@ def add_gradients(params: Iterable[Tensor], grads: Iterable[Tensor | None]) -> N
         if p.grad is not None:
             p.grad = p.grad + g
             continue
+        if g.layout is not torch.strided:  # a sparse gradient has no storage to compare
+            p.grad = g.clone()
+            continue
         where = g.untyped_storage().data_ptr()
         p.grad = g.clone() if where in seen else g
         seen.add(where)

@@ -1,0 +1,212 @@
+"""The published suite passes on our machines, and each of its claims catches a machine that breaks it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from sklearn.tree import DecisionTreeRegressor
+from torch import Tensor, nn
+
+import tansaku
+import zenkai_core as zk
+from zenkai_core import IO, Chain, Machine, State
+from zenkai_core.testing import CLAIMS, ClaimError, check_machine
+
+NOT_LEARNING = {"learning lowers the mean cost"}
+
+
+def batch(o: int = 3) -> tuple[Tensor, Tensor]:
+    return torch.randn(12, 4), torch.randn(12, o)
+
+
+def normed(n: int = 1) -> tuple[Machine, Tensor, Tensor]:
+    module = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Dropout(0.2), nn.Tanh())
+    return Machine(module, zk.theta.Gradient(torch.optim.Adam, lr=0.01, n=n), zk.targets.Gradient(n)), *batch()
+
+
+def chain(order: zk.chain.Order = "accumulate step_x step", n: int = 1) -> tuple[Chain, Tensor, Tensor]:
+    hidden = Machine(nn.Linear(4, 5), zk.theta.Gradient(torch.optim.SGD, lr=0.05, n=n), zk.targets.Gradient(n))
+    rule = zk.theta.Gradient(torch.optim.SGD, lr=0.05)
+    head = Machine(nn.Linear(5, 3), rule, zk.targets.Gradient(), zk.cross_entropy)
+    net = Chain(hidden, head, order=order, lmode="accumulate")
+    if order == "accumulate step step_x":
+        net.lmode = "step_x"
+    return net, torch.randn(12, 4), torch.randint(3, (12,))
+
+
+def delta() -> tuple[Machine, Tensor, Tensor]:
+    module = nn.Sequential(nn.Linear(4, 3), nn.Sigmoid())
+    return Machine(module, zk.theta.Delta(torch.optim.SGD, lr=0.5), zk.targets.Null()), *batch()
+
+
+def trees() -> tuple[Machine, Tensor, Tensor]:
+    rule = zk.theta.Fit(lambda: DecisionTreeRegressor(max_depth=3), rows=24)
+    return Machine(zk.modules.Trees(4, 3), rule, zk.targets.Null()), *batch()
+
+
+def searched() -> tuple[Machine, Tensor, Tensor]:
+    search = tansaku.HillClimb(k=8, std=0.1)
+    return Machine(nn.Linear(4, 3), zk.theta.Search(search), zk.targets.SearchX(search)), *batch()
+
+
+def searched_outputs() -> tuple[Machine, Tensor, Tensor]:
+    rule = zk.theta.Delta(torch.optim.SGD, lr=0.1)
+    own = zk.targets.SearchY(tansaku.HillClimb(k=8, std=0.1), score="local")
+    return Machine(nn.Linear(4, 3), rule, zk.targets.Null(), y=own), *batch()
+
+
+def nothing() -> tuple[Machine, Tensor, Tensor]:
+    return Machine(nn.ReLU(), zk.theta.Null(), zk.targets.Null()), *batch(4)
+
+
+@pytest.mark.parametrize("make", [normed, chain, delta, trees, searched, searched_outputs])
+def test_our_machines_conform(make: Callable) -> None:
+    check_machine(make)
+
+
+def test_a_chain_of_the_second_order_conforms() -> None:
+    check_machine(lambda n=1: chain("accumulate step step_x", n))
+
+
+def test_a_machine_that_does_not_learn_conforms_otherwise() -> None:
+    check_machine(nothing, skip=NOT_LEARNING)
+    with pytest.raises(ClaimError, match="learning lowers the mean cost: the mean cost went from"):
+        check_machine(nothing)
+    with pytest.raises(ValueError, match="names of claims to skip, got 'learns'"):
+        check_machine(nothing, skip={"learns"})
+
+
+def test_the_suite_leaves_the_global_generator_alone() -> None:
+    before = torch.get_rng_state()
+    check_machine(nothing, skip=NOT_LEARNING)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+# --------------------------------------------------------------------------- machines that break one claim each
+
+
+class Sound(Machine):
+    """A linear machine under the gradient rule, to be broken."""
+
+    def __init__(self, n: int = 1) -> None:
+        rule = zk.theta.Gradient(torch.optim.SGD, lr=0.1, n=n)
+        super().__init__(nn.Linear(4, 3), rule, zk.targets.Gradient(n))
+
+
+class MovesInAccumulate(Sound):
+    def accumulate(self, x: IO, t: IO, state: State) -> None:
+        super().accumulate(x, t, state)
+        self.module.weight.data += 1
+
+
+class MovesInForward(Sound):
+    def forward_nn(self, x: IO, state: State) -> IO:
+        self.module.weight.data += 1
+        return super().forward_nn(x, state)
+
+
+class StepsInBackward(Sound):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lmode = "accumulate step_x step"
+
+
+class MovesInStepX(Sound):
+    def step_x(self, x: IO, t: IO, state: State) -> IO:
+        self.module.bias.data += 1
+        return super().step_x(x, t, state)
+
+
+class RemembersTheLastPass(Sound):
+    def forward_nn(self, x: IO, state: State) -> IO:
+        y = super().forward_nn(x, state)
+        self.last = state
+        return y
+
+    def step_x(self, x: IO, t: IO, state: State) -> IO:
+        return IO(self.last.inputs.f.detach() * 2)
+
+
+class WritesIntoTheTarget(Sound):
+    def assess_y(self, y: IO, t: IO) -> Tensor:
+        cost = super().assess_y(y, t)
+        t.f.mul_(0.5)
+        return cost
+
+
+class Climbs(Sound):
+    def __init__(self) -> None:
+        super().__init__()
+        self.theta.optimizer.param_groups[0]["lr"] = -0.1
+
+
+class DrawsFromNowhere(Sound):
+    drawn = 0
+
+    def step(self, x: IO, t: IO, state: State) -> None:
+        super().step(x, t, state)
+        DrawsFromNowhere.drawn += 1
+        self.module.weight.data += DrawsFromNowhere.drawn * 1e-4
+
+
+class ForgetsItsMoments(Sound):
+    def __init__(self) -> None:
+        super().__init__()
+        self.velocity = 0.0
+
+    def step(self, x: IO, t: IO, state: State) -> None:
+        super().step(x, t, state)
+        self.velocity += 1e-4
+        self.module.weight.data += self.velocity
+
+
+class KeyedByShape(Sound):
+    def __init__(self) -> None:
+        super().__init__()
+        self.memory: dict[object, IO] = {}
+
+    def forward_nn(self, x: IO, state: State) -> IO:
+        y = super().forward_nn(x, state)
+        return y if self.training else self.memory.setdefault((x.f.shape, state.remember), y)
+
+
+class TakesOldPasses(Sound):
+    def accumulate(self, x: IO, t: IO, state: State) -> None:
+        if state.version == self.version:
+            super().accumulate(x, t, state)
+
+
+class OnceIsEnough(Sound):
+    def __init__(self, n: int = 1) -> None:
+        super().__init__(1)
+
+
+@pytest.mark.parametrize(
+    ("broken", "claim"),
+    [
+        (MovesInAccumulate, "parameters move only in step: accumulate moved"),
+        (MovesInForward, "parameters move only in step: forward_nn moved"),
+        (StepsInBackward, "backward moves no parameter"),
+        (MovesInStepX, "step_x moves nothing but its noise count"),
+        (RemembersTheLastPass, "state never leaks between passes"),
+        (WritesIntoTheTarget, "no caller's tensor changes"),
+        (OnceIsEnough, "n iterations differ from one"),
+        (Climbs, "learning lowers the mean cost"),
+        (DrawsFromNowhere, "the same seed gives the same run"),
+        (ForgetsItsMoments, "a state_dict continues bit for bit"),
+        (KeyedByShape, "short-lived inputs never collide"),
+        (TakesOldPasses, "a pass older than the last step is refused"),
+    ],
+)
+def test_a_machine_that_breaks_a_claim_is_told_which(broken: type[Sound], claim: str) -> None:
+    make = (lambda n=1: (broken(n), *batch())) if broken is OnceIsEnough else (lambda: (broken(), *batch()))
+    with pytest.raises(ClaimError, match=claim):
+        check_machine(make)
+
+
+def test_every_claim_has_a_machine_that_breaks_it() -> None:
+    marks = test_a_machine_that_breaks_a_claim_is_told_which.pytestmark  # type: ignore[attr-defined]
+    told = [claim for mark in marks for _, claim in mark.args[1]]
+    assert [name for name in CLAIMS if not any(claim.startswith(name) for claim in told)] == []
