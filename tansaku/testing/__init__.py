@@ -2,11 +2,14 @@
 
 from tansaku.testing.algorithm import ALGORITHM_CHECKS, check_algorithm
 from tansaku.testing.functions import ackley, ellipsoid, rastrigin, rosenbrock, sphere, zeros
+from tansaku.testing.operator import OPERATOR_CHECKS, check_operator
 
 __all__ = [
     "ALGORITHM_CHECKS",
+    "OPERATOR_CHECKS",
     "ackley",
     "check_algorithm",
+    "check_operator",
     "ellipsoid",
     "rastrigin",
     "rosenbrock",

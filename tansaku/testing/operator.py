@@ -1,0 +1,402 @@
+"""`check_operator`: the published conformance suite for operators, tansaku's own and yours."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Literal, get_args, get_type_hints
+
+import torch
+from torch import Tensor
+
+from tansaku.assessment import Assessment
+from tansaku.draws import Noise, Replay
+from tansaku.operators import Crossover, Mutation
+from tansaku.population import Individual, Population
+from tansaku.storage import Storages
+from tansaku.testing.claims import Suite, close, fingerprint, nothing_drawn_elsewhere, refused, require
+
+Kind = Literal["selection", "crossover", "mutation", "sampling", "survival", "reduction"]
+
+_DTYPES = (torch.float32, torch.float64, torch.int64, torch.bool)
+_ROUNDING = 32  # units in the last place: a mean over candidates may be taken in another order
+_NAN = float("nan")
+
+
+def check_operator(make: Callable[[], Any], *, kind: Kind | None = None, only: Iterable[str] = ()) -> None:
+    """Checks that an operator keeps what its kind promises.
+
+    Operators are called with genes ``"x"`` [k, *batch_shape, *event_shape] with values in -3 .. 3, event_shape (5,) or
+    (1,), sometimes beside a second tensor ``"w"`` (5, 2); parents carry two traits and a cost, and a cost per case for
+    each of the entries along the first dimension of event_shape.
+
+    Args:
+        make: builds the operator; called without arguments.
+        kind: ``"selection"`` (population, count, noise) -> index, ``"crossover"`` (a, b, noise) -> children,
+            ``"mutation"`` (population, noise) -> population, ``"sampling"`` (individual, k, noise) -> population,
+            ``"survival"`` (parents, children) -> population or ``"reduction"`` (population) -> individual; read from
+            the base class or from the annotations of ``__call__`` if not given.
+        only: names of the checks to run; all of `OPERATOR_CHECKS` if not given.
+
+    Raises:
+        AssertionError: the first claim that does not hold, in words.
+        TypeError: no kind was given and none can be told from the signature.
+
+    Example:
+        >>> from tansaku import Gaussian, Tournament
+        >>> check_operator(lambda: Tournament(3))
+        >>> check_operator(Gaussian, only=["traits_stay_with_their_candidate"])
+    """
+    operator = make()
+    subject = Subject(operator, _kind_of(operator) if kind is None else kind)
+    if subject.kind not in get_args(Kind):
+        raise ValueError(f"expected kind among {list(get_args(Kind))}, got {kind!r}; choose one")
+    _suite.run(type(operator).__name__, subject, only)
+
+
+def _kind_of(operator: Any) -> Kind:
+    if isinstance(operator, Mutation):
+        return "mutation"
+    if isinstance(operator, Crossover):
+        return "crossover"
+    call = operator if inspect.isfunction(operator) else type(operator).__call__
+    remedy = "annotate __call__ or pass kind="
+    try:
+        hints = get_type_hints(call)
+    except NameError as error:
+        raise TypeError(f"expected annotations that can be read, got {error}; {remedy}") from error
+    takes = [hints.get(name) for name in inspect.signature(call).parameters if name != "self"]
+    gives = hints.get("return")
+    if takes[:1] == [Individual] and gives is Population:
+        return "sampling"
+    if takes[:1] == [Population] and gives is Tensor:
+        return "selection"
+    if takes == [Population] and gives is Individual:
+        return "reduction"
+    if takes[:2] == [Population, Population] and gives is Population:
+        return "survival" if len(takes) == 2 else "crossover"
+    if takes[:1] == [Population] and len(takes) == 2 and gives is Population:
+        return "mutation"
+    raise TypeError(f"expected the signature of an operator, got {inspect.signature(call)}; {remedy}")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An operator, and ways to call it."""
+
+    operator: Any
+    kind: Kind
+
+    def call(self, case: Case, noise: Noise, operator: Any = None) -> Any:
+        """What the operator makes of a case."""
+        operate = self.operator if operator is None else operator
+        match self.kind:
+            case "selection":
+                return operate(case.parents, case.parents.k, noise)
+            case "crossover":
+                return operate(case.parents, case.others, noise)
+            case "mutation":
+                return operate(case.parents, noise)
+            case "sampling":
+                return operate(case.parents.individual(), case.parents.k, noise)
+            case "survival":
+                return operate(case.parents, case.others)
+            case _:
+                return operate(case.parents)
+
+    def dtypes(self) -> list[torch.dtype]:
+        """Those that it does not refuse."""
+        taken = []
+        for dtype in _DTYPES:
+            try:
+                self.call(Case.of(dtype), _noise())
+            except TypeError:
+                continue
+            taken.append(dtype)
+        require(len(taken) > 0, "it refuses genes of every dtype")
+        return taken
+
+    def sizes(self) -> list[int]:
+        """Numbers of candidates to try: one, few, odd, even; where pairs are drawn, even ones."""
+        try:
+            self.call(Case.of(self.dtypes()[0], k=3), _noise())
+        except ValueError:
+            if self.kind == "sampling":
+                return [2, 8]
+            raise
+        return [1, 2, 7, 8]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Parents, and others of the same shapes."""
+
+    parents: Population
+    others: Population
+
+    @classmethod
+    def of(
+        cls,
+        dtype: torch.dtype,
+        k: int = 8,
+        event: tuple[int, ...] = (5,),
+        batch_shape: tuple[int, ...] = (),
+        several: bool = False,
+        seed: int = 0,
+    ) -> Case:
+        """Random genes, costs and cases; the trait ``age`` tells all candidates of a search apart."""
+        generator = torch.Generator().manual_seed(seed)
+
+        def population(first: int) -> Population:
+            events = {"x": event, "w": (*event, 2)} if several else {"x": event}
+            genes = {
+                name: _genes(torch.randn(k, *batch_shape, *size, generator=generator), dtype)
+                for name, size in events.items()
+            }
+            age = torch.arange(first, first + k).view(k, *(1,) * len(batch_shape)).expand(k, *batch_shape)
+            velocity = torch.randn(k, *batch_shape, 2, generator=generator)
+            cases = torch.rand(k, *batch_shape, event[0], generator=generator, dtype=torch.float64)
+            value = torch.rand(k, *batch_shape, generator=generator, dtype=torch.float64)
+            traits = {"age": age.contiguous(), "velocity": velocity}
+            return Population(genes, len(batch_shape), traits, Assessment(value, cases=cases))
+
+        return cls(population(0), population(k))
+
+    def search(self, where: tuple[int, ...]) -> Case:
+        """The part of one search."""
+        return Case(_search(self.parents, where), _search(self.others, where))
+
+
+def _genes(drawn: Tensor, dtype: torch.dtype) -> Tensor:
+    if dtype == torch.bool:
+        return drawn > 0
+    return (drawn if dtype.is_floating_point else drawn.round()).clamp(-3, 3).to(dtype)
+
+
+def _search(population: Population, where: tuple[int, ...]) -> Population:
+    index: tuple[slice | int, ...] = (slice(None), *where)
+    assessment = population.assessment
+    if assessment is None or assessment.cases is None:
+        raise ValueError("expected an assessed population with cases, got one without; make it with Case.of")
+    return Population(
+        {name: x[index] for name, x in population.genes.items()},
+        0,
+        {name: x[index] for name, x in population.traits.items()},
+        Assessment(assessment.value[index], assessment.maximize, cases=assessment.cases[index]),
+    )
+
+
+def _rounding(x: Tensor) -> float:
+    return _ROUNDING * torch.finfo(x.dtype).eps if x.is_floating_point() else 0.0
+
+
+def _noise(seed: int = 1) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _tensors(result: Any) -> dict[str, Tensor]:
+    return {"index": result} if isinstance(result, Tensor) else dict(result.genes)
+
+
+_suite: Suite[Subject] = Suite()
+
+
+@_suite.claim("the answer has the right shape and dtype for every number of candidates, event_shape and batch_shape")
+def _shapes_are_right(subject: Subject) -> None:
+    for dtype in subject.dtypes():
+        for k in subject.sizes():
+            for event in ((5,), (1,)):
+                for batch_shape in ((), (3,), (2, 2)):
+                    for several in (False, True):
+                        case = Case.of(dtype, k, event, batch_shape, several)
+                        what = f"{dtype}, k = {k}, event_shape {event}, batch_shape {batch_shape}"
+                        _fits(subject.kind, subject.call(case, _noise()), case.parents, what)
+
+
+def _fits(kind: Kind, answer: Any, parents: Population, what: str) -> None:
+    k, batch_shape = parents.k, tuple(parents.batch_shape)
+    if kind == "selection":
+        shape = tuple(answer.shape)
+        require(shape == (k, *batch_shape), f"{what}: {k} indices came as {shape}")
+        require(answer.dtype == torch.int64, f"{what}: indices of {answer.dtype}, not torch.int64")
+        require(((answer >= 0) & (answer < k)).all(), f"{what}: indices outside 0 .. {k - 1}")
+        return
+    expected: type = Individual if kind == "reduction" else Population
+    require(isinstance(answer, expected), f"{what}: it gave a {type(answer).__name__}, not a {expected.__name__}")
+    require(answer.batch_ndim == len(batch_shape), f"{what}: batch_ndim {answer.batch_ndim}")
+    require(set(answer.genes) == set(parents.genes), f"{what}: names {sorted(answer.genes)}")
+    for name, x in answer.genes.items():
+        own = parents[name].shape[1:]
+        rows = () if kind == "reduction" else (answer.k if kind == "survival" else k,)
+        require(x.shape == (*rows, *own), f"{what}: {name!r} has shape {tuple(x.shape)}")
+        require(x.dtype == parents[name].dtype, f"{what}: {name!r} became {x.dtype}")
+        require(torch.isfinite(x).all(), f"{what}: {name!r} is not finite")
+    if kind in ("crossover", "mutation", "sampling"):
+        require(answer.assessment is None, f"{what}: new genes kept an old assessment")
+    if kind == "survival":
+        require(answer.assessment is not None, f"{what}: survivors lost their assessment")
+
+
+@_suite.claim("genes of a dtype that it cannot treat raise a TypeError that names the dtype and what to use instead")
+def _other_dtypes_are_refused(subject: Subject) -> None:
+    taken = subject.dtypes()
+    for dtype in _DTYPES:
+        if dtype not in taken:
+            refused(TypeError, lambda dtype=dtype: subject.call(Case.of(dtype), _noise()), str(dtype))  # type: ignore[misc]
+            refused(TypeError, lambda dtype=dtype: subject.call(Case.of(dtype), _noise()), "use ")  # type: ignore[misc]
+
+
+@_suite.claim("nothing that is passed in, and no answer given before, is written to")
+def _inputs_stay_as_they_were(subject: Subject) -> None:
+    dtypes = subject.dtypes()
+    large = (1 << 20) // (5 * dtypes[0].itemsize) + 1  # of a megabyte, where memory is handed out again
+    for dtype, k in [(dtype, 8) for dtype in dtypes] + [(dtypes[0], large + large % 2)]:
+        case = Case.of(dtype, k)
+        before = fingerprint(case.parents), fingerprint(case.others)
+        with Storages():
+            first = subject.call(case, _noise())
+            kept = fingerprint(first)
+            for seed in range(3):
+                subject.call(case, _noise(seed))
+        after = fingerprint(case.parents), fingerprint(case.others)
+        require(before == after, f"{dtype}, k = {k}: it wrote to its arguments")
+        require(fingerprint(first) == kept, f"{dtype}, k = {k}: a later call wrote to an earlier answer")
+
+
+@_suite.claim("the same noise gets the same answer, and nothing is drawn elsewhere")
+def _noise_decides(subject: Subject) -> None:
+    for dtype in subject.dtypes():
+        case = Case.of(dtype, batch_shape=(2,))
+        with nothing_drawn_elsewhere("it"):
+            answers = {fingerprint(subject.call(case, _noise(5))) for _ in range(3)}
+        require(len(answers) == 1, f"{dtype}: three calls with the same noise gave {len(answers)} answers")
+
+
+@_suite.claim("a batch of searches is the same as separate searches on the same draws")
+def _batch_equals_separate(subject: Subject) -> None:
+    for dtype in subject.dtypes():
+        for batch_shape in ((3,), (2, 2)):
+            case = Case.of(dtype, batch_shape=batch_shape, several=True)
+            tape = Replay(_noise())
+            together = _tensors(subject.call(case, tape))
+            for where in torch.cartesian_prod(*(torch.arange(n) for n in batch_shape)).view(-1, len(batch_shape)):
+                at = tuple(where.tolist())
+                alone = _tensors(subject.call(case.search(at), tape.search(*at)))
+                for name, x in alone.items():
+                    part = together[name][at if subject.kind == "reduction" else (slice(None), *at)]
+                    require(
+                        close(part, x, _rounding(x)),
+                        f"{dtype}, batch_shape {batch_shape}: search {at} differs in {name!r}",
+                    )
+
+
+@_suite.claim("traits stay with their candidate: a child has its first parent's, a survivor its own")
+def _traits_stay_with_their_candidate(subject: Subject) -> None:
+    if subject.kind not in ("crossover", "mutation", "survival"):
+        return
+    for dtype in subject.dtypes():
+        for batch_shape in ((), (3,)):
+            case = Case.of(dtype, batch_shape=batch_shape)
+            answer = subject.call(case, _noise())
+            if subject.kind == "survival":
+                _whole(answer, case)
+                continue
+            for name, trait in case.parents.traits.items():
+                kept = name in answer.traits and torch.equal(answer.traits[name], trait)
+                require(kept, f"{dtype}, batch_shape {batch_shape}: trait {name!r} changed")
+
+
+def _whole(survivors: Population, case: Case) -> None:
+    """Every survivor is a parent or a child with all that belongs to it."""
+    both = case.parents.cat(case.others)
+    source = both.take(survivors.traits["age"])
+    require(
+        fingerprint(source) == fingerprint(survivors), "a survivor has genes, traits or costs of different candidates"
+    )
+    ages = survivors.traits["age"].sort(0).values
+    require((ages[1:] > ages[:-1]).all(), "a candidate survives twice")
+
+
+@_suite.claim("a cost of NaN is never preferred, whatever the direction and if all are NaN")
+def _nan_is_never_preferred(subject: Subject) -> None:
+    case = Case.of(subject.dtypes()[0])
+    hopeless = case.parents.assessed(_values([_NAN] * 8, case.parents, False))
+    if subject.kind in ("selection", "survival", "reduction"):
+        answer = subject.call(Case(hopeless, case.others.assessed(_values([_NAN] * 8, case.others, False))), _noise())
+        _fits(subject.kind, answer, case.parents, "all NaN")
+    for maximize in (False, True):
+        match subject.kind:
+            case "selection":
+                _selection_shuns_nan(subject, case.parents, maximize)
+            case "survival":
+                _survival_shuns_nan(subject, case, maximize)
+            case "reduction":
+                _reduction_shuns_nan(subject, case.parents, maximize)
+
+
+def _values(costs: list[float], population: Population, maximize: bool) -> Assessment:
+    """One search's costs in the sign of the direction, each case costing the same."""
+    value = torch.tensor(costs, dtype=torch.float64)
+    cases = None if population.assessment is None else population.assessment.cases
+    width = 1 if cases is None else cases.shape[-1]
+    return Assessment(-value if maximize else value, maximize, cases=value[:, None].expand(-1, width))
+
+
+def _selection_shuns_nan(subject: Subject, parents: Population, maximize: bool) -> None:
+    costs = [3.0, _NAN, 0.0, 2.0, _NAN, 4.0, 1.0, _NAN]
+    assessed = parents.assessed(_values(costs, parents, maximize))
+    noise, calls, count = _noise(), 500, 4
+    chosen = torch.cat([subject.operator(assessed, count, noise) for _ in range(calls)]).bincount(minlength=8).double()
+    tolerance = 5 * (calls * count / 8) ** 0.5
+    failed, good = chosen[[1, 4, 7]].mean(), chosen[[0, 2, 3, 5, 6]].mean()
+    require(
+        failed <= good + tolerance, f"NaN was chosen {failed:.0f} times, numbers {good:.0f} times (maximize={maximize})"
+    )
+    best, worst = chosen[2], chosen[5]
+    require(best >= worst - tolerance, f"the best was chosen {best:.0f} times, the worst {worst:.0f} ({maximize=})")
+
+
+def _survival_shuns_nan(subject: Subject, case: Case, maximize: bool) -> None:
+    children = [0.5, _NAN, 9.0, 1.5, _NAN, 8.0, 7.0, 0.1]
+    parents = case.parents.assessed(_values([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0], case.parents, maximize))
+    survivors = subject.operator(parents, case.others.assessed(_values(children, case.others, maximize)))
+    ages = set(survivors.traits["age"].tolist())
+    failed = [i for i in (1, 4) if 8 + i in ages]
+    dropped = [i for i in (0, 2, 3, 5, 6, 7) if 8 + i not in ages]
+    require(not (failed and dropped), f"children with NaN survive, children with numbers do not (maximize={maximize})")
+
+
+def _reduction_shuns_nan(subject: Subject, parents: Population, maximize: bool) -> None:
+    costs = [2.0, 1.0, 3.0, 2.5, 1.5, 2.0, 3.0, 1.2]
+
+    def apart(cost: float) -> float:
+        answer = subject.operator(parents.assessed(_values([*costs[:4], cost, *costs[5:]], parents, maximize)))
+        require(torch.isfinite(answer["x"]).all(), f"with one cost of {cost} the answer is not finite")
+        return float((answer["x"].double() - parents["x"][4].double()).square().sum())
+
+    require(apart(_NAN) >= apart(1.0) - 1e-6, f"NaN drew the answer nearer than the lowest cost ({maximize=})")
+
+
+@_suite.claim("a rate of 0 changes nothing and a rate of 1 changes everything")
+def _rates_are_what_they_say(subject: Subject) -> None:
+    rated = is_dataclass(subject.operator) and any(field.name == "rate" for field in fields(subject.operator))
+    if subject.kind not in ("crossover", "mutation") or not rated:
+        return
+    for dtype in subject.dtypes():
+        case = Case.of(dtype, k=64)
+        x = case.parents["x"]
+        never = subject.call(case, _noise(), replace(subject.operator, rate=0.0))["x"]
+        require(
+            torch.equal(never, x), f"{dtype}: rate 0 changes {float((never != x).double().mean()):.0%} of the genes"
+        )
+        always = subject.call(case, _noise(), replace(subject.operator, rate=1.0))["x"]
+        if subject.kind == "crossover":
+            require(torch.equal(always, case.others["x"]), f"{dtype}: rate 1 is not the second parent")
+        elif dtype == torch.bool or dtype.is_floating_point:
+            changed = float((always != x).double().mean())
+            require(changed == 1.0, f"{dtype}: rate 1 changes {changed:.0%} of the genes")
+
+
+OPERATOR_CHECKS: tuple[str, ...] = tuple(_suite.checks)
+"""Names of the checks, as ``only=`` takes them."""
