@@ -126,11 +126,14 @@ def _epoch(network: Network, run: Run, plan: Plan, bar: tqdm[Any]) -> None:
             network.schedule((done + number / len(batches)) / run.planned_epochs)
             costs.append(machine.learn(IO(data.train.x[rows]), IO(data.train.t[rows])))
             bar.update()
-    run.cost.append(torch.stack(costs).mean().item())
-    run.seconds += time.perf_counter() - start
-    run.layers.append(record())
-    run.validation.append(accuracy(machine, data.validation))
-    run.test.append(accuracy(machine, data.test))
+    cost = torch.stack(costs).mean().item()
+    seconds = time.perf_counter() - start
+    layers, validation, test = record(), accuracy(machine, data.validation), accuracy(machine, data.test)
+    run.seconds += seconds  # all entries together at the end: Ctrl-C may come anywhere above
+    run.cost.append(cost)
+    run.layers.append(layers)
+    run.validation.append(validation)
+    run.test.append(test)
 
 
 def _whole(order: Tensor, batch_size: int) -> list[Tensor]:
