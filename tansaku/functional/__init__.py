@@ -3,12 +3,13 @@
 from tansaku.functional.perturb import flip, jitter
 from tansaku.functional.recombine import blend, exchange
 from tansaku.functional.rows import align, cat_rows, put_rows, select, take_rows
-from tansaku.functional.shape import centred_ranks, finite_costs, softmax_weights, standardised_weights
+from tansaku.functional.shape import centred_costs, centred_ranks, finite_costs, softmax_weights, standardised_weights
 
 __all__ = [
     "align",
     "blend",
     "cat_rows",
+    "centred_costs",
     "centred_ranks",
     "exchange",
     "finite_costs",

@@ -35,10 +35,15 @@ def centred_ranks(cost: Tensor) -> Tensor:
     return (0.5 - rank / (k - 1)).movedim(-1, 0)
 
 
+def centred_costs(cost: Tensor) -> Tensor:
+    """The mean less the cost, per search: they sum to 0."""
+    cost = finite_costs(cost)
+    return cost.mean(0, keepdim=True) - cost
+
+
 def standardised_weights(cost: Tensor) -> Tensor:
     """(mean - cost) / standard deviation per search: they sum to 0, and are 0 where all costs are equal."""
-    cost = finite_costs(cost)
-    centred = cost.mean(0, keepdim=True) - cost
+    centred = centred_costs(cost)
     scale = centred.square().mean(0, keepdim=True).sqrt()
     return torch.where(scale > 0, centred / scale, torch.zeros_like(centred))
 

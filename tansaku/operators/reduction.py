@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tansaku import checks
-from tansaku.functional import align, centred_ranks, softmax_weights, standardised_weights
+from tansaku.functional import align, centred_costs, centred_ranks, softmax_weights, standardised_weights
 from tansaku.population import Individual, Population
 
 
@@ -69,17 +69,28 @@ class Mean:
         return Individual({name: x.mean(0) for name, x in population.genes.items()}, population.batch_ndim)
 
 
+_WEIGHTS = {
+    "softmax": softmax_weights,
+    "centred": centred_costs,
+    "standardised": standardised_weights,
+    "ranks": centred_ranks,
+}
+
+
 @dataclass(frozen=True)
 class WeightedMean:
     """The mean of the candidates weighted by how good they are.
 
-    With ``"softmax"`` the weights are positive and sum to 1: a soft version of `Best`. The other two say how far and
+    With ``"softmax"`` the weights are positive and sum to 1: a soft version of `Best`. The others say how far and
     where to go from the middle of the population, as evolution strategies do: mean + step * mean(w_i (x_i - mean)),
     where the w_i sum to 0, so that the answer may lie outside the population.
 
     Args:
-        weights: ``"softmax"`` of -cost / temperature; ``"standardised"``, (mean - cost) / standard deviation;
-            ``"ranks"``, centred ranks in [-0.5, 0.5], which do not change under any rising function of the cost.
+        weights: ``"softmax"`` of -cost / temperature; ``"centred"``, mean - cost; ``"standardised"``, the same
+            divided by the standard deviation; ``"ranks"``, centred ranks in [-0.5, 0.5], which do not change under
+            any rising function of the cost. With ``"centred"`` and normal candidates of standard deviation s, a
+            ``step`` of 1 / s^2 moves by minus the gradient of the cost as that noise smooths it: the step vanishes
+            where all candidates cost the same, while the other two always move by about as much.
         temperature: of the softmax, in units of cost.
         step: the length of the step for the weights that sum to 0.
 
@@ -89,13 +100,13 @@ class WeightedMean:
     Reference: T. Salimans et al., Evolution Strategies as a Scalable Alternative to Reinforcement Learning, 2017.
     """
 
-    weights: Literal["softmax", "standardised", "ranks"] = "softmax"
+    weights: Literal["softmax", "centred", "standardised", "ranks"] = "softmax"
     temperature: float = 1.0
     step: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.weights not in ("softmax", "standardised", "ranks"):
-            raise ValueError(f"expected weights 'softmax', 'standardised' or 'ranks', got {self.weights!r}; choose one")
+        if self.weights not in _WEIGHTS:
+            raise ValueError(f"expected weights among {sorted(_WEIGHTS)}, got {self.weights!r}; choose one")
         checks.number("temperature", self.temperature, torch.finfo(torch.float32).tiny)
         checks.number("step", self.step)
 
@@ -104,10 +115,8 @@ class WeightedMean:
         cost = population.cost
         if self.weights == "softmax":
             weights = softmax_weights(cost, self.temperature)
-        elif self.weights == "ranks":
-            weights = centred_ranks(cost) / population.k
         else:
-            weights = standardised_weights(cost) / population.k
+            weights = _WEIGHTS[self.weights](cost) / population.k
         return Individual(
             {name: self._mean(name, x, weights) for name, x in population.genes.items()}, population.batch_ndim
         )

@@ -65,7 +65,7 @@ class _PerSample:
         self.reduce, self.relative, self.chunk = reduce, relative, chunk
         self.noise = NoiseKey(seed)
         self.moved: Tensor | None = None
-        self._calls, self._still = 0, torch.zeros(())
+        self._still = torch.zeros(())
 
     def _target(self, values: IO, cost: Callable[[IO], Tensor]) -> IO:
         """The reduced answer of the searches that start at ``values``.
@@ -74,7 +74,7 @@ class _PerSample:
             values: `[n, ...]` each; those that are not floating stay as they are.
             cost: values `[k * n, ...]` -> `[k * n]` per row.
         """
-        algorithm = self.algorithm if isinstance(self.algorithm, tansaku.Algorithm) else self.algorithm(self._calls)
+        algorithm = self.algorithm if isinstance(self.algorithm, tansaku.Algorithm) else self.algorithm(int(self.noise.key[1]))
         scales = {str(i): self._scale(v) for i, v in enumerate(values) if v.is_floating_point()}
         if not scales or not values.rows:
             return values.detach()
@@ -126,8 +126,7 @@ class _PerSample:
         changed = [(answer[name] != x).flatten(1).any(1) for name, x in start.genes.items()]
         self.moved = torch.stack(changed).any(0).float().mean()
         self._still = self._still.to(self.moved.device) + self.moved
-        self._calls += 1
-        if self._calls == _PATIENCE and not bool(self._still > 0):
+        if int(self.noise.key[1]) == _PATIENCE and not bool(self._still > 0):
             warnings.warn(
                 f"targets.{type(self).__name__} moved no row in its first {_PATIENCE} calls, so the layer below learns "
                 "nothing: widen the steps (std), score by the network's smooth loss, or take a weighted mean",
