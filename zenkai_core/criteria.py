@@ -136,6 +136,17 @@ def _cross_entropy(y: Tensor, t: Tensor) -> Tensor:
     return _rowsum(F.cross_entropy(y, t, reduction="none"))
 
 
+def _cross_entropy_gradient(y: Tensor, t: Tensor) -> Tensor:
+    p = y.softmax(1)
+    if t.is_floating_point():
+        _same_shape("cross_entropy", y, t)
+        return p * t.sum(1, keepdim=True) - t
+    _labels("cross_entropy", y, t)
+    t = t.unsqueeze(1)
+    counted = (t != -100).to(p.dtype)  # torch's mark of a row that costs nothing
+    return p.mul_(counted).scatter_add_(1, t.clamp_min(0), -counted)
+
+
 def _binary_cross_entropy(y: Tensor, t: Tensor) -> Tensor:
     _same_shape("binary_cross_entropy", y, t)
     return _rowsum(F.binary_cross_entropy_with_logits(y, t.to(y.dtype), reduction="none"))
@@ -160,8 +171,9 @@ absolute_error = Cost("absolute_error", _absolute)
 """The sum of absolute errors."""
 huber = Cost("huber", _huber)
 """Squared (halved) within 1 of the target, linear beyond, summed."""
-cross_entropy = Cost("cross_entropy", _cross_entropy)
-"""Cross entropy of logits `[n, classes, ...]` against labels `[n, ...]` or probabilities shaped as the logits."""
+cross_entropy = Cost("cross_entropy", _cross_entropy, _cross_entropy_gradient)
+"""Cross entropy of logits `[n, classes, ...]` against labels `[n, ...]` (-100 costs nothing) or
+probabilities shaped as the logits."""
 binary_cross_entropy = Cost("binary_cross_entropy", _binary_cross_entropy)
 """Binary cross entropy of logits against targets in [0, 1], summed."""
 margin = Cost("margin", _margin)

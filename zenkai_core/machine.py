@@ -19,7 +19,7 @@ from .learning import LearningMachine, LMode, Loss
 from .state import State
 from .values import IO
 
-Gradients = tuple[tuple[Tensor | None, ...], tuple[Tensor | None, ...]]  # per input, per trainable parameter
+Gradients = tuple[tuple[Tensor | None, ...], list[tuple[nn.Parameter, Tensor | None]]]  # per input, per parameter
 
 
 class Rule(nn.Module):
@@ -214,8 +214,8 @@ class Machine(LearningMachine):
         """Gradients of this pass's local loss, by one backward through the pass's own graph, shared by all rules.
 
         Returns:
-            Per input, of the *sum* of costs over rows (None where the pass has none); per trainable parameter, of the
-            cost as `self.loss` reduces it (None where unused).
+            Per input, of the *sum* of costs over rows (None where the pass has none); per trainable parameter, with it,
+            of the cost as `self.loss` reduces it (None where unused).
 
         A pass whose graph is used up, or older than the last step, is replayed first.
         """
@@ -242,10 +242,11 @@ class Machine(LearningMachine):
                 outputs.append(v)
                 errors.append(e / n if n > 1 else e)
         if not leaves or not outputs:
-            return (None,) * len(x), (None,) * len(params)
+            return (None,) * len(x), []
         grads = iter(torch.autograd.grad(outputs, leaves, errors, allow_unused=True))
         of_x = [next(grads) if v.requires_grad else None for v in x]
-        return tuple(None if g is None else g * n for g in of_x) if n > 1 else tuple(of_x), tuple(grads)
+        of_rows = tuple(None if g is None else g * n for g in of_x) if n > 1 else tuple(of_x)
+        return of_rows, list(zip(params, grads, strict=True))
 
     def trainable(self) -> list[nn.Parameter]:
         """The module's parameters that ask for a gradient; what rules move."""

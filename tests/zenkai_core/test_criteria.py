@@ -54,6 +54,15 @@ def test_cross_entropy_takes_labels_and_probabilities() -> None:
     assert torch.allclose(labels, -y.log_softmax(1)[torch.arange(3), t])
 
 
+def test_cross_entropys_closed_gradient_is_autograds() -> None:
+    some = torch.tensor([[0, -100, 4, 1]] * 3)
+    for t in (torch.randint(5, (3, 4)), some, torch.rand(3, 5, 4, dtype=torch.float64)):
+        y = torch.randn(3, 5, 4, dtype=torch.float64, requires_grad=True)
+        (expected,) = torch.autograd.grad(criteria.cross_entropy(IO(y), IO(t)).sum(), y)
+        (got,) = output_gradient(criteria.cross_entropy, IO(y), IO(t))
+        assert torch.allclose(got, expected, rtol=0, atol=1e-14)
+
+
 def test_margin_is_how_far_the_right_class_falls_short_of_the_best_wrong_one() -> None:
     y = torch.tensor([[3.0, 1.0, 0.0], [1.0, 1.5, 0.0]])
     assert criteria.margin(IO(y), IO(torch.tensor([0, 0]))).tolist() == [0.0, 1.5]

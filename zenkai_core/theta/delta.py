@@ -53,5 +53,4 @@ class Delta(Optimized):
         pairs = [(linear.weight, error.T @ x.flatten(0, -2).to(error.dtype))]
         if linear.bias is not None:
             pairs.append((linear.bias, error.sum(0)))
-        moving = [(p, g) for p, g in pairs if p.requires_grad]
-        add_gradients([p for p, _ in moving], [g for _, g in moving])
+        add_gradients((p, g) for p, g in pairs if p.requires_grad)

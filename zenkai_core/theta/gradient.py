@@ -43,7 +43,7 @@ class Gradient(Optimized):
 
     def accumulate(self, machine: Machine, t: IO, state: State) -> None:
         """Adds the gradient of the pass to `.grad`."""
-        add_gradients(machine.trainable(), machine.gradients(t, state)[1])
+        add_gradients(machine.gradients(t, state)[1])
         if self.n > 1:
             self._pending.append((state.inputs.detach(), t, state))
 
@@ -53,7 +53,7 @@ class Gradient(Optimized):
         pending, self._pending = self._pending, []
         for _ in range(self.n - 1):
             for x, t, state in pending:
-                add_gradients(machine.trainable(), machine.pull(x, machine.replay(x, state), t, state)[1])
+                add_gradients(machine.pull(x, machine.replay(x, state), t, state)[1])
             super().step(machine)
 
     def __getstate__(self) -> dict[str, Any]:

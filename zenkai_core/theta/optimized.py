@@ -60,12 +60,9 @@ class Optimized(StepTheta):
     def step(self, machine: Machine) -> None:
         """Steps the optimiser and clears the gradients."""
         self.optimizer.step()
-        self.clear(machine)
-
-    def clear(self, machine: Machine) -> None:
-        """No gradient survives a step."""
-        for p in machine.trainable():
-            p.grad = None
+        for group in self.optimizer.param_groups:  # no gradient survives a step
+            for p in group["params"]:
+                p.grad = None
 
     def get_extra_state(self) -> Any:
         """The optimiser's state, so that it is part of the machine's `state_dict`."""
@@ -85,10 +82,10 @@ class Optimized(StepTheta):
         return super()._apply(fn, recurse)
 
 
-def add_gradients(params: Iterable[Tensor], grads: Iterable[Tensor | None]) -> None:
-    """Adds to each `.grad`; a gradient that shares storage with another is copied."""
+def add_gradients(pairs: Iterable[tuple[Tensor, Tensor | None]]) -> None:
+    """Adds to the `.grad` of each parameter; a gradient that shares storage with another is copied."""
     seen: set[int] = set()
-    for p, g in zip(params, grads, strict=True):
+    for p, g in pairs:
         if g is None:
             continue
         if p.grad is not None:
