@@ -1,8 +1,7 @@
 """`Machine`: a module composed with a rule for its parameters and a rule for its incoming target.
 
-The three slots are `StepTheta` (parameters), `StepX` (target for the incoming layer) and, optional, `StepY` (this
-layer's own target, which replaces t before `accumulate`). Any rule goes with any other: a rule constrains the
-module only.
+The slots are `StepTheta` (parameters), `StepX` (target for the incoming layer) and, optional, `StepY` (this layer's
+own target, which replaces t before `accumulate`). A rule constrains the module, never another rule.
 """
 
 from __future__ import annotations
@@ -143,7 +142,6 @@ class Machine(LearningMachine):
             if rule is not None:
                 rule.bind(self)
 
-    # ------------------------------------------------------------------------------------------------------- one pass
     def remember(self, x: IO, state: State) -> IO:
         """As `forward_nn`, which notes everything itself."""
         state.y = self.forward_nn(x, state)
@@ -209,7 +207,6 @@ class Machine(LearningMachine):
         self.x.step(self)
         self.version += 1
 
-    # ------------------------------------------------------------------------------------------------- what rules ask
     def gradients(self, t: IO, state: State) -> Gradients:
         """Gradients of this pass's local loss, by one backward through the pass's own graph, shared by all rules.
 
