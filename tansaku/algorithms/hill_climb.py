@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -57,9 +57,9 @@ class HillClimb(Algorithm[HillClimbState]):
     needs = Needs(dtypes=frozenset({"real", "integer", "boolean"}))
 
     def __post_init__(self) -> None:
+        if self.antithetic:
+            object.__setattr__(self, "needs", replace(self.needs, min_k=2, k_multiple=2))
         self._check()
-        if self.antithetic and self.k % 2:
-            raise ValueError(f"expected an even k for antithetic steps, got {self.k}; use {self.k + 1}")
         check_std(self.std)
 
     def init(self, start: Population) -> HillClimbState:

@@ -43,12 +43,13 @@ def outcome(search: Search[Any]) -> str:
 
 
 def resumed(subject: Subject, kind: str, saved: Path) -> Search[Any]:
-    """The saved search, run to generation 6."""
+    """The saved search, run to generation 6 and asked for the next candidates."""
     problem = subject.problem(kind)
     algorithm = subject.bounded(problem)
     search: Search[Any] = Search(algorithm, problem.assess, problem.start(1, seed=77), seed=77)
     search.load(saved)
     search.run(max_generations=6)
+    search.ask()
     return search
 
 
