@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -62,15 +62,28 @@ class Assessment:
     @property
     def cost(self) -> Tensor:
         """`value` as lower-is-better, with NaN as the worst possible: +inf. The same shape."""
-        return cost_of(self.value, self.maximize)
+        if torch.compiler.is_compiling():
+            return cost_of(self.value, self.maximize)
+        known: Tensor | None = self.__dict__.get("_cost")  # asked for several times a generation
+        if known is None:
+            known = self.__dict__["_cost"] = cost_of(self.value, self.maximize)
+        return known
 
     def take(self, index: Tensor, rows: Callable[[Tensor, Tensor], Tensor]) -> Assessment:
         """The assessment of the candidates at ``index``, gathered by ``rows(tensor, index)``."""
         return self._map(lambda x: rows(x, index))
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Assessment:
-        changed: dict[str, Any] = {name: change(x) for name, x in self._present()}
-        return replace(self, **changed)
+        return Assessment._made(self.maximize, {name: change(x) for name, x in self._present()})
+
+    @classmethod
+    def _made(cls, maximize: bool, tensors: dict[str, Tensor]) -> Assessment:
+        """An assessment of tensors that came out of another one: nothing to check."""
+        if torch.compiler.is_compiling():
+            return cls(maximize=maximize, **tensors)
+        made = object.__new__(cls)
+        made.__dict__.update(_EMPTY, maximize=maximize, **tensors)
+        return made
 
     def zip(self, other: Assessment, join: Callable[[Tensor, Tensor], Tensor]) -> Assessment:
         """Both assessments joined field by field, by ``join(mine, theirs)``.
@@ -88,20 +101,20 @@ class Assessment:
             raise ValueError(
                 f"expected two assessments with the same fields, got {mine} and {theirs}; assess both alike"
             )
-        joined: dict[str, Any] = {name: join(x, getattr(other, name)) for name, x in self._present()}
-        return replace(self, **joined)
+        return Assessment._made(self.maximize, {name: join(x, getattr(other, name)) for name, x in self._present()})
 
     def _present(self) -> list[tuple[str, Tensor]]:
-        return [(name, getattr(self, name)) for name in _TENSORS if getattr(self, name) is not None]
+        return [(name, x) for name in _TENSORS if (x := getattr(self, name)) is not None]
 
 
 _TENSORS = tuple(field.name for field in fields(Assessment) if field.name != "maximize")
+_EMPTY: dict[str, Any] = dict.fromkeys(_TENSORS)
 
 
 def cost_of(value: Tensor, maximize: bool) -> Tensor:
     """``value`` as a cost: lower is better, NaN is +inf, infinities keep their meaning. The same shape."""
-    cost = -value if maximize else value
-    return torch.where(torch.isnan(cost), float("inf"), cost)
+    inf = float("inf")
+    return torch.nan_to_num(-value if maximize else value, nan=inf, posinf=inf, neginf=-inf)
 
 
 def check_assessment(assessment: Assessment, k: int, batch_shape: torch.Size, device: torch.device) -> None:

@@ -145,6 +145,26 @@ class Population:
     def __getitem__(self, name: str) -> Tensor:
         return self.genes[name]
 
+    @classmethod
+    def _made(
+        cls,
+        genes: Mapping[str, Tensor],
+        batch_ndim: int,
+        traits: Mapping[str, Tensor],
+        assessment: Assessment | None = None,
+    ) -> Population:
+        """A population whose parts came out of others, row by row: nothing to check."""
+        if torch.compiler.is_compiling():
+            return cls(genes, batch_ndim, traits, assessment)
+        made = object.__new__(cls)
+        made.__dict__.update(
+            genes=MappingProxyType(genes) if isinstance(genes, dict) else genes,
+            batch_ndim=batch_ndim,
+            traits=MappingProxyType(traits) if isinstance(traits, dict) else traits,
+            assessment=assessment,
+        )
+        return made
+
     def __reduce__(self) -> tuple[type[Population], tuple[Any, ...]]:
         return Population, (dict(self.genes), self.batch_ndim, dict(self.traits), self.assessment)
 
@@ -201,7 +221,8 @@ class Population:
 
     def assessed(self, assessment: Assessment) -> Population:
         """The same candidates with ``assessment`` attached."""
-        return replace(self, assessment=assessment)
+        check_assessment(assessment, self.k, self.batch_shape, self.device)
+        return Population._made(self.genes, self.batch_ndim, self.traits, assessment)
 
     def take(self, index: Tensor) -> Population:
         """The candidates at ``index``, genes, traits and assessment together.
@@ -209,7 +230,7 @@ class Population:
         Args:
             index: [j] the same candidates for every search, or [j, *batch_shape] each search its own.
         """
-        return Population(
+        return Population._made(
             {name: take_rows(x, index) for name, x in self.genes.items()},
             self.batch_ndim,
             {name: take_rows(x, index) for name, x in self.traits.items()},
@@ -243,7 +264,7 @@ class Population:
         return Individual({name: x[i] for name, x in self.genes.items()}, self.batch_ndim)
 
     def _zip(self, other: Population, join: Callable[[Tensor, Tensor], Tensor]) -> Population:
-        if set(self.genes) != set(other.genes) or set(self.traits) != set(other.traits):
+        if self.genes.keys() != other.genes.keys() or self.traits.keys() != other.traits.keys():
             raise ValueError(
                 f"expected populations of the same names, got genes {sorted(self.genes)} and {sorted(other.genes)}, "
                 f"traits {sorted(self.traits)} and {sorted(other.traits)}"
@@ -251,7 +272,7 @@ class Population:
         assessment = None
         if self.assessment is not None and other.assessment is not None:
             assessment = self.assessment.zip(other.assessment, join)
-        return Population(
+        return Population._made(
             {name: join(x, other.genes[name]) for name, x in self.genes.items()},
             self.batch_ndim,
             {name: join(x, other.traits[name]) for name, x in self.traits.items()},

@@ -68,18 +68,22 @@ def buffer(shape: Iterable[int], dtype: torch.dtype, device: torch.device) -> Te
     """Warm memory for a result, or None where a plain allocation serves as well."""
     if torch.compiler.is_compiling():
         return None
-    storages = _active.get()
-    if storages is None or _use_count is None or device.type != "cpu":
-        return None
     size = dtype.itemsize
     shape = tuple(shape)
     for extent in shape:
         size *= extent
-    return storages.empty(shape, dtype) if size >= _SMALLEST else None
+    if size < _SMALLEST:
+        return None
+    storages = _active.get()
+    if storages is None or _use_count is None or device.type != "cpu":
+        return None
+    return storages.empty(shape, dtype)
 
 
 def buffer_like(x: Tensor) -> Tensor | None:
     """`buffer` for a result of the shape, dtype and device of ``x``."""
+    if torch.compiler.is_compiling() or x.nbytes < _SMALLEST:
+        return None
     return buffer(x.shape, x.dtype, x.device)
 
 

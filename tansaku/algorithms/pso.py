@@ -76,24 +76,22 @@ class PSO(Algorithm[PSOState]):
         leader = personal.best()
         genes, velocities = {}, {}
         for name, x in swarm.genes.items():
-            (k,), batch_shape, event_shape = shapes(x, swarm.batch_ndim)
-            weight = draws.uniform((2, k), batch_shape, event_shape, x, noise)
-            velocity = self._velocity(swarm.traits[f"velocity.{name}"], x, personal[name], leader[name], weight)
+            velocity = self._velocity(name, swarm, personal[name], leader[name], noise)
             moved = torch.add(x, velocity, out=buffer_like(x))
-            if self.bounds is not None:
-                inside = self.bounds.repaired(name, moved)
-                velocity = velocity.mul_(inside == moved)
-                moved = inside
-            genes[name], velocities[f"velocity.{name}"] = moved, velocity
+            inside = moved if self.bounds is None else self.bounds.repaired(name, moved)
+            if inside is not moved:
+                velocity = velocity.mul_(moved.eq_(inside))  # a particle that is stopped loses its velocity
+            genes[name], velocities[f"velocity.{name}"] = inside, velocity
         return Population(genes, swarm.batch_ndim, velocities)
 
-    def _velocity(self, velocity: Tensor, x: Tensor, own: Tensor, leader: Tensor, weight: Tensor) -> Tensor:
+    def _velocity(self, name: str, swarm: Population, own: Tensor, leader: Tensor, noise: Noise) -> Tensor:
         """Inertia * v + cognitive * r1 * (own - x) + social * r2 * (leader - x), in memory of its own."""
-        pull = torch.sub(own, x, out=buffer_like(x))
-        towards_own = weight[0].mul_(pull)
-        towards_leader = weight[1].mul_(torch.sub(leader, x, out=pull))
-        kept = torch.mul(velocity, self.inertia, out=pull)
-        return kept.add_(towards_own, alpha=self.cognitive).add_(towards_leader, alpha=self.social)
+        x = swarm[name]
+        velocity = torch.mul(swarm.traits[f"velocity.{name}"], self.inertia, out=buffer_like(x))
+        for acceleration, goal in ((self.cognitive, own), (self.social, leader)):
+            weight = draws.weights(*shapes(x, swarm.batch_ndim), x, noise)
+            velocity.addcmul_(weight, torch.sub(goal, x, out=buffer_like(x)), value=acceleration)
+        return velocity
 
     def _full(self, state: PSOState, noise: Noise) -> tuple[Population, Population]:
         """The swarm and its memory with k particles; those added to a smaller start get random velocities."""

@@ -12,7 +12,8 @@ _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 def align(x: Tensor, like: Tensor) -> Tensor:
     """``x`` with trailing dimensions of size 1, so that it broadcasts against ``like`` from the left."""
-    return x.reshape(x.shape + (1,) * (like.ndim - x.ndim))
+    missing = like.ndim - x.ndim
+    return x if missing == 0 else x.reshape(x.shape + (1,) * missing)
 
 
 def take_rows(x: Tensor, index: Tensor) -> Tensor:

@@ -78,5 +78,4 @@ class Blend(Crossover):
     def cross(self, name: str, a: Tensor, b: Tensor, batch_ndim: int, noise: Noise) -> Tensor:
         """See `Crossover.cross`."""
         checks.real("Blend crossover", name, a, "use UniformCrossover")
-        weight = draws.uniform(*shapes(a, batch_ndim), a, noise)
-        return blend(a, b, weight.mul_(1 + 2 * self.alpha).sub_(self.alpha))
+        return blend(a, b, draws.weights(*shapes(a, batch_ndim), a, noise, -self.alpha, 1 + self.alpha))

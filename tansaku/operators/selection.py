@@ -39,7 +39,11 @@ class Tournament:
         lead = (self.size, checks.count("count", count))
         drawn = draws.integers(population.k, lead, tuple(population.batch_shape), (), cost, noise)
         met = cost.gather(0, drawn.flatten(0, 1)).view_as(drawn)
-        return drawn.gather(0, met.argmin(0, keepdim=True))[0]
+        winner, lowest = drawn[0], met[0]
+        for i in range(1, self.size):
+            better = met[i] < lowest
+            winner, lowest = torch.where(better, drawn[i], winner), torch.where(better, met[i], lowest)
+        return winner
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,411 @@
+"""Time of one generation, less the objective's own time: tansaku, its peers, and the floor that nobody gets below.
+
+    python tests/benchmarks/speed.py [--quick] [--json FILE]
+
+Genetic algorithm (against evotorch), particle swarm (against evox) and hill climbing at three sizes k x n, float32,
+bounds (-5.12, 5.12), on the sphere, on Rastrigin and on "none", a fixed cost vector. All take turns in one run,
+generation by generation, so that a busy machine slows them alike; the figures are medians. What the objective takes is
+measured inside the very calls that the libraries make, and subtracted.
+
+The floor is tansaku's own draws of random numbers, as many of the same kind, plus one copy of the population, all of
+it into memory that is kept. `memory` is the high-water mark of a process that runs a few generations, in populations.
+
+A peer runs in the settings that suit it best: evotorch evaluates no parent twice, evox runs as it is and compiled and
+the faster counts. A peer that is not installed is left out. For `ga` all libraries select by binary tournament, cross
+real parents and mutate nothing, which is tansaku's default; `ga+mutation` adds Gaussian mutation to gene-wise (there:
+one-point) crossover and keeps the best of parents and children, as evotorch's does by default.
+
+In the file that `--json` writes, `milliseconds` is a generation's time less `objective_milliseconds`, and `ratio` is
+tansaku's milliseconds divided by those of the library in that row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import math
+import multiprocessing
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+import tansaku
+from tansaku import GA, PSO, Gaussian, HillClimb, Objective, Plus, Population, Search, UniformCrossover, draws
+from tansaku.storage import Storages
+
+SIZES = [(100, 10), (1024, 100), (10_000, 1000)]
+QUICK_SIZES = [(16, 4), (100, 10)]
+LOW, HIGH = -5.12, 5.12
+STD = 0.1
+
+Function = Callable[[Tensor], Tensor]
+
+
+def sphere(x: Tensor) -> Tensor:
+    """[k, n] -> [k]."""
+    return x.square().sum(-1)
+
+
+def rastrigin(x: Tensor) -> Tensor:
+    """[k, n] -> [k]."""
+    return 10 * x.shape[-1] + (x.square() - 10 * torch.cos(2 * math.pi * x)).sum(-1)
+
+
+def objective_of(name: str, k: int) -> Function:
+    """The objective of that name; "none" answers with a fixed cost vector, whatever it is asked."""
+    if name == "none":
+        costs = torch.rand(k, generator=torch.Generator().manual_seed(1))
+        return lambda x: costs
+    return {"sphere": sphere, "rastrigin": rastrigin}[name]
+
+
+class Clock:
+    """An objective that sums up the time it takes."""
+
+    def __init__(self, fn: Function) -> None:
+        self._fn = fn
+        self.seconds = 0.0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        begun = time.perf_counter()
+        value = self._fn(x)
+        self.seconds += time.perf_counter() - begun
+        return value
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A library at one task: ``step`` makes a generation, ``objective_seconds`` says what the objective took of it."""
+
+    library: str
+    step: Callable[[], object]
+    objective_seconds: Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One line of the benchmark."""
+
+    algorithm: str
+    k: int
+    n: int
+    objective: str
+
+    def __str__(self) -> str:
+        return f"{self.algorithm} {self.k} x {self.n} {self.objective}"
+
+
+@dataclass(frozen=True)
+class Row(Case):
+    """One figure of the benchmark, as written to the file."""
+
+    library: str
+    milliseconds: float
+    objective_milliseconds: float
+    ratio: float
+
+
+def timed(library: str, fn: Function, make: Callable[[Function], Callable[[], object]]) -> Contender:
+    """A contender whose objective carries a clock."""
+    clock = Clock(fn)
+    step = make(clock)
+
+    def objective_seconds() -> float:
+        seconds, clock.seconds = clock.seconds, 0.0
+        return seconds
+
+    return Contender(library, step, objective_seconds)
+
+
+def ours(case: Case, fn: Function) -> Callable[[], object]:
+    """A search of tansaku."""
+    bounds = tansaku.Bounds(LOW, HIGH)
+    algorithms: dict[str, Callable[[], Any]] = {
+        "ga": lambda: GA(k=case.k, bounds=bounds),
+        "ga+mutation": lambda: GA(
+            k=case.k, crossover=UniformCrossover(0.5), mutate=Gaussian(STD), survive=Plus(), bounds=bounds
+        ),
+        "pso": lambda: PSO(k=case.k, bounds=bounds),
+        "hill_climb": lambda: HillClimb(k=case.k, bounds=bounds),
+    }
+    start = torch.empty(case.k, case.n).uniform_(LOW, HIGH, generator=torch.Generator().manual_seed(0))
+    return Search(algorithms[case.algorithm](), Objective(fn), Population({"x": start})).step
+
+
+def floor(case: Case) -> Callable[[], object]:
+    """The random numbers that `ours` draws in a generation, and one copy of the population, into kept memory."""
+    k, n = case.k, case.n
+    generator = torch.Generator().manual_seed(0)
+    old, new = torch.ones(k, n), torch.ones(k, n)
+    storages = Storages()
+
+    def draw() -> None:
+        with storages:
+            if case.algorithm == "pso":
+                draws.weights((k,), (), (n,), old, generator)
+                draws.weights((k,), (), (n,), old, generator)
+            elif case.algorithm == "hill_climb":
+                draws.normal((k,), (), (n,), old, generator)
+            else:
+                draws.integers(k, (2, 2 * k), (), (), old, generator)
+                if case.algorithm == "ga":
+                    draws.weights((k,), (), (n,), old, generator)
+                else:
+                    draws.coins(0.5, (k,), (), (n,), old, generator)
+                    draws.normal((k,), (), (n,), old, generator)
+            new.copy_(old)
+
+    return draw
+
+
+def evotorch_ga(case: Case, fn: Function) -> Callable[[], object]:
+    """A genetic algorithm of evotorch."""
+    from evotorch import Problem
+    from evotorch.algorithms import GeneticAlgorithm
+    from evotorch.operators import GaussianMutation, OnePointCrossOver, SimulatedBinaryCrossOver
+
+    logging.getLogger("evotorch").setLevel(logging.ERROR)
+    problem = Problem(
+        "min", fn, solution_length=case.n, bounds=(LOW, HIGH), dtype=torch.float32, vectorized=True, seed=0
+    )
+    operators: list[Any] = [OnePointCrossOver(problem, tournament_size=2), GaussianMutation(problem, stdev=STD)]
+    if case.algorithm == "ga":
+        operators = [SimulatedBinaryCrossOver(problem, tournament_size=2, eta=5.0)]
+    return GeneticAlgorithm(problem, operators=operators, popsize=case.k, re_evaluate=False).step
+
+
+def evox_pso(case: Case, fn: Function) -> Any:
+    """A particle swarm of evox: the workflow, after its first step."""
+    import evox.algorithms
+    import evox.core
+    import evox.workflows
+
+    class Task(evox.core.Problem):
+        def evaluate(self, pop: Tensor) -> Tensor:
+            return fn(pop)
+
+    torch.manual_seed(0)
+    swarm = evox.algorithms.PSO(case.k, torch.full((case.n,), LOW), torch.full((case.n,), HIGH))
+    workflow = evox.workflows.StdWorkflow(swarm, Task())
+    workflow.init_step()
+    return workflow
+
+
+def evox_compiled(case: Case, fn: Function) -> Contender:
+    """The same, compiled with its objective, which cannot carry a clock there: its own time is that of the objective
+    compiled alone, less that of a compiled function that computes nothing.
+
+    Raises:
+        RuntimeError: no compiler here.
+    """
+    workflow = evox_pso(case, fn)
+    step, alone, nothing = torch.compile(workflow.step), torch.compile(fn), torch.compile(objective_of("none", case.k))
+    try:
+        for _ in range(3):
+            step()
+            alone(workflow.algorithm.pop)
+            nothing(workflow.algorithm.pop)
+    except Exception as error:  # whatever a compiler may raise
+        raise RuntimeError("torch.compile does not work here") from error
+
+    def objective_seconds() -> float:
+        begun = time.perf_counter()
+        alone(workflow.algorithm.pop)
+        middle = time.perf_counter()
+        nothing(workflow.algorithm.pop)
+        return max(0.0, 2 * middle - begun - time.perf_counter())
+
+    return Contender("evox compiled", step, (lambda: 0.0) if case.objective == "none" else objective_seconds)
+
+
+def contenders(case: Case, compiled: bool, missing: set[str]) -> list[Contender]:
+    """Ours, the peers that are installed, and the floor, in the order in which they take turns."""
+    fn = objective_of(case.objective, case.k)
+    found = [timed("tansaku", fn, lambda clock: ours(case, clock))]
+    try:
+        if case.algorithm.startswith("ga"):
+            found.append(timed("evotorch", fn, lambda clock: evotorch_ga(case, clock)))
+        elif case.algorithm == "pso":
+            found.append(timed("evox", fn, lambda clock: evox_pso(case, clock).step))
+            if compiled:
+                found.append(evox_compiled(case, fn))
+    except ImportError as error:
+        missing.add(str(error.name).split(".")[0])
+    except RuntimeError as error:
+        missing.add(f"evox compiled ({error})")
+    return [*found, Contender("floor", floor(case), lambda: 0.0)]
+
+
+def measure(case: Case, seconds: float, compiled: bool, missing: set[str]) -> list[Row]:
+    """The figures of one case: at least 5 rounds, then as many as fit into ``seconds``."""
+    turns = contenders(case, compiled, missing)
+    spent: dict[str, list[float]] = {turn.library: [] for turn in turns}
+    own: dict[str, list[float]] = {turn.library: [] for turn in turns}
+    for _ in range(3):
+        for turn in turns:
+            turn.step()
+            turn.objective_seconds()
+    begun = time.perf_counter()
+    while len(own["floor"]) < 5 or time.perf_counter() - begun < seconds:
+        for turn in turns:
+            start = time.perf_counter()
+            turn.step()
+            whole = time.perf_counter() - start
+            objective = turn.objective_seconds()
+            spent[turn.library].append(1000 * (whole - objective))
+            own[turn.library].append(1000 * objective)
+    medians = {library: statistics.median(values) for library, values in spent.items()}
+    return [
+        Row(
+            **asdict(case),
+            library=library,
+            milliseconds=median,
+            objective_milliseconds=statistics.median(own[library]),
+            ratio=medians["tansaku"] / median,
+        )
+        for library, median in medians.items()
+    ]
+
+
+def resident(key: str) -> int:
+    """Bytes: VmRSS now, or VmHWM, the highest so far."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith(key):
+            return 1024 * int(line.split()[1])
+    raise RuntimeError(f"expected {key} in the process's status, got none")
+
+
+def high_water(case: Case, library: str) -> float:
+    """Populations of memory that five generations take at most; for a process of its own."""
+    fn = objective_of(case.objective, case.k)
+    torch.ones(1000, 1000).square().sum()  # the threads' own memory is not counted
+    small = Case(case.algorithm, 4, 2, case.objective)
+    makers: dict[str, Callable[[Case, Function], Callable[[], object]]] = {
+        "tansaku": ours,
+        "evotorch": evotorch_ga,
+        "evox": lambda case, fn: evox_pso(case, fn).step,
+    }
+    makers[library](small, objective_of(case.objective, 4))()
+    before = resident("VmRSS:")
+    step = makers[library](case, fn)
+    for _ in range(5):
+        step()
+    return (resident("VmHWM:") - before) / (4 * case.k * case.n)
+
+
+def memory(case: Case, library: str) -> float | None:
+    """`high_water` in a new process; None where the system does not tell."""
+    if library not in ("tansaku", "evotorch", "evox") or not Path("/proc/self/status").exists():
+        return None
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(high_water, (case, library))
+
+
+def cases(sizes: list[tuple[int, int]]) -> Iterator[Case]:
+    """Every case of the benchmark."""
+    for algorithm in ("ga", "ga+mutation", "pso", "hill_climb"):
+        for k, n in sizes:
+            for objective in ("sphere", "rastrigin", "none"):
+                yield Case(algorithm, k, n, objective)
+
+
+def peer_of(rows: list[Row]) -> Row | None:
+    """The fastest of the peers among the rows of one case."""
+    peers = [row for row in rows if row.library not in ("tansaku", "floor")]
+    return min(peers, key=lambda row: row.milliseconds, default=None)
+
+
+def missed(rows: list[Row]) -> list[str]:
+    """The goals that the rows of one case miss."""
+    peer, lowest, complaints = peer_of(rows), rows[-1], []
+    case = f"{rows[0].algorithm} {rows[0].k} x {rows[0].n} {rows[0].objective}"
+    goal = 1.0 if rows[0].k < 1024 else 0.35
+    if peer is not None and peer.ratio > goal:
+        complaints.append(f"{case}: {peer.ratio:.2f} of {peer.library}, the goal is {goal:g}")
+    if rows[0].k >= 10_000 and lowest.ratio > 3:
+        complaints.append(f"{case}: {lowest.ratio:.1f} times the floor, the goal is 3")
+    return complaints
+
+
+def table_of(results: list[list[Row]], used: dict[tuple[str, str], float]) -> Table:
+    """The figures for people."""
+    title = f"One generation less its objective, milliseconds ({torch.get_num_threads()} threads)"
+    table = Table(title=title)
+    columns = ["algorithm", "k x n", "objective", "alone", "tansaku", "peer", "", "of peer", "floor", "of floor"]
+    for name in [*columns, "memory", "peer's"]:
+        table.add_column(name, justify="left" if name in ("algorithm", "objective", "") else "right", no_wrap=True)
+
+    def in_populations(row: Row | None) -> str:
+        if row is None or row.k < 10_000 or row.objective != "none":
+            return ""
+        multiple = used.get((row.algorithm, row.library.split()[0]))
+        return "" if multiple is None else f"{multiple:.1f}"
+
+    for rows in results:
+        own, lowest, peer = rows[0], rows[-1], peer_of(rows)
+        table.add_row(
+            own.algorithm,
+            f"{own.k} x {own.n}",
+            own.objective,
+            f"{own.objective_milliseconds:.3g}",
+            f"{own.milliseconds:.3g}",
+            "-" if peer is None else f"{peer.milliseconds:.3g}",
+            "" if peer is None else peer.library,
+            "-" if peer is None else f"{peer.ratio:.2f}",
+            f"{lowest.milliseconds:.3g}",
+            f"{lowest.ratio:.2f}",
+            in_populations(own),
+            in_populations(peer),
+            end_section=own.objective == "none",
+        )
+    return table
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Prints the table; writes the file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures, a list of objects")
+    parser.add_argument("--quick", action="store_true", help="small sizes and few repetitions, to see that it runs")
+    parser.add_argument("--only", metavar="TEXT", default="", help='cases that contain it, such as "pso 1024 x 100"')
+    parser.add_argument("--seconds", type=float, help="of each case (default 4, quick 0.02)")
+    options = parser.parse_args(arguments)
+    seconds = options.seconds if options.seconds is not None else (0.02 if options.quick else 4.0)
+    warnings.filterwarnings("ignore", module="evotorch|evox|torch")
+    console = Console()
+    console = Console(width=max(console.width, 150))  # rather than cut figures
+    results: list[list[Row]] = []
+    missing: set[str] = set()
+    used: dict[tuple[str, str], float] = {}
+    for case in cases(QUICK_SIZES if options.quick else SIZES):
+        if options.only not in str(case):
+            continue
+        with console.status(str(case)):
+            rows = measure(case, seconds, not options.quick, missing)
+            if case.k >= 10_000 and case.objective == "none":
+                for row in rows:
+                    multiple = memory(case, row.library)
+                    if multiple is not None:
+                        used[case.algorithm, row.library] = multiple
+        results.append(rows)
+    console.print(table_of(results, used))
+    for name in sorted(missing):
+        console.print(f"Left out, for it is not here: {name}. The extra 'bench' of this project installs the peers.")
+    if not options.quick:
+        complaints = [complaint for rows in results for complaint in missed(rows)]
+        console.print("\n".join(complaints) or "Every goal is reached.")
+    if options.json is not None:
+        options.json.write_text(json.dumps([asdict(row) for rows in results for row in rows], indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
