@@ -1,15 +1,15 @@
 """zenkai_core: deep networks whose layers each have their own target and their own learning rule."""
 
-from . import criteria, modules, targets, testing, theta
-from .chain import Chain
-from .criteria import Criterion, cross_entropy, sse
-from .diagnostics import Recorder
-from .learning import LearningMachine, set_lmode
-from .machine import Machine, StepTheta, StepX, StepY
-from .noise import NoiseKey
-from .optimizer import Optimizer, plain_parameters
-from .state import State
-from .values import IO, as_io
+from zenkai_core import criteria, modules, targets, testing, theta
+from zenkai_core.chain import Chain
+from zenkai_core.criteria import Criterion, cross_entropy, sse
+from zenkai_core.diagnostics import Recorder
+from zenkai_core.learning import LearningMachine, set_lmode
+from zenkai_core.machine import Machine, StepTheta, StepX, StepY
+from zenkai_core.noise import NoiseKey
+from zenkai_core.optimizer import Optimizer, plain_parameters
+from zenkai_core.state import State
+from zenkai_core.values import IO, as_io
 
 __all__ = [
     "IO",

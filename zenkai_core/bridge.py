@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .values import IO
+from zenkai_core.values import IO
 
 Run = Callable[[IO], tuple[IO, Any]]
 """inputs -> (outputs, memory of the pass)."""

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .modules.sign import Sign, SignSTE
+from zenkai_core.modules.sign import Sign, SignSTE
 
 _SLOPES: dict[type[nn.Module], Callable[[nn.Module, Tensor], Tensor]] = {
     nn.Identity: lambda m, y: torch.ones_like(y),

@@ -8,9 +8,9 @@ from typing import Literal
 
 from torch import Tensor
 
-from .learning import LearningMachine, LMode
-from .state import State
-from .values import IO
+from zenkai_core.learning import LearningMachine, LMode
+from zenkai_core.state import State
+from zenkai_core.values import IO
 
 Order = Literal["accumulate step_x step", "accumulate step step_x"]
 

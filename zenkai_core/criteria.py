@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .values import IO
+from zenkai_core.values import IO
 
 Criterion = Callable[[IO, IO], Tensor]
 """(y, t) -> `[n]` cost per row."""

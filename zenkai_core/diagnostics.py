@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .hooks import Call, Event, Hook, When
-from .learning import LearningMachine
-from .machine import Machine
-from .state import State
-from .values import IO
+from zenkai_core.hooks import Call, Event, Hook, When
+from zenkai_core.learning import LearningMachine
+from zenkai_core.machine import Machine
+from zenkai_core.state import State
+from zenkai_core.values import IO
 
 _FIELDS = ("cost", "distance", "local_theta", "local_x", "global_theta", "global_x")
 

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from torch.utils.hooks import RemovableHandle
 
-from .state import State
-from .values import IO
+from zenkai_core.state import State
+from zenkai_core.values import IO
 
 Event = Literal["forward", "step_y", "accumulate", "step_x", "step", "learn", "test"]
 When = Literal["before", "after"]

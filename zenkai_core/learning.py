@@ -14,12 +14,12 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from . import passes
-from .bridge import bridge
-from .criteria import Criterion, sse
-from .hooks import Hooked
-from .state import State
-from .values import IO, as_io
+from zenkai_core import passes
+from zenkai_core.bridge import bridge
+from zenkai_core.criteria import Criterion, sse
+from zenkai_core.hooks import Hooked
+from zenkai_core.state import State
+from zenkai_core.values import IO, as_io
 
 LMode = Literal["accumulate", "accumulate step_x step", "accumulate step step_x", "step_x"]
 Loss = Literal["mean", "sum"]

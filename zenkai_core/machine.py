@@ -11,12 +11,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from . import passes
-from .capabilities import capabilities, remedy
-from .criteria import Criterion, output_gradient, sse
-from .learning import LearningMachine, LMode, Loss
-from .state import State
-from .values import IO
+from zenkai_core import passes
+from zenkai_core.capabilities import capabilities, remedy
+from zenkai_core.criteria import Criterion, output_gradient, sse
+from zenkai_core.learning import LearningMachine, LMode, Loss
+from zenkai_core.state import State
+from zenkai_core.values import IO
 
 Gradients = tuple[tuple[Tensor | None, ...], list[tuple[nn.Parameter, Tensor | None]]]  # per input, per parameter
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .learning import outermost
+from zenkai_core.learning import outermost
 
 
 def plain_parameters(model: nn.Module) -> list[nn.Parameter]:

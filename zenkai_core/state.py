@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .values import IO
+from zenkai_core.values import IO
 
 
 @dataclass(eq=False)

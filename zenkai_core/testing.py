@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import passes
-from .learning import LearningMachine
-from .machine import Machine
-from .state import State
-from .values import IO, as_io
+from zenkai_core import passes
+from zenkai_core.learning import LearningMachine
+from zenkai_core.machine import Machine
+from zenkai_core.state import State
+from zenkai_core.values import IO, as_io
 
 Made = tuple[LearningMachine, IO | Tensor, IO | Tensor]
 Make = Callable[..., Made]

@@ -1,6 +1,6 @@
 """Modules that ordinary networks lack: units without a gradient, ensembles of trees."""
 
-from .sign import Sign, SignSTE
-from .trees import Trees
+from zenkai_core.modules.sign import Sign, SignSTE
+from zenkai_core.modules.trees import Trees
 
 __all__ = ["Sign", "SignSTE", "Trees"]

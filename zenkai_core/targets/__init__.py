@@ -1,7 +1,7 @@
 """Rules for targets: of the incoming layer (`StepX`), and of the layer itself (`StepY`)."""
 
-from .gradient import Gradient
-from .null import Null
-from .search import SearchX, SearchY
+from zenkai_core.targets.gradient import Gradient
+from zenkai_core.targets.null import Null
+from zenkai_core.targets.search import SearchX, SearchY
 
 __all__ = ["Gradient", "Null", "SearchX", "SearchY"]

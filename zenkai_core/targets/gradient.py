@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from ..machine import Machine, StepX
-from ..state import State
-from ..values import IO
+from zenkai_core.machine import Machine, StepX
+from zenkai_core.state import State
+from zenkai_core.values import IO
 
 
 class Gradient(StepX):

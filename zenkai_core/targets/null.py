@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..machine import Machine, StepX
-from ..state import State
-from ..values import IO
+from zenkai_core.machine import Machine, StepX
+from zenkai_core.state import State
+from zenkai_core.values import IO
 
 
 class Null(StepX):

@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 
 import tansaku
-
-from ..machine import Machine, StepX, StepY
-from ..noise import NoiseKey
-from ..state import State
-from ..values import IO
+from zenkai_core.machine import Machine, StepX, StepY
+from zenkai_core.noise import NoiseKey
+from zenkai_core.state import State
+from zenkai_core.values import IO
 
 Searcher = tansaku.Algorithm[Any] | Callable[[int], tansaku.Algorithm[Any]]
 Reducer = Callable[[tansaku.Population], tansaku.Individual]
@@ -74,7 +73,9 @@ class _PerSample:
             values: `[n, ...]` each; those that are not floating stay as they are.
             cost: values `[k * n, ...]` -> `[k * n]` per row.
         """
-        algorithm = self.algorithm if isinstance(self.algorithm, tansaku.Algorithm) else self.algorithm(int(self.noise.key[1]))
+        algorithm = (
+            self.algorithm if isinstance(self.algorithm, tansaku.Algorithm) else self.algorithm(int(self.noise.key[1]))
+        )
         scales = {str(i): self._scale(v) for i, v in enumerate(values) if v.is_floating_point()}
         if not scales or not values.rows:
             return values.detach()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from ..capabilities import linear_parts, slope
-from ..machine import Machine
-from ..state import State
-from ..values import IO
-from .optimized import Optimized, add_gradients
+from zenkai_core.capabilities import linear_parts, slope
+from zenkai_core.machine import Machine
+from zenkai_core.state import State
+from zenkai_core.theta.optimized import Optimized, add_gradients
+from zenkai_core.values import IO
 
 
 class Delta(Optimized):

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..machine import Machine, StepTheta
-from ..noise import NoiseKey
-from ..state import State
-from ..values import IO
+from zenkai_core.machine import Machine, StepTheta
+from zenkai_core.noise import NoiseKey
+from zenkai_core.state import State
+from zenkai_core.values import IO
 
 
 class Fit(StepTheta):

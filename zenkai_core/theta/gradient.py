@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from ..machine import Machine
-from ..state import State
-from ..values import IO
-from .optimized import Factory, Optimized, add_gradients
+from zenkai_core.machine import Machine
+from zenkai_core.state import State
+from zenkai_core.theta.optimized import Factory, Optimized, add_gradients
+from zenkai_core.values import IO
 
 
 class Gradient(Optimized):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..machine import Machine, StepTheta
+from zenkai_core.machine import Machine, StepTheta
 
 Factory = Callable[..., torch.optim.Optimizer]
 
