@@ -94,6 +94,8 @@ class Objective:
         return dict(answer)
 
     def _assessment(self, answer: Any) -> Assessment:
+        if isinstance(answer, Tensor):
+            return Assessment(answer.detach() if answer.requires_grad else answer, self.maximize)
         given = self._fields(answer)
         for name, tensor in given.items():
             if tensor is not None and not isinstance(tensor, Tensor):

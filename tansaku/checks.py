@@ -56,7 +56,7 @@ def tensors(what: str, named: Any, lead: int) -> dict[str, Tensor]:
         TypeError: no mapping, a value that is no tensor, or a complex dtype.
         ValueError: empty, too few dimensions, or leading dimensions that differ.
     """
-    if not isinstance(named, Mapping):
+    if type(named) is not dict and not isinstance(named, Mapping):
         raise TypeError(
             f"expected {what} as a mapping of names to tensors, got {type(named).__name__}; pass {{'x': tensor}}"
         )
@@ -96,6 +96,8 @@ def real(operator: str, name: str, x: Tensor, remedy: str) -> None:
 
 def generator(noise: Any, device: torch.device) -> None:
     """``noise`` is a generator on ``device``, or an error that says how to make one."""
+    if isinstance(noise, torch.Generator) and noise.device == device:
+        return
     if not isinstance(noise, torch.Generator):
         raise TypeError(
             f"expected noise as a torch.Generator, got {type(noise).__name__}; "

@@ -101,6 +101,9 @@ class Individual:
         return Population({name: x.expand(k, *x.shape) for name, x in self.genes.items()}, self.batch_ndim)
 
 
+_NONE: Mapping[str, Tensor] = MappingProxyType({})
+
+
 @dataclass(frozen=True)
 class Population:
     """Candidates: genes that evolve, traits that travel with them, and what they cost once assessed.
@@ -218,6 +221,14 @@ class Population:
     def with_traits(self, **traits: Tensor) -> Population:
         """The same candidates with these traits added or replaced; the assessment stays."""
         return replace(self, traits={**self.traits, **traits})
+
+    def without_traits(self) -> Population:
+        """The same candidates with nothing but their genes and their assessment."""
+        return Population._made(self.genes, self.batch_ndim, _NONE, self.assessment)
+
+    def unassessed(self) -> Population:
+        """The same candidates with their assessment dropped."""
+        return Population._made(self.genes, self.batch_ndim, self.traits)
 
     def assessed(self, assessment: Assessment) -> Population:
         """The same candidates with ``assessment`` attached."""

@@ -148,7 +148,9 @@ class Search(Generic[S]):
             assessed = Assessment(assessed)
         if isinstance(assessed, Assessment):
             assessed = asked.assessed(assessed)
-        if any(assessed.genes.get(name) is not x for name, x in asked.genes.items()):
+        if assessed.genes is not asked.genes and any(
+            assessed.genes.get(name) is not x for name, x in asked.genes.items()
+        ):
             raise ValueError("expected the population that was asked for, got other genes; assess what ask() returned")
         assessment = assessed.assessment
         if assessment is None:

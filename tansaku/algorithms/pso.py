@@ -17,7 +17,7 @@ from torch import Tensor
 from tansaku import checks, draws
 from tansaku.algorithms.base import Algorithm, Needs, check_std, step_size
 from tansaku.draws import Noise
-from tansaku.functional import jitter
+from tansaku.functional import jitter, take_rows
 from tansaku.operators.bounds import Bounds
 from tansaku.operators.mutation import shapes
 from tansaku.population import Population
@@ -73,10 +73,10 @@ class PSO(Algorithm[PSOState]):
     def ask(self, state: PSOState, noise: Noise) -> Population:
         """The swarm, moved on by one velocity (Clerc & Kennedy, equation 2 with constriction)."""
         swarm, personal = self._full(state, noise)
-        leader = personal.best()
+        lowest = personal.cost.argmin(0, keepdim=True)
         genes, velocities = {}, {}
         for name, x in swarm.genes.items():
-            velocity = self._velocity(name, swarm, personal[name], leader[name], noise)
+            velocity = self._velocity(name, swarm, personal[name], take_rows(personal[name], lowest), noise)
             moved = torch.add(x, velocity, out=buffer_like(x))
             inside = moved if self.bounds is None else self.bounds.repaired(name, moved)
             if inside is not moved:
@@ -114,9 +114,8 @@ class PSO(Algorithm[PSOState]):
     def tell(self, state: PSOState, asked: Population) -> PSOState:
         """Every particle remembers its best position."""
         memory = self._memory(state)
-        found = Population(asked.genes, asked.batch_ndim, {}, asked.assessment)
-        personal = found.where(found.cost < memory.cost, memory)
-        return PSOState(Population(asked.genes, asked.batch_ndim, asked.traits), personal)
+        personal = asked.without_traits().where(asked.cost < memory.cost, memory)
+        return PSOState(asked.unassessed(), personal)
 
     def best(self, state: PSOState) -> Population:
         """The best of what the particles remember."""
