@@ -75,11 +75,7 @@ class Objective:
         for row in range(next(iter(flat.values())).shape[0]):
             one: Any = {name: x[row] for name, x in flat.items()}
             answers.append(self._fields(self.fn(one if isinstance(genes, dict) else next(iter(one.values())))))
-        device = population.device
-        rows = {
-            name: torch.stack([torch.as_tensor(answer[name], device=device) for answer in answers])
-            for name in answers[0]
-        }
+        rows = {name: torch.stack([_as_tensor(answer[name], population) for answer in answers]) for name in answers[0]}
         return {name: x.reshape(lead + x.shape[1:]) for name, x in rows.items()}
 
     def _fields(self, answer: Any) -> dict[str, Any]:
@@ -98,13 +94,20 @@ class Objective:
             return Assessment(answer.detach() if answer.requires_grad else answer, self.maximize)
         given = self._fields(answer)
         for name, tensor in given.items():
-            if tensor is not None and not isinstance(tensor, Tensor):
+            if not isinstance(tensor, Tensor) and (tensor is not None or name == "value"):
                 raise TypeError(
                     f"expected fn to return a tensor as {name}, got {type(tensor).__name__}; "
                     "return a tensor, or set vectorized=False for plain numbers"
                 )
         given = {name: None if tensor is None else tensor.detach() for name, tensor in given.items()}
         return Assessment(maximize=self.maximize, **given)
+
+
+def _as_tensor(answer: Any, population: Population) -> Tensor:
+    """One candidate's answer; a plain float is as exact as the genes."""
+    genes = next(iter(population.genes.values()))
+    dtype = genes.dtype if isinstance(answer, float) and genes.is_floating_point() else None
+    return torch.as_tensor(answer, dtype=dtype, device=genes.device)
 
 
 @dataclass(frozen=True)
@@ -169,6 +172,10 @@ class InputObjective:
     maximize: bool = False
     chunk: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.chunk is not None:
+            checks.count("chunk", self.chunk)
+
     def __call__(self, population: Population) -> Population:
         """The same candidates with their assessment [k, n]."""
         if population.batch_ndim != 1 or len(population.genes) != 1:
@@ -185,4 +192,12 @@ class InputObjective:
         context = {
             name: rows.expand(x.shape[0], *rows.shape).flatten(0, 1) for name, rows in (self.context or {}).items()
         }
-        return self.fn(x.flatten(0, 1), **context).view(x.shape[:2])
+        rows = x.flatten(0, 1)
+        values = self.fn(rows, **context)
+        if not isinstance(values, Tensor) or values.shape != rows.shape[:1]:
+            got = checks.shape_text(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise ValueError(
+                f"expected fn to return one cost per row {checks.shape_text(rows.shape[:1])}, got {got}; "
+                "reduce over features only"
+            )
+        return values.view(x.shape[:2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ def minimize(
     bounds: Bounds | tuple[Limits, Limits] | None = None,
     algorithm: str | Algorithm[Any] | None = None,
     k: int | None = None,
-    batch_shape: Iterable[int] = (),
+    batch_shape: int | Iterable[int] = (),
     vectorized: Vectorized = True,
     seed: int = 0,
     dtype: torch.dtype | None = None,
@@ -101,7 +102,8 @@ def _known(options: dict[str, Any]) -> dict[str, Any]:
 
 def _run(fn: Callable[..., Any], maximize: bool, options: dict[str, Any]) -> Result:
     o = options
-    individual, named = _individual(o["shape"], o["x0"], tuple(o["batch_shape"]), o["dtype"], o["device"])
+    batch_shape = _extents("batch_shape", o["batch_shape"])
+    individual, named = _individual(o["shape"], o["x0"], batch_shape, o["dtype"], o["device"])
     bounds = Bounds.of(o["bounds"])
     check_std(o["std"])
     algorithm = o["algorithm"]
@@ -134,16 +136,17 @@ def _individual(
     device: torch.device | str | None,
 ) -> tuple[Individual, bool]:
     """The start as an individual, and whether the objective takes names."""
-    for extent in batch_shape:
-        checks.count("every size of batch_shape", extent)
     if (shape is None) == (x0 is None):
         raise ValueError(f"expected either shape= or x0=, got {'both' if shape is not None else 'neither'}; give one")
     if shape is not None:
-        event = (shape,) if isinstance(shape, int) else tuple(shape)
-        for extent in event:
-            checks.count("every size of shape", extent)
+        event = _extents("shape", shape)
         return Individual({"x": torch.zeros(batch_shape + event, dtype=dtype, device=device)}, len(batch_shape)), False
     if isinstance(x0, Individual):
+        if batch_shape not in ((), tuple(x0.batch_shape)):
+            raise ValueError(
+                f"expected x0 with batch_shape {checks.shape_text(batch_shape)}, got an Individual with "
+                f"{checks.shape_text(x0.batch_shape)}; leave batch_shape out or expand the Individual"
+            )
         return x0, True
     if dtype is not None or device is not None:
         raise ValueError("expected dtype and device with shape=, got them with x0=, which has its own; use x0.to(...)")
@@ -151,6 +154,13 @@ def _individual(
     genes = checks.tensors("x0", x0 if named else {"x": x0}, 0)
     expanded = {name: _with_batch(name, x.detach(), batch_shape) for name, x in genes.items()}
     return Individual(expanded, len(batch_shape)), named
+
+
+def _extents(name: str, given: int | Iterable[int]) -> tuple[int, ...]:
+    several: Iterable[Any] = (given,) if isinstance(given, Integral) else given  # type: ignore[assignment]
+    if not isinstance(several, Iterable):
+        raise TypeError(f"expected {name} as an integer or several, got {given!r}; pass e.g. 3 or (3, 4)")
+    return tuple(checks.count(f"every size of {name}", extent) for extent in several)
 
 
 def _with_batch(name: str, x: Tensor, batch_shape: tuple[int, ...]) -> Tensor:

@@ -70,7 +70,11 @@ class HillClimb(Algorithm[HillClimbState]):
     def ask(self, state: HillClimbState, noise: Noise) -> Population:
         """K steps from the incumbent."""
         incumbent = state.incumbent
-        parents = incumbent.individual().populate(self.k)
+        genes, traits = (
+            {name: x.expand(self.k, *x.shape[1:]) for name, x in named.items()}
+            for named in (incumbent.genes, incumbent.traits)
+        )
+        parents = Population(genes, incumbent.batch_ndim, traits)
         if self.mutate is not None:
             children = self.mutate(parents, noise)
         else:
