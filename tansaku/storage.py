@@ -88,7 +88,8 @@ def buffer_like(x: Tensor) -> Tensor | None:
 
 
 def _count(base: Tensor) -> int:
-    return int(_use_count(base.untyped_storage()._cdata))
+    storage = base.untyped_storage()  # one Python object stands for the storage: who holds it is counted apart
+    return int(_use_count(storage._cdata)) + sys.getrefcount(storage)
 
 
 def _allocate(size: int) -> tuple[Tensor, int]:

@@ -65,7 +65,8 @@ class HillClimb(Algorithm[HillClimbState]):
     def init(self, start: Population) -> HillClimbState:
         """The best of the start is the incumbent."""
         self._check_start(start)
-        return HillClimbState(start.best(), torch.ones_like(start.cost[0]))
+        cost = start.cost[0]  # half precision is too narrow for a scale
+        return HillClimbState(start.best(), torch.ones_like(cost, dtype=torch.promote_types(cost.dtype, torch.float32)))
 
     def ask(self, state: HillClimbState, noise: Noise) -> Population:
         """K steps from the incumbent."""

@@ -27,7 +27,11 @@ class Limit(Mutation):
         TypeError: features that are neither None, boolean nor integer.
 
     Example:
-        >>> first_two = Limit(Gaussian(1.0), {"x": torch.tensor([0, 1])})  # doctest: +SKIP
+        >>> from tansaku import Gaussian
+        >>> first_two = Limit(Gaussian(1.0), {"x": torch.tensor([0, 1])})
+        >>> changed = first_two(Population({"x": torch.zeros(4, 3)}), torch.Generator().manual_seed(0))
+        >>> (changed["x"] != 0).any(0)
+        tensor([ True,  True, False])
     """
 
     mutation: Mutation
