@@ -67,6 +67,20 @@ def test_input_objective_in_chunks_is_the_same(chunk: int) -> None:
             assert torch.allclose(whole[i, row], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(("chunk", "calls"), [(None, 1), (2, 3), (1, 5)])
+def test_a_chunk_bounds_the_candidates_of_one_call(chunk: int | None, calls: int) -> None:
+    net, seen = nn.Linear(2, 1), []
+    ModuleObjective(net, lambda run: seen.append(1) or run(torch.ones(2)).sum(), chunk=chunk)(
+        Individual.from_module(net).populate(5)
+    )
+    assert len(seen) == calls
+    rows: list[int] = []
+    InputObjective(lambda x: rows.append(len(x)) or x.sum(-1), chunk=chunk)(Population({"x": torch.zeros(5, 3, 2)}, 1))
+    assert len(rows) == calls
+    assert sum(rows) == 15
+    assert max(rows) == 3 * (chunk or 5)
+
+
 def test_input_objective_refuses_what_is_no_row_of_searches() -> None:
     objective = InputObjective(lambda rows: rows.sum(-1))
     with pytest.raises(ValueError, match=r"expected one tensor \[k, n, ...\], a search per row, got \['x'\]"):
