@@ -7,7 +7,7 @@ import pkgutil
 
 from common.experiment import Experiment
 
-DEFAULT = ("baseline",)
+DEFAULT = ("baseline", "sign")
 
 
 def known() -> list[str]:

@@ -100,10 +100,10 @@ class _PerSample:
         return IO(*found)
 
     def _scale(self, values: Tensor) -> Tensor:
-        """The unit of the search: one number per layer, the spread of its values in this batch, or 1."""
+        """The unit of the search: 1, or the spread over the rows of this batch, feature by feature."""
         if not self.relative:
             return torch.ones((), dtype=values.dtype, device=values.device)
-        spread = values.detach().std(correction=0)
+        spread = values.detach().std(0, correction=0)
         return torch.where(spread > 0, spread, torch.ones_like(spread))
 
     def _cost(
@@ -146,7 +146,7 @@ class SearchX(_PerSample, StepX):
         generations: of the algorithm, per call.
         reduce: None, the best candidate, incumbent included; or a tansaku reducer of the last generation, such as
             `tansaku.WeightedMean("standardised")`, which estimates a direction where the cost is smooth on average.
-        relative: whether the algorithm's lengths are in units of the values' standard deviation in the batch.
+        relative: whether the algorithm's lengths are in units of each feature's standard deviation over the batch.
         chunk: candidates per forward pass; all if None.
         seed: of the noise; one draw of torch's global generator if None.
 
