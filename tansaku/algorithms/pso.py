@@ -88,10 +88,10 @@ class PSO(Algorithm[PSOState]):
         """Inertia * v + cognitive * r1 * (own - x) + social * r2 * (leader - x), in memory of its own."""
         x = swarm[name]
         velocity = torch.mul(swarm.traits[f"velocity.{name}"], self.inertia, out=buffer_like(x))
-        for acceleration, goal in ((self.cognitive, own), (self.social, leader)):
-            weight = draws.weights(*shapes(x, swarm.batch_ndim), x, noise)
-            velocity.addcmul_(weight, torch.sub(goal, x, out=buffer_like(x)), value=acceleration)
-        return velocity
+        lead, batch_shape, event_shape = shapes(x, swarm.batch_ndim)
+        r1, r2 = draws.weights((2, *lead), batch_shape, event_shape, x, noise).unbind()
+        velocity.addcmul_(r1, torch.sub(own, x, out=buffer_like(x)), value=self.cognitive)
+        return velocity.addcmul_(r2, torch.sub(leader, x, out=buffer_like(x)), value=self.social)
 
     def _full(self, state: PSOState, noise: Noise) -> tuple[Population, Population]:
         """The swarm and its memory with k particles; those added to a smaller start get random velocities."""

@@ -3,9 +3,9 @@
     python tests/benchmarks/speed.py [--quick] [--json FILE]
 
 Genetic algorithm (against evotorch), particle swarm (against evox) and hill climbing at three sizes k x n, float32,
-bounds (-5.12, 5.12), on the sphere, on Rastrigin and on "none", a fixed cost vector. All take turns in one run,
-generation by generation, so that a busy machine slows them alike; the figures are medians. What the objective takes is
-measured inside the very calls that the libraries make, and subtracted.
+bounds (-5.12, 5.12), on the sphere, on Rastrigin and on "none", a fixed cost vector. All take turns in one run, a
+generation each (or a burst of short ones), so that a busy machine slows them alike; the figures are medians. What the
+objective takes is measured inside the very calls that the libraries make, and subtracted.
 
 The floor is tansaku's own draws of random numbers, as many of the same kind, plus one copy of the population, all of
 it into memory that is kept. `memory` is the high-water mark of a process that runs a few generations, in populations.
@@ -47,6 +47,7 @@ SIZES = [(100, 10), (1024, 100), (10_000, 1000)]
 QUICK_SIZES = [(16, 4), (100, 10)]
 LOW, HIGH = -5.12, 5.12
 STD = 0.1
+BURST = 20_000  # genes of a turn: small populations make several generations of it, as they would in use
 
 Function = Callable[[Tensor], Tensor]
 
@@ -74,18 +75,28 @@ class Clock:
 
     def __init__(self, fn: Function) -> None:
         self._fn = fn
-        self.seconds = 0.0
+        self._calls = 0
+        self._seconds = 0.0
 
     def __call__(self, x: Tensor) -> Tensor:
         begun = time.perf_counter()
         value = self._fn(x)
-        self.seconds += time.perf_counter() - begun
+        self._seconds += time.perf_counter() - begun
+        self._calls += 1
         return value
+
+    def read(self) -> float:
+        """Seconds of a call, on the average of those since the last reading."""
+        seconds = self._seconds / max(1, self._calls)
+        self._calls, self._seconds = 0, 0.0
+        return seconds
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A library at one task: ``step`` makes a generation, ``objective_seconds`` says what the objective took of it."""
+    """A library at one task: ``step`` makes a generation; ``objective_seconds`` says what the objective took of one,
+    on the average of those since it was last asked.
+    """
 
     library: str
     step: Callable[[], object]
@@ -118,13 +129,7 @@ class Row(Case):
 def timed(library: str, fn: Function, make: Callable[[Function], Callable[[], object]]) -> Contender:
     """A contender whose objective carries a clock."""
     clock = Clock(fn)
-    step = make(clock)
-
-    def objective_seconds() -> float:
-        seconds, clock.seconds = clock.seconds, 0.0
-        return seconds
-
-    return Contender(library, step, objective_seconds)
+    return Contender(library, make(clock), clock.read)
 
 
 def ours(case: Case, fn: Function) -> Callable[[], object]:
@@ -152,8 +157,7 @@ def floor(case: Case) -> Callable[[], object]:
     def draw() -> None:
         with storages:
             if case.algorithm == "pso":
-                draws.weights((k,), (), (n,), old, generator)
-                draws.weights((k,), (), (n,), old, generator)
+                draws.weights((2, k), (), (n,), old, generator)
             elif case.algorithm == "hill_climb":
                 draws.normal((k,), (), (n,), old, generator)
             else:
@@ -208,6 +212,7 @@ def evox_compiled(case: Case, fn: Function) -> Contender:
     Raises:
         RuntimeError: no compiler here.
     """
+    torch.compiler.reset()  # what earlier cases compiled would count against its limit of recompilations
     workflow = evox_pso(case, fn)
     step, alone, nothing = torch.compile(workflow.step), torch.compile(fn), torch.compile(objective_of("none", case.k))
     try:
@@ -255,12 +260,14 @@ def measure(case: Case, seconds: float, compiled: bool, missing: set[str]) -> li
         for turn in turns:
             turn.step()
             turn.objective_seconds()
+    burst = max(1, BURST // (case.k * case.n))
     begun = time.perf_counter()
     while len(own["floor"]) < 5 or time.perf_counter() - begun < seconds:
         for turn in turns:
             start = time.perf_counter()
-            turn.step()
-            whole = time.perf_counter() - start
+            for _ in range(burst):
+                turn.step()
+            whole = (time.perf_counter() - start) / burst
             objective = turn.objective_seconds()
             spent[turn.library].append(1000 * (whole - objective))
             own[turn.library].append(1000 * objective)
