@@ -17,6 +17,7 @@ from tansaku.assessment import Assessment
 from tansaku.history import History
 from tansaku.plots import plot_history
 from tansaku.population import Individual, Population
+from tansaku.running import Bar, Interrupts, Standstill
 from tansaku.states import pack, unpack
 from tansaku.storage import Storages
 
@@ -89,9 +90,9 @@ class Search(Generic[S]):
         self.assess = assess
         self.callbacks = list(callbacks)
         start = start.populate(1) if isinstance(start, Individual) else start
-        start = Population(
-            {name: x.detach() for name, x in start.genes.items()}, start.batch_ndim, start.traits, start.assessment
-        )
+        # a copy: what the caller writes into these tensors later is no part of the search
+        genes = {name: x.detach().clone() for name, x in start.genes.items()}
+        start = Population(genes, start.batch_ndim, start.traits, start.assessment)
         if start.batch_ndim and not self.algorithm.needs.batched:
             raise ValueError(
                 f"expected batch_shape () for {type(self.algorithm).__name__}, got {tuple(start.batch_shape)}; "
@@ -106,6 +107,7 @@ class Search(Generic[S]):
         self._asked: Population | None = None  # asked for and not told yet
         self._pending: Population = start  # the start, until it is told
         self._storages = Storages()
+        self._interrupts = Interrupts()
         self._history: History | None = None
         if start.assessment is not None:
             self._begin(start)
@@ -127,8 +129,12 @@ class Search(Generic[S]):
             if self.state is None:
                 self._asked = self._pending
             else:
-                with self._storages:
-                    self._asked = self.algorithm.ask(self.state, self.generator)
+                self._interrupts.hold()
+                try:
+                    with self._storages:
+                        self._asked = self.algorithm.ask(self.state, self.generator)
+                finally:
+                    self._interrupts.release()
         return self._asked
 
     def tell(self, assessed: Population | Assessment | Tensor) -> None:
@@ -159,14 +165,18 @@ class Search(Generic[S]):
             raise ValueError(
                 f"expected maximize={self._history.maximize} as before, got {assessment.maximize}; keep one direction"
             )
-        if self.state is None:
-            self._begin(assessed)
-        else:
-            with self._storages:
-                self.state = self.algorithm.tell(self.state, assessed)
-            self.generations += 1
-            self._record(assessed)
-        self._asked = None
+        self._interrupts.hold()
+        try:
+            if self.state is None:
+                self._begin(assessed)
+            else:
+                with self._storages:
+                    self.state = self.algorithm.tell(self.state, assessed)
+                self.generations += 1
+                self._record(assessed)
+            self._asked = None
+        finally:
+            self._interrupts.release()
 
     def _begin(self, start: Population) -> None:
         self.state = self.algorithm.init(start)
@@ -200,7 +210,7 @@ class Search(Generic[S]):
 
     @property
     def best(self) -> Population:
-        """K = 1: the best candidate ever assessed, with its assessment.
+        """The best candidate ever assessed (k = 1), with its assessment.
 
         Raises:
             RuntimeError: nothing was assessed yet.
@@ -270,23 +280,24 @@ class Search(Generic[S]):
                 "allow more or start with fewer"
             )
         begun = time.perf_counter()
-        bar = _Bar(self, max_generations, max_evaluations, progress)
-        still = _Standstill(patience)
+        bar = Bar(self, max_generations, max_evaluations, progress)
+        still = Standstill(patience)
         stopped = ""
         try:
-            if self.state is None:
-                self._advance()
-            while True:
-                stopped = self._reached(max_generations, max_evaluations, target) or still.reached(self)
-                if not stopped and max_seconds is not None and time.perf_counter() - begun >= max_seconds:
-                    stopped = "max_seconds"
-                if stopped:
-                    break
-                self._advance()
-                bar.update()
-                if self._call():
-                    stopped = "callback"
-                    break
+            with self._interrupts:
+                if self.state is None:
+                    self._advance()
+                while True:
+                    stopped = self._reached(max_generations, max_evaluations, target) or still.reached(self)
+                    if not stopped and max_seconds is not None and time.perf_counter() - begun >= max_seconds:
+                        stopped = "max_seconds"
+                    if stopped:
+                        break
+                    self._advance()
+                    bar.update()
+                    if self._call():
+                        stopped = "callback"
+                        break
         except KeyboardInterrupt:
             if self.state is None:
                 raise  # nothing was found that could be returned
@@ -366,65 +377,3 @@ class Search(Generic[S]):
             FileNotFoundError, ValueError: see `tansaku.checkpoint.load` and `load_state_dict`.
         """
         self.load_state_dict(checkpoint.load(path))
-
-
-class _Standstill:
-    """Counts generations without a better value in any search."""
-
-    def __init__(self, patience: int | None) -> None:
-        self._patience = patience
-        self._lowest: Tensor | None = None
-        self._since = 0
-
-    def reached(self, search: Search[Any]) -> str:
-        if self._patience is None:
-            return ""
-        cost = search.best.cost
-        if self._lowest is None or bool((cost < self._lowest).any()):
-            self._lowest, self._since = cost, search.generations
-        return "patience" if search.generations - self._since >= self._patience else ""
-
-
-class _Bar:
-    """A tqdm bar over generations or evaluations; the best value is read a few times a second, when it is shown."""
-
-    def __init__(
-        self, search: Search[Any], max_generations: int | None, max_evaluations: int | None, progress: bool | None
-    ) -> None:
-        self._search, self._bar = search, None
-        if progress is False:
-            return
-        from tqdm import tqdm
-
-        self._by_generation = max_generations is not None
-        self._bar = tqdm(
-            total=max_generations if self._by_generation else max_evaluations,
-            initial=self._done(),
-            unit="generation" if self._by_generation else "evaluation",
-            disable=None if progress is None else False,
-            dynamic_ncols=True,
-        )
-        self._shown = 0.0
-
-    def _done(self) -> int:
-        return self._search.generations if self._by_generation else self._search.evaluations
-
-    def update(self) -> None:
-        if self._bar is None or self._bar.disable:
-            return
-        now = time.monotonic()
-        if now - self._shown > 0.2:
-            self._shown = now
-            self._refresh()
-
-    def _refresh(self) -> None:
-        if self._bar is not None and self._search.state is not None:
-            value = self._search.value.double().mean()
-            self._bar.set_postfix(best=f"{float(value):.6g}", refresh=False)
-            self._bar.update(self._done() - self._bar.n)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            if not self._bar.disable:
-                self._refresh()
-            self._bar.close()

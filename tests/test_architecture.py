@@ -33,6 +33,7 @@ LAYERS: Mapping[str, Sequence[str]] = {
         "callbacks",
         "checkpoint",
         "plots",
+        "running",
         "search",
         "shortcuts",
         "optim",

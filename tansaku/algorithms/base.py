@@ -75,7 +75,7 @@ class Algorithm(ABC, Generic[S]):
 
     @abstractmethod
     def best(self, state: S) -> Population:
-        """K = 1: the best candidate ever assessed, with its assessment."""
+        """The best candidate ever assessed (k = 1), with its assessment."""
 
     def estimate(self, state: S) -> Individual:
         """What to write back under a noisy cost: the mean of a distribution where there is one, else the best."""

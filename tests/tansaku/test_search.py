@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import signal
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,10 @@ from tansaku import (
     Bounds,
     HillClimb,
     Individual,
+    Noise,
     Objective,
     Population,
+    PSOState,
     Result,
     Search,
     checkpoint,
@@ -407,3 +411,45 @@ def test_bounds_hold_for_every_candidate_that_was_assessed() -> None:
     s = Search(GA(k=8, bounds=Bounds(-1.0, 2.0, "reflect")), lambda p: seen.append(p) or SPHERE(p), START)
     s.run(max_generations=20)
     assert all(bool(((p["x"] >= -1) & (p["x"] <= 2)).all()) for p in seen)
+
+
+@pytest.mark.parametrize("where", ["ask", "tell"])
+def test_ctrl_c_within_a_generation_waits_until_it_is_whole(where: str) -> None:
+    """A real signal that arrives inside the algorithm: the run ends, and going on equals an uninterrupted run."""
+
+    @dataclass(frozen=True)
+    class Interrupted(PSO):
+        def ask(self, state: PSOState, noise: Noise) -> Population:
+            asked = super().ask(state, noise)
+            if where == "ask" and pressed.pop("now", None):
+                signal.raise_signal(signal.SIGINT)
+            return asked
+
+        def tell(self, state: PSOState, asked: Population) -> PSOState:
+            if where == "tell" and pressed.pop("now", None):
+                signal.raise_signal(signal.SIGINT)
+            return super().tell(state, asked)
+
+    def make() -> Search[PSOState]:
+        return Search(Interrupted(k=6), Objective(lambda x: x.square().sum(-1)), Individual({"x": torch.ones(3)}))
+
+    pressed: dict[str, bool] = {}
+    whole, parts = make(), make()
+    expected = whole.run(max_generations=8)
+    parts.run(max_generations=3)
+    pressed["now"] = True
+    assert parts.run(max_generations=8).stopped == "interrupted"
+    result = parts.run(max_generations=8)
+    assert result.stopped == "max_generations"
+    assert result.value == expected.value
+    assert result.evaluations == expected.evaluations
+    assert torch.equal(result.history.median, expected.history.median)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_what_the_caller_writes_into_the_start_later_does_not_reach_the_search() -> None:
+    x0 = torch.ones(3)
+    search = Search(PSO(k=6), Objective(lambda x: x.square().sum(-1)), Individual({"x": x0}))
+    search.run(max_generations=1)
+    x0.fill_(float("nan"))
+    assert torch.isfinite(search.ask()["x"]).all()
