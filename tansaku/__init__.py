@@ -13,6 +13,8 @@ from tansaku.algorithms import (
     Needs,
     PSOState,
     make,
+    ravel,
+    unravel,
 )
 from tansaku.assessment import Assessment
 from tansaku.assessors import InputObjective, ModuleObjective, Objective
@@ -100,6 +102,8 @@ __all__ = [
     "maximize",
     "minimize",
     "pack",
+    "ravel",
     "state",
     "unpack",
+    "unravel",
 ]

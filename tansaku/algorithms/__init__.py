@@ -9,6 +9,7 @@ from tansaku.algorithms.base import Algorithm, Assessor, Needs
 from tansaku.algorithms.ga import GA, GAState
 from tansaku.algorithms.hill_climb import HillClimb, HillClimbState
 from tansaku.algorithms.pso import PSO, PSOState
+from tansaku.algorithms.sampled import ravel, unravel
 
 ALGORITHMS: dict[str, Any] = {"ga": GA, "hill_climb": HillClimb, "pso": PSO}
 
@@ -51,4 +52,6 @@ __all__ = [
     "Needs",
     "PSOState",
     "make",
+    "ravel",
+    "unravel",
 ]
