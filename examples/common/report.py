@@ -96,6 +96,7 @@ def figure(runs: Sequence[Run]) -> Figure:
     _decorate(distance, "Distance from output to target", "Euclidean distance, mean over images")
     _decorate(local, "Local error reduction (equation 5)", "share of the layer's cost removed by its step")
     _decorate(whole, "Global error reduction (equation 4)", "fall of the network's cost by the layer's step")
+    local.set_yscale("symlog", linthresh=0.1)  # a step may overshoot a near target many times over
     return result
 
 
