@@ -7,6 +7,7 @@ from torch import Tensor
 
 from tansaku.storage import buffer, buffer_like
 
+_LARGE = 1 << 14  # genes from which fewer passes over memory are worth more calls
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -67,17 +68,30 @@ def select(mask: Tensor, a: Tensor, b: Tensor) -> Tensor:
         a: any tensor.
         b: of the shape and dtype of ``a``.
     """
+    large = a.device.type == "cpu" and a.numel() >= _LARGE and not torch.compiler.is_compiling()
+    if large and mask.ndim < a.ndim:
+        return _mixed_rows(mask, a, b)
     mask = align(mask, a)
-    out = buffer_like(a) if a.is_contiguous() and b.is_contiguous() and a.shape == b.shape else None
+    out = buffer_like(a) if a.is_contiguous() and b.is_contiguous() and a.shape == b.shape == mask.shape else None
     if out is None:
         return torch.where(mask, a, b)
     bits = _BITS[a.element_size()]  # torch.where is not vectorised for a boolean mask on a CPU
-    whole = torch.neg(mask.to(bits, copy=True)) if mask.numel() < a.numel() else _negated(mask, bits)
     left, right, result = a.view(bits), b.view(bits), out.view(bits)
     torch.bitwise_xor(left, right, out=result)
-    result &= whole
+    result &= _negated(mask, bits)
     result ^= right
     return out
+
+
+def _mixed_rows(mask: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """`select` of whole rows: a copy of ``b`` with the chosen rows of ``a``, each row one stretch of memory."""
+    event = a.shape[mask.ndim :]
+    chosen = mask.flatten().nonzero().squeeze(1)
+    rows = a.reshape(mask.numel(), *event).index_select(0, chosen)
+    out = buffer_like(b)
+    copy = b.clone(memory_format=torch.contiguous_format) if out is None else out.copy_(b)
+    copy.view(mask.numel(), *event).index_copy_(0, chosen, rows)
+    return copy
 
 
 def _negated(mask: Tensor, bits: torch.dtype) -> Tensor:
