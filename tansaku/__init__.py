@@ -1,6 +1,6 @@
 """tansaku: population-based search on batched tensors."""
 
-from tansaku import checkpoint, draws, functional
+from tansaku import checkpoint, draws, functional, optim
 from tansaku.algorithms import (
     ALGORITHMS,
     GA,
@@ -101,6 +101,7 @@ __all__ = [
     "make",
     "maximize",
     "minimize",
+    "optim",
     "pack",
     "ravel",
     "state",

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tansaku import checks
 from tansaku.assessment import Assessment
+from tansaku.memory import chunk_within
 from tansaku.population import Population
 
 Vectorized = Literal["vmap"] | bool
@@ -115,7 +116,7 @@ class ModuleObjective:
     """Assesses candidates that are parameters of a module; the module itself is not changed.
 
     Every candidate is run by `torch.func.functional_call` under vmap, with the module's other parameters and its
-    buffers as they are.
+    buffers as they are: batch norm in evaluation mode uses its running statistics, and none are updated.
 
     Args:
         module: the network; in evaluation mode where it has batch norm or dropout, which vmap cannot run in training.
@@ -123,6 +124,10 @@ class ModuleObjective:
             candidate's value [].
         maximize: whether higher values are better.
         chunk: candidates per vmapped call; all if not given.
+        memory: a budget in bytes for what one call writes, from which the chunk follows; instead of ``chunk``.
+
+    Raises:
+        ValueError: both chunk and memory; or (at the call) a budget that not even one candidate fits.
 
     Example:
         >>> net, x, y = torch.nn.Linear(3, 1), torch.ones(8, 3), torch.ones(8, 1)
@@ -133,10 +138,10 @@ class ModuleObjective:
     fn: Callable[[Callable[..., Any]], Tensor]
     maximize: bool = False
     chunk: int | None = None
+    memory: int | None = None
 
     def __post_init__(self) -> None:
-        if self.chunk is not None:
-            checks.count("chunk", self.chunk)
+        _check_chunk(self.chunk, self.memory)
 
     def __call__(self, population: Population) -> Population:
         """The same candidates with their assessment."""
@@ -148,7 +153,10 @@ class ModuleObjective:
             mapped = one
             for _ in range(population.batch_ndim):
                 mapped = torch.func.vmap(mapped, randomness="same")
-            value = torch.func.vmap(mapped, chunk_size=self.chunk, randomness="same")(dict(population.genes))
+            first = {name: x[:1] for name, x in population.genes.items()}
+            run = torch.func.vmap(mapped, randomness="same")
+            chunk = self.chunk or _chunk(self.memory, lambda: run(first), population)
+            value = torch.func.vmap(mapped, chunk_size=chunk, randomness="same")(dict(population.genes))
         return population.assessed(Assessment(value.detach(), self.maximize))
 
 
@@ -162,19 +170,21 @@ class InputObjective:
             passed on by name.
         maximize: whether higher values are better.
         chunk: candidates per call; all if not given.
+        memory: a budget in bytes for what one call writes, from which the chunk follows; instead of ``chunk``.
 
     Raises:
-        ValueError: ``batch_shape`` is not (n,) (at the call).
+        ValueError: both chunk and memory; or (at the call) ``batch_shape`` is not (n,), or a budget that not even one
+            candidate fits.
     """
 
     fn: Callable[..., Tensor]
     context: Mapping[str, Tensor] | None = None
     maximize: bool = False
     chunk: int | None = None
+    memory: int | None = None
 
     def __post_init__(self) -> None:
-        if self.chunk is not None:
-            checks.count("chunk", self.chunk)
+        _check_chunk(self.chunk, self.memory)
 
     def __call__(self, population: Population) -> Population:
         """The same candidates with their assessment [k, n]."""
@@ -185,7 +195,8 @@ class InputObjective:
             )
         x = next(iter(population.genes.values()))
         with torch.no_grad():
-            values = [self._rows(part) for part in x.split(self.chunk or population.k)]
+            chunk = self.chunk or _chunk(self.memory, lambda: self._rows(x[:1]), population)
+            values = [self._rows(part) for part in x.split(chunk)]
         return population.assessed(Assessment(torch.cat(values), self.maximize))
 
     def _rows(self, x: Tensor) -> Tensor:
@@ -201,3 +212,20 @@ class InputObjective:
                 "reduce over features only"
             )
         return values.view(x.shape[:2])
+
+
+def _check_chunk(chunk: int | None, memory: int | None) -> None:
+    if chunk is not None:
+        checks.count("chunk", chunk)
+    if memory is not None:
+        checks.count("memory", memory)
+        if chunk is not None:
+            raise ValueError("expected chunk or memory, got both; the chunk follows from the memory")
+
+
+def _chunk(memory: int | None, first: Callable[[], Any], population: Population) -> int:
+    """Candidates per call within the budget; all of them without one."""
+    if memory is None:
+        return population.k
+    size = sum(x[:1].numel() * x.element_size() for x in population.genes.values())
+    return chunk_within(memory, first, size)

@@ -28,6 +28,7 @@ LAYERS: Mapping[str, Sequence[str]] = {
         "states",
         "algorithms",
         "modules",
+        "memory",
         "assessors",
         "history",
         "callbacks",

@@ -1,0 +1,182 @@
+"""Searches as torch optimisers, for those who have a model and a training loop already.
+
+`step(closure)` runs generations of a search over the parameters: it writes each candidate into them, calls the closure
+for its loss, and at the end leaves the search's answer there. One class per algorithm: ``optim.PSO``, ``optim.GA`` ...
+Where the model can be run by `torch.func.functional_call` under vmap, `tansaku.ModuleObjective` with `tansaku.Search`
+is many times faster than this plain loop over candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from tansaku import checks
+from tansaku.algorithms import ALGORITHMS, Algorithm
+from tansaku.assessment import Assessment
+from tansaku.population import Individual, Population
+from tansaku.states import pack, unpack
+
+
+class SearchOptimizer(torch.optim.Optimizer):
+    """A search over parameters behind the interface of `torch.optim`.
+
+    Args:
+        params: parameters, or torch's groups of them; those that do not require a gradient are left alone.
+        algorithm: an `Algorithm` for one search and real genes.
+        generations: per step.
+        write: what is left in the parameters after a step: ``"estimate"``, the mean of a distribution where the
+            algorithm has one, else the best; or ``"best"``.
+        refresh: whether every step assesses what the search remembers again, for a closure whose data changes from
+            step to step.
+        seed: of the random numbers.
+
+    Raises:
+        TypeError: no algorithm.
+        ValueError: no parameter to search over, or wrong settings.
+
+    Example:
+        >>> import tansaku
+        >>> net, x = torch.nn.Linear(3, 1), torch.ones(8, 3)
+        >>> optimizer = tansaku.optim.PSO(net.parameters(), k=10, seed=1)
+        >>> closure = lambda: net(x).square().mean()
+        >>> first = optimizer.step(closure)
+        >>> for _ in range(20): last = optimizer.step(closure)
+        >>> bool(last < first)
+        True
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        algorithm: Algorithm[Any],
+        *,
+        generations: int = 1,
+        write: Literal["estimate", "best"] = "estimate",
+        refresh: bool = False,
+        seed: int = 0,
+    ) -> None:
+        if not isinstance(algorithm, Algorithm):
+            raise TypeError(
+                f"expected a tansaku Algorithm, got {type(algorithm).__name__}; pass e.g. tansaku.PSO(k=40)"
+            )
+        if write not in ("estimate", "best"):
+            raise ValueError(f"expected write 'estimate' or 'best', got {write!r}; choose one of them")
+        super().__init__(params, {})
+        self.algorithm = algorithm
+        self.generations = checks.count("generations", generations)
+        self.write, self.refresh = write, refresh
+        searched = self._searched()
+        if not searched:
+            raise ValueError("expected parameters that require a gradient, got none; name those to search over")
+        self._generator = torch.Generator(searched[0].device).manual_seed(checks.count("seed", seed, 0))
+        self._search: Any = None
+
+    def _searched(self) -> list[nn.Parameter]:
+        return [p for group in self.param_groups for p in group["params"] if p.requires_grad]
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Tensor:  # type: ignore[override]
+        """Runs the search some generations further.
+
+        Args:
+            closure: returns the loss [] of the model as it stands; called without gradients, once per candidate.
+
+        Returns:
+            [] the lowest loss that the search knows.
+
+        Raises:
+            ValueError: no closure, or one that returns no single number.
+
+        If the closure raises, the parameters are as they were before the step.
+        """
+        if closure is None:
+            raise ValueError("expected a closure that returns the loss, got none; call step(lambda: loss(model(x), y))")
+        parameters = self._searched()
+        own = Individual({str(i): p.detach().clone() for i, p in enumerate(parameters)})
+
+        def assess(population: Population) -> Population:
+            losses = []
+            for i in range(population.k):
+                _write(population.individual(i), parameters)
+                losses.append(_loss(closure(), parameters[0]))
+            return population.assessed(Assessment(torch.stack(losses)))
+
+        answer = own
+        try:
+            with torch.no_grad():
+                state = self._search
+                if state is None:
+                    state = self.algorithm.init(assess(own.populate(1)))
+                elif self.refresh:
+                    state = self.algorithm.refresh(state, assess)
+                for _ in range(self.generations):
+                    state = self.algorithm.tell(state, assess(self.algorithm.ask(state, self._generator)))
+                best = self.algorithm.best(state)
+                answer = best.individual() if self.write == "best" else self.algorithm.estimate(state)
+                self._search = state
+        finally:
+            _write(answer, parameters)
+        return best.cost[0]
+
+    def state_dict(self) -> dict[str, Any]:
+        """As torch's, with the search and its random numbers."""
+        return {**super().state_dict(), "search": pack(self._search), "generator": self._generator.get_state()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from what `state_dict` gave."""
+        rest = {key: value for key, value in state_dict.items() if key not in ("search", "generator")}
+        super().load_state_dict(rest)
+        self._search = unpack(state_dict["search"], self._generator.device)
+        self._generator.set_state(state_dict["generator"].cpu())
+
+
+class _Named(SearchOptimizer):
+    """The optimiser of one algorithm; settings of the algorithm are keyword arguments."""
+
+    kind: ClassVar[type[Algorithm[Any]]]
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        *,
+        generations: int = 1,
+        write: Literal["estimate", "best"] = "estimate",
+        refresh: bool = False,
+        seed: int = 0,
+        **settings: Any,
+    ) -> None:
+        super().__init__(
+            params, self.kind(**settings), generations=generations, write=write, refresh=refresh, seed=seed
+        )
+
+
+def _write(candidate: Individual, parameters: list[nn.Parameter]) -> None:
+    with torch.no_grad():
+        for i, parameter in enumerate(parameters):
+            parameter.copy_(candidate[str(i)])
+
+
+def _loss(value: Any, like: Tensor) -> Tensor:
+    loss = torch.as_tensor(value, device=like.device).detach()
+    if loss.numel() != 1:
+        raise ValueError(
+            f"expected the closure to return one number, got shape {checks.shape_text(loss.shape)}; reduce the loss"
+        )
+    return loss.reshape(()).to(like.dtype)
+
+
+_OPTIMIZERS: dict[str, type[SearchOptimizer]] = {}
+
+
+def __getattr__(name: str) -> type[SearchOptimizer]:
+    """The optimiser under the name of an algorithm's class, for every algorithm that searches over real genes."""
+    if name not in _OPTIMIZERS:
+        kinds = {kind.__name__: kind for kind in ALGORITHMS.values() if "real" in kind.needs.dtypes}
+        if name not in kinds:
+            raise AttributeError(f"expected SearchOptimizer or one of {sorted(kinds)}, got {name!r}; see ALGORITHMS")
+        doc = f"`tansaku.{name}` as a torch optimiser, its settings as keyword arguments; see `SearchOptimizer`."
+        _OPTIMIZERS[name] = type(name, (_Named,), {"kind": kinds[name], "__doc__": doc, "__module__": __name__})
+    return _OPTIMIZERS[name]
