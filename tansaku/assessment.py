@@ -69,6 +69,13 @@ class Assessment:
             known = self.__dict__["_cost"] = cost_of(self.value, self.maximize)
         return known
 
+    def copied(self, dtype: torch.dtype | None = None) -> Assessment:
+        """The same in memory of its own and without a graph; the value as ``dtype`` if one is named."""
+        copies = {name: x.detach().clone() for name, x in self._present()}
+        if dtype is not None and copies["value"].dtype != dtype:
+            copies["value"] = copies["value"].to(dtype)
+        return Assessment._made(self.maximize, copies)
+
     def take(self, index: Tensor, rows: Callable[[Tensor, Tensor], Tensor]) -> Assessment:
         """The assessment of the candidates at ``index``, gathered by ``rows(tensor, index)``."""
         return self._map(lambda x: rows(x, index))

@@ -50,13 +50,15 @@ class Objective:
     def __post_init__(self) -> None:
         if not callable(self.fn):
             raise TypeError(f"expected fn to be callable, got {type(self.fn).__name__}; pass a function of the genes")
-        if self.vectorized not in (True, False, "vmap"):
+        if self.vectorized is not True and self.vectorized is not False and self.vectorized != "vmap":
             raise ValueError(f"expected vectorized True, False or 'vmap', got {self.vectorized!r}; choose one of them")
 
     def __call__(self, population: Population) -> Population:
         """The same candidates with their assessment."""
         plain = len(population.genes) == 1 and not self.named
-        genes: Any = next(iter(population.genes.values())) if plain else dict(population.genes)
+        views = {name: x.detach() for name, x in population.genes.items()}  # theirs to mark, not the genes
+        versions = [_version(x) for x in views.values()]
+        genes: Any = next(iter(views.values())) if plain else views
         with torch.no_grad():
             if self.vectorized is True:
                 answer = self.fn(genes)
@@ -67,6 +69,10 @@ class Objective:
                 answer = mapped(genes)
             else:
                 answer = self._loop(genes, population)
+        if versions != [_version(x) for x in population.genes.values()]:
+            raise RuntimeError(
+                "expected fn to leave its argument as it is, got it changed in place; work on a copy, x.clone()"
+            )
         return population.assessed(self._assessment(answer))
 
     def _loop(self, genes: Any, population: Population) -> dict[str, Tensor]:
@@ -105,10 +111,24 @@ class Objective:
 
 
 def _as_tensor(answer: Any, population: Population) -> Tensor:
-    """One candidate's answer; a plain float is as exact as the genes."""
+    """One candidate's answer; a plain float is as exact as the genes, and at least float32.
+
+    Raises:
+        TypeError: it is no number and no array of numbers.
+    """
     genes = next(iter(population.genes.values()))
-    dtype = genes.dtype if isinstance(answer, float) and genes.is_floating_point() else None
-    return torch.as_tensor(answer, dtype=dtype, device=genes.device)
+    exact = torch.promote_types(genes.dtype, torch.float32)
+    try:
+        return torch.as_tensor(answer, dtype=exact if isinstance(answer, float) else None, device=genes.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"expected fn to return a number for each candidate, got {answer!r}; return its cost as a float"
+        ) from error
+
+
+def _version(x: Tensor) -> int:
+    """How often ``x`` was written to; a tensor of inference mode does not count."""
+    return 0 if x.is_inference() else x._version
 
 
 @dataclass(frozen=True)
@@ -144,7 +164,19 @@ class ModuleObjective:
         _check_chunk(self.chunk, self.memory)
 
     def __call__(self, population: Population) -> Population:
-        """The same candidates with their assessment."""
+        """The same candidates with their assessment.
+
+        Raises:
+            ValueError: genes that are no parameter or buffer of the module, or of another shape.
+        """
+        own = {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
+        for name in population.genes:
+            if name not in own or own[name].shape != population.event_shape(name):
+                had = checks.shape_text(own[name].shape) if name in own else f"none among {sorted(own)}"
+                raise ValueError(
+                    f"expected a parameter {name!r} of shape {checks.shape_text(population.event_shape(name))}, "
+                    f"got {had}; take the genes from the module with Individual.from_module"
+                )
 
         def one(genes: dict[str, Tensor]) -> Tensor:
             return self.fn(lambda *inputs: torch.func.functional_call(self.module, genes, inputs))

@@ -32,15 +32,15 @@ def save(tree: dict[str, Any], path: str | os.PathLike[str]) -> None:
     outline = json.dumps(_outline(tree, tensors))
     payload = archive(tensors, {"tree": outline})
     target = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name + ".")
+    temporary = target.with_name(f".{target.name}.part")  # one name: a killed save leaves at most one of them
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "wb") as file:
             file.write(_HEADER + hashlib.sha256(payload).digest() + payload)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

@@ -49,6 +49,37 @@ def probability(name: str, value: Any) -> float:
     return number(name, value, 0.0, 1.0)
 
 
+def std(name: str, value: Any) -> None:
+    """A standard deviation: a number of at least 0, or a tensor of them.
+
+    Raises:
+        TypeError: neither.
+        ValueError: negative or NaN anywhere.
+    """
+    if not isinstance(value, Tensor):
+        number(name, value, 0.0)
+    elif not bool((value >= 0).all()):
+        raise ValueError(f"expected {name} >= 0 everywhere, got a negative or NaN entry; take its absolute value")
+
+
+def fits_event(name: str, value: Any, event_shape: Iterable[int]) -> None:
+    """A number, or a tensor that broadcasts against [*event_shape].
+
+    Raises:
+        ValueError: a tensor of another shape.
+    """
+    if not isinstance(value, Tensor) or value.ndim == 0:
+        return
+    event = tuple(event_shape)
+    if value.ndim > len(event) or any(
+        own not in (1, size) for own, size in zip(value.shape[::-1], event[::-1], strict=False)
+    ):
+        raise ValueError(
+            f"expected {name} to broadcast against event_shape {shape_text(event)}, got {shape_text(value.shape)}; "
+            "give one number, or one per gene"
+        )
+
+
 def tensors(what: str, named: Any, lead: int) -> dict[str, Tensor]:
     """A non-empty mapping name -> tensor whose first ``lead`` dimensions agree, as a plain dict.
 
@@ -64,6 +95,8 @@ def tensors(what: str, named: Any, lead: int) -> dict[str, Tensor]:
         raise ValueError(f"expected at least one tensor in {what}, got an empty mapping; pass {{'x': tensor}}")
     first: Tensor | None = None
     for name, value in named.items():
+        if not isinstance(name, str):
+            raise TypeError(f"expected names in {what} to be strings, got {name!r}; use {str(name)!r}")
         if not isinstance(value, Tensor):
             raise TypeError(
                 f"expected {what}[{name!r}] to be a tensor, got {type(value).__name__}; use torch.as_tensor"

@@ -39,6 +39,9 @@ class History:
     def __len__(self) -> int:
         return len(self.evaluations)
 
+    def __repr__(self) -> str:
+        return f"History({len(self)} generations, maximize={self.maximize})"
+
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """One dictionary per generation: generation, evaluations, best (so far), median, spread."""
         columns = {name: getattr(self, name).tolist() for name in ("best", "median", "spread")}
@@ -61,6 +64,12 @@ class History:
         """[generations, *batch_shape] standard deviation of each generation's finite values; 0 for fewer than two."""
         return self._table()[:, 2]
 
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """Of the values; None before the first."""
+        last = self._waiting[-1] if self._waiting else self._done[-1] if self._done else None
+        return None if last is None else last.dtype
+
     def _signed(self, cost: Tensor) -> Tensor:
         return -cost if self.maximize else cost
 
@@ -74,14 +83,14 @@ class History:
         if not self._waiting:
             return
         cost = torch.stack(self._waiting)
-        self._waiting = []
         finite = torch.isfinite(cost)
         number = finite.sum(1, keepdim=True)
         mean = torch.where(finite, cost, 0).sum(1, keepdim=True) / number.clamp(min=1)
         square = torch.where(finite, cost - mean, 0).square().sum(1) / (number[:, 0] - 1).clamp(min=1)
-        self._done.append(torch.stack([cost.amin(1), cost.median(1).values, square.sqrt()], 1))
-        if len(self._done) > _CHUNK:
-            self._done = [torch.cat(self._done)]
+        done = [*self._done, torch.stack([cost.amin(1), cost.median(1).values, square.sqrt()], 1)]
+        if len(done) > _CHUNK:
+            done = [torch.cat(done)]
+        self._done, self._waiting = done, []  # together, so that an interrupt before it loses nothing
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and numbers that `load_state_dict` takes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from contextvars import ContextVar
 from types import FrameType
 from typing import Any, Protocol
 
@@ -32,41 +33,37 @@ class Runs(Protocol):
 class Interrupts:
     """Ctrl-C while a search changes is held back until the change is whole, so that no generation is half told.
 
-    ``with interrupts:`` listens, in the main thread and where Python's own handler would raise KeyboardInterrupt;
-    between `hold` and `release` nothing is raised.
+    Between `hold` and `release` nothing is raised, in the main thread and where Python's own handler would raise
+    KeyboardInterrupt; any other handler of the user's is left alone.
     """
 
     def __init__(self) -> None:
-        self._holding = self._waiting = self._listening = False
-
-    def __enter__(self) -> Interrupts:
-        self._listening = (
-            threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        )
-        if self._listening:
-            signal.signal(signal.SIGINT, self._heard)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._listening:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        self._listening = self._waiting = False
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
-        if not self._holding:
-            raise KeyboardInterrupt
         self._waiting = True
 
     def hold(self) -> None:
         """From here on Ctrl-C waits."""
-        self._holding = True
+        if (
+            threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        ):
+            self._listening = True
+            signal.signal(signal.SIGINT, self._heard)
 
     def release(self) -> None:
         """Raises KeyboardInterrupt if one has come since `hold`."""
-        self._holding = False
+        if self._listening:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            self._listening = False
         if self._waiting:
             self._waiting = False
             raise KeyboardInterrupt
+
+
+inside: ContextVar[bool] = ContextVar("tansaku_inside_a_run", default=False)
+"""Whether an objective or a callback of a search is running: a search inside passes Ctrl-C on."""
 
 
 class Standstill:

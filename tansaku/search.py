@@ -17,7 +17,7 @@ from tansaku.assessment import Assessment
 from tansaku.history import History
 from tansaku.plots import plot_history
 from tansaku.population import Individual, Population
-from tansaku.running import Bar, Interrupts, Standstill
+from tansaku.running import Bar, Interrupts, Standstill, inside
 from tansaku.states import pack, unpack
 from tansaku.storage import Storages
 
@@ -87,12 +87,27 @@ class Search(Generic[S]):
         callbacks: Iterable[Callable[[Search[S]], bool | None]] = (),
     ) -> None:
         self.algorithm: Algorithm[S] = make(algorithm) if isinstance(algorithm, str) else algorithm
+        if not isinstance(self.algorithm, Algorithm):
+            raise TypeError(f"expected an algorithm or its name, got {algorithm!r}; pass e.g. PSO(k=40) or 'pso'")
+        if assess is not None and not callable(assess):
+            raise TypeError(
+                f"expected an assessor such as Objective(fn), got {type(assess).__name__}; wrap the function"
+            )
         self.assess = assess
+        if callable(callbacks) or not all(callable(callback) for callback in callbacks):
+            raise TypeError(f"expected callbacks as a list of functions, got {callbacks!r}; pass [callback]")
         self.callbacks = list(callbacks)
+        if not isinstance(start, Individual | Population):
+            raise TypeError(
+                f"expected a start as an Individual or a Population, got {type(start).__name__}; "
+                "pass Individual({'x': tensor})"
+            )
         start = start.populate(1) if isinstance(start, Individual) else start
         # a copy: what the caller writes into these tensors later is no part of the search
         genes = {name: x.detach().clone() for name, x in start.genes.items()}
-        start = Population(genes, start.batch_ndim, start.traits, start.assessment)
+        traits = {name: x.detach().clone() for name, x in start.traits.items()}
+        assessment = None if start.assessment is None else start.assessment.copied()
+        start = Population(genes, start.batch_ndim, traits, assessment)
         if start.batch_ndim and not self.algorithm.needs.batched:
             raise ValueError(
                 f"expected batch_shape () for {type(self.algorithm).__name__}, got {tuple(start.batch_shape)}; "
@@ -131,7 +146,7 @@ class Search(Generic[S]):
             else:
                 self._interrupts.hold()
                 try:
-                    with self._storages:
+                    with self._storages, torch.no_grad():
                         self._asked = self.algorithm.ask(self.state, self.generator)
                 finally:
                     self._interrupts.release()
@@ -150,27 +165,33 @@ class Search(Generic[S]):
         asked = self._asked
         if asked is None:
             raise RuntimeError("expected ask() before tell(), got tell() alone; ask for candidates first")
-        if isinstance(assessed, Tensor):
-            assessed = Assessment(assessed)
-        if isinstance(assessed, Assessment):
-            assessed = asked.assessed(assessed)
-        if assessed.genes is not asked.genes and any(
-            assessed.genes.get(name) is not x for name, x in asked.genes.items()
-        ):
-            raise ValueError("expected the population that was asked for, got other genes; assess what ask() returned")
-        assessment = assessed.assessment
+        if isinstance(assessed, Population):
+            same = assessed.genes is asked.genes or all(assessed.genes.get(n) is x for n, x in asked.genes.items())
+            if not same:
+                raise ValueError(
+                    "expected the population that was asked for, got other genes; assess what ask() returned"
+                )
+            assessment = assessed.assessment
+        else:
+            assessment = Assessment(assessed) if isinstance(assessed, Tensor) else assessed
         if assessment is None:
             raise ValueError("expected an assessed population, got one without an assessment; use population.assessed")
+        if not isinstance(assessment, Assessment):
+            raise TypeError(
+                f"expected an assessed population, an Assessment or a tensor of costs, got {type(assessed).__name__}; "
+                "wrap a function of the genes in Objective"
+            )
         if self._history is not None and assessment.maximize != self._history.maximize:
             raise ValueError(
                 f"expected maximize={self._history.maximize} as before, got {assessment.maximize}; keep one direction"
             )
+        assessed = asked.assessed(assessment.copied(self._dtype))
         self._interrupts.hold()
         try:
             if self.state is None:
                 self._begin(assessed)
             else:
-                with self._storages:
+                with self._storages, torch.no_grad():
                     self.state = self.algorithm.tell(self.state, assessed)
                 self.generations += 1
                 self._record(assessed)
@@ -181,6 +202,11 @@ class Search(Generic[S]):
     def _begin(self, start: Population) -> None:
         self.state = self.algorithm.init(start)
         self._record(start)
+
+    @property
+    def _dtype(self) -> torch.dtype | None:
+        """Of the values so far: an objective that changes it is cast."""
+        return None if self._history is None else self._history.dtype
 
     def _record(self, assessed: Population) -> None:
         self.evaluations += assessed.k
@@ -202,11 +228,26 @@ class Search(Generic[S]):
     def _advance(self) -> None:
         if self.assess is None:
             raise RuntimeError("expected an assessor, got None; give Search one, or use ask() and tell()")
-        self.tell(self.assess(self._ask()))
+        asked = self._ask()
+        token = inside.set(True)
+        try:
+            assessed = self.assess(asked)
+        finally:
+            inside.reset(token)
+        self.tell(assessed)
 
     def _call(self) -> bool:
-        answers = [callback(self) for callback in self.callbacks]  # every one of them is called
+        if not self.callbacks:
+            return False
+        token = inside.set(True)
+        try:
+            answers = [callback(self) for callback in self.callbacks]  # every one of them is called
+        finally:
+            inside.reset(token)
         return any(answers)
+
+    def __repr__(self) -> str:
+        return f"Search({self.algorithm}, {_layout(self._pending)}, generations={self.generations})"
 
     @property
     def best(self) -> Population:
@@ -284,23 +325,22 @@ class Search(Generic[S]):
         still = Standstill(patience)
         stopped = ""
         try:
-            with self._interrupts:
-                if self.state is None:
-                    self._advance()
-                while True:
-                    stopped = self._reached(max_generations, max_evaluations, target) or still.reached(self)
-                    if not stopped and max_seconds is not None and time.perf_counter() - begun >= max_seconds:
-                        stopped = "max_seconds"
-                    if stopped:
-                        break
-                    self._advance()
-                    bar.update()
-                    if self._call():
-                        stopped = "callback"
-                        break
-        except KeyboardInterrupt:
             if self.state is None:
-                raise  # nothing was found that could be returned
+                self._advance()
+            while True:
+                stopped = self._reached(max_generations, max_evaluations, target) or still.reached(self)
+                if not stopped and max_seconds is not None and time.perf_counter() - begun >= max_seconds:
+                    stopped = "max_seconds"
+                if stopped:
+                    break
+                self._advance()
+                bar.update()
+                if self._call():
+                    stopped = "callback"
+                    break
+        except KeyboardInterrupt:
+            if self.state is None or inside.get():
+                raise  # nothing was found that could be returned, or the run around this one is meant too
             stopped = "interrupted"
         finally:
             bar.close()
@@ -340,15 +380,18 @@ class Search(Generic[S]):
             "generator": self.generator.get_state(),
             "evaluations": self.evaluations,
             "generations": self.generations,
-            "history": None if self._history is None else self._history.state_dict(),
+            "history": None if self._history is None else pack(self._history.state_dict()),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from what `state_dict` gave, in a search with the same algorithm and settings.
 
         Raises:
-            ValueError: the state of another algorithm, or of another k.
+            ValueError: the state of another algorithm, of another k, or over other genes; the search is then as before.
         """
+        missing = sorted(set(self.state_dict()) - set(state))
+        if missing:
+            raise ValueError(f"expected what state_dict() gave, got a dictionary without {missing}; pass it whole")
         own = (type(self.algorithm).__name__, self.algorithm.k)
         if (state["algorithm"], state["k"]) != own:
             raise ValueError(
@@ -356,15 +399,20 @@ class Search(Generic[S]):
                 "make the search with the settings it was saved with"
             )
         device = self.generator.device
-        self.state = unpack(state["state"], device)
-        self._asked = unpack(state["asked"], device)
-        self._pending = unpack(state["start"], device)
-        self.generator.set_state(state["generator"])
-        self.evaluations, self.generations = state["evaluations"], state["generations"]
-        self._history = None
+        start = unpack(state["start"], device)
+        if _layout(start) != _layout(self._pending):
+            raise ValueError(
+                f"expected the state of a search over {_layout(self._pending)}, got {_layout(start)}; "
+                "make the search with the start it was saved with"
+            )
+        history = None
         if state["history"] is not None:
-            self._history = History()
-            self._history.load_state_dict(unpack(state["history"], device))
+            history = History()
+            history.load_state_dict(unpack(state["history"], device))
+        told, asked = unpack(state["state"], device), unpack(state["asked"], device)
+        self.generator.set_state(state["generator"].cpu())
+        self.state, self._asked, self._pending, self._history = told, asked, start, history
+        self.evaluations, self.generations = state["evaluations"], state["generations"]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes `state_dict` to a file, whole or not at all; see `tansaku.checkpoint`."""
@@ -377,3 +425,9 @@ class Search(Generic[S]):
             FileNotFoundError, ValueError: see `tansaku.checkpoint.load` and `load_state_dict`.
         """
         self.load_state_dict(checkpoint.load(path))
+
+
+def _layout(start: Population) -> str:
+    """Names, dtypes and shapes of a search: what two starts must share."""
+    genes = ", ".join(f"{name}: {x.dtype} {checks.shape_text(x.shape[1:])}" for name, x in sorted(start.genes.items()))
+    return f"{{{genes}}} with {start.batch_ndim} batch dimensions"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tansaku import checks
 from tansaku.algorithms import Algorithm, make
-from tansaku.algorithms.base import check_std, step_size
+from tansaku.algorithms.base import check_std, check_step, step_size
 from tansaku.assessors import Objective, Vectorized
 from tansaku.functional import jitter
 from tansaku.operators import Bounds, GaussianSampler, UniformSampler
@@ -106,13 +106,19 @@ def _run(fn: Callable[..., Any], maximize: bool, options: dict[str, Any]) -> Res
     individual, named = _individual(o["shape"], o["x0"], batch_shape, o["dtype"], o["device"])
     bounds = Bounds.of(o["bounds"])
     check_std(o["std"])
+    check_step(o["std"], individual)
     algorithm = o["algorithm"]
     if algorithm is None:
         algorithm = "pso" if all(x.is_floating_point() for x in individual.genes.values()) else "ga"
     if isinstance(algorithm, str):
         algorithm = make(algorithm, k=o["k"], bounds=bounds, std=o["std"])
+    elif not isinstance(algorithm, Algorithm):
+        raise TypeError(f"expected an algorithm's name or an instance, got {algorithm!r}; pass e.g. 'pso' or PSO(k=40)")
     elif o["k"] is not None or o["bounds"] is not None:
-        raise ValueError("expected k and bounds in the algorithm's own arguments, got them twice; leave them out here")
+        raise ValueError(
+            "expected k and bounds in the algorithm's own arguments, got k= or bounds= beside an instance; "
+            "give them to the instance"
+        )
     if algorithm.bounds is not None:
         algorithm.bounds.check(individual, inside=o["x0"] is not None)
     generator = torch.Generator(next(iter(individual.genes.values())).device).manual_seed(
@@ -140,7 +146,12 @@ def _individual(
         raise ValueError(f"expected either shape= or x0=, got {'both' if shape is not None else 'neither'}; give one")
     if shape is not None:
         event = _extents("shape", shape)
-        return Individual({"x": torch.zeros(batch_shape + event, dtype=dtype, device=device)}, len(batch_shape)), False
+        try:
+            x = torch.zeros(batch_shape + event, dtype=dtype, device=device)
+        except (AssertionError, RuntimeError) as error:  # what torch raises where a device is missing
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"expected a device that is here, got {device}: {reason}; leave device out") from error
+        return Individual({"x": x}, len(batch_shape)), False
     if isinstance(x0, Individual):
         if batch_shape not in ((), tuple(x0.batch_shape)):
             raise ValueError(

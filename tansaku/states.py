@@ -49,12 +49,12 @@ def pack(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str | Tensor):
         return value
     if isinstance(value, Mapping):
-        return {str(key): pack(item) for key, item in value.items()}
+        return {"mapping": {str(key): pack(item) for key, item in value.items()}}
     if isinstance(value, list | tuple):
         return [pack(item) for item in value]
     kind = _kind(type(value))
     if kind in _kinds:
-        return {"kind": kind, **{field.name: pack(getattr(value, field.name)) for field in fields(value)}}
+        return {"kind": kind, "fields": {field.name: pack(getattr(value, field.name)) for field in fields(value)}}
     raise TypeError(
         f"expected tensors, numbers, populations and states, got {type(value).__name__}; "
         "decorate it with @tansaku.state"
@@ -68,12 +68,12 @@ def unpack(packed: Any, device: torch.device | None = None) -> Any:
         ValueError: a kind of state that is not known here.
     """
     if isinstance(packed, Mapping):
-        if "kind" not in packed:
-            return {key: unpack(item, device) for key, item in packed.items()}
-        kind = packed["kind"]
+        if "mapping" in packed:
+            return {key: unpack(item, device) for key, item in packed["mapping"].items()}
+        kind = packed.get("kind")
         if kind not in _kinds:
             raise ValueError(f"expected a known state, got {kind!r}; import the module that defines it before loading")
-        return _kinds[kind](**{key: unpack(item, device) for key, item in packed.items() if key != "kind"})
+        return _kinds[kind](**{key: unpack(item, device) for key, item in packed["fields"].items()})
     if isinstance(packed, list):
         return [unpack(item, device) for item in packed]
     return packed.to(device) if isinstance(packed, Tensor) else packed

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 _SMALLEST = 1 << 20  # bytes; below it an allocation costs less than the look-up
+_MOST = 16  # storages of one size that a pool remembers: more than a generation needs
 _HUGE_PAGE = 1 << 21
 _MADV_HUGEPAGE = 14
 
@@ -57,10 +58,12 @@ class Storages:
             size *= extent
         pool = self._pool.setdefault(size, [])
         for base, start, idle in pool:
-            if _count(base) == idle:
+            if _count(base) == idle and not base.untyped_storage().is_shared():  # other processes are not counted
                 return base[start : start + size].view(dtype).view(shape)
         base, start = _allocate(size)
         pool.append((base, start, _count(base)))
+        if len(pool) > _MOST:
+            del pool[0]  # whoever holds it keeps it; it is no longer ours to hand out
         return base[start : start + size].view(dtype).view(shape)
 
 

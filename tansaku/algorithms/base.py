@@ -112,6 +112,7 @@ class Algorithm(ABC, Generic[S]):
                 f"expected one objective for {type(self).__name__}, got values of shape "
                 f"{checks.shape_text(start.assessment.value.shape)}; return one cost per candidate and search"
             )
+        check_step(getattr(self, "std", None), start)
         for name, x in start.genes.items():
             kind = kind_of(x)
             if kind not in self.needs.dtypes:
@@ -140,6 +141,17 @@ def step_size(
         span = None if bounds is None else bounds.span(name, x)
         return 1.0 if span is None else torch.where(torch.isfinite(span), span / 5, torch.ones_like(span))
     return std.to(x.device, x.dtype) if isinstance(std, Tensor) else float(std)
+
+
+def check_step(std: float | Tensor | Mapping[str, float | Tensor] | None, start: Individual | Population) -> None:
+    """The step size fits the genes.
+
+    Raises:
+        ValueError: a tensor that does not broadcast against the event shape, or no step for a name.
+    """
+    for name, x in start.genes.items():
+        event = x.shape[start.batch_ndim + isinstance(start, Population) :]
+        checks.fits_event(f"std of {name!r}", step_size(std, None, name, x), event)
 
 
 def check_std(std: object) -> None:

@@ -43,9 +43,11 @@ def centred_costs(cost: Tensor) -> Tensor:
 
 def standardised_weights(cost: Tensor) -> Tensor:
     """(mean - cost) / standard deviation per search: they sum to 0, and are 0 where all costs are equal."""
-    centred = centred_costs(cost)
-    scale = centred.square().mean(0, keepdim=True).sqrt()
-    return torch.where(scale > 0, centred / scale, torch.zeros_like(centred))
+    centred = centred_costs(cost.float() if cost.dtype in (torch.float16, torch.bfloat16) else cost)
+    largest = centred.abs().amax(0, keepdim=True)
+    unit = torch.where(largest > 0, centred / largest, torch.zeros_like(centred))  # squares neither overflow nor vanish
+    scale = unit.square().mean(0, keepdim=True).sqrt()
+    return torch.where(scale > 0, unit / scale, torch.zeros_like(unit)).to(cost.dtype)
 
 
 def softmax_weights(cost: Tensor, temperature: float | Tensor = 1.0) -> Tensor:

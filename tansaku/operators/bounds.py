@@ -55,6 +55,13 @@ class Bounds:
             pairs = [("all genes", self.lower, self.upper)]
         endless = set()
         for name, low, high in pairs:
+            for end in (low, high):
+                if isinstance(end, bool) or not isinstance(end, int | float | Tensor):
+                    raise TypeError(
+                        f"expected lower and upper of {name} as numbers or tensors, got {end!r}; bounds are (lower, "
+                        "upper) for all genes, not a list of (low, high) pairs: pass (torch.tensor(lows), "
+                        "torch.tensor(highs)) for one pair per gene"
+                    )
             below, above = torch.as_tensor(low), torch.as_tensor(high)
             try:
                 ordered = bool((below <= above).all())

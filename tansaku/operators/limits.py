@@ -44,6 +44,12 @@ class Limit(Mutation):
                     f"expected features of {name!r} as None, a mask or an index, got {features!r}; see Limit"
                 )
 
+    def mutate(self, name: str, x: Tensor, batch_ndim: int, noise: Noise) -> Tensor:
+        """See `Mutation.mutate`: for use in `PerName`."""
+        if name not in self.only:
+            return x
+        return _keep(x, self.mutation.mutate(name, x, batch_ndim, noise), self.only[name])
+
     def __call__(self, population: Population, noise: Noise) -> Population:
         """The population with changed genes; traits stay, the assessment is dropped."""
         unknown = sorted(set(self.only) - set(population.genes))

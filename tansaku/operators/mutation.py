@@ -52,13 +52,13 @@ class Gaussian(Mutation):
     rate: float = 1.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.std, Tensor):
-            checks.number("std", self.std, 0.0)
+        checks.std("std", self.std)
         checks.probability("rate", self.rate)
 
     def mutate(self, name: str, x: Tensor, batch_ndim: int, noise: Noise) -> Tensor:
         """See `Mutation.mutate`."""
         checks.real("Gaussian mutation", name, x, "use BitFlip for booleans or UniformReset for integers")
+        checks.fits_event("std", self.std, shapes(x, batch_ndim)[2])
         moved = jitter(x, draws.normal(*shapes(x, batch_ndim), x, noise), self.std)
         if self.rate == 1.0:
             return moved

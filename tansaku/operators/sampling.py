@@ -32,8 +32,7 @@ class GaussianSampler:
     antithetic: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.std, Tensor):
-            checks.number("std", self.std, 0.0)
+        checks.std("std", self.std)
 
     def __call__(self, individual: Individual, k: int, noise: Noise) -> Population:
         """[k, *batch_shape, *event_shape] candidates."""

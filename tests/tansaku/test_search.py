@@ -453,3 +453,166 @@ def test_what_the_caller_writes_into_the_start_later_does_not_reach_the_search()
     search.run(max_generations=1)
     x0.fill_(float("nan"))
     assert torch.isfinite(search.ask()["x"]).all()
+
+
+def press_at(moment: str, pressed: dict[str, bool]) -> Search[PSOState]:
+    """A search whose algorithm sends a real SIGINT in ``ask`` or ``tell`` once ``pressed`` says so."""
+
+    @dataclass(frozen=True)
+    class Interrupted(PSO):
+        def ask(self, state: PSOState, noise: Noise) -> Population:
+            if moment == "ask" and pressed.pop("now", None):
+                signal.raise_signal(signal.SIGINT)
+            return super().ask(state, noise)
+
+        def tell(self, state: PSOState, asked: Population) -> PSOState:
+            if moment == "tell" and pressed.pop("now", None):
+                signal.raise_signal(signal.SIGINT)
+            return super().tell(state, asked)
+
+    return Search(Interrupted(k=6), SPHERE, START)
+
+
+@pytest.mark.parametrize("moment", ["ask", "tell"])
+def test_ctrl_c_within_a_step_by_hand_waits_until_it_is_whole(moment: str) -> None:
+    pressed: dict[str, bool] = {}
+    search, whole = press_at(moment, pressed), press_at(moment, {})
+    for _ in range(6):
+        whole.step()
+    search.step()
+    pressed["now"] = True
+    with pytest.raises(KeyboardInterrupt):
+        search.step()
+    while search.generations < 6:
+        search.step()
+    assert torch.equal(search.value, whole.value)
+    assert search.evaluations == whole.evaluations
+    assert len(search.history) == len(whole.history)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_in_a_search_inside_an_objective_ends_the_outer_run_too() -> None:
+    pressed = {"now": False}
+
+    def inner(x: torch.Tensor) -> torch.Tensor:
+        if pressed.pop("now", None):
+            signal.raise_signal(signal.SIGINT)
+        return sphere(x)
+
+    def outer(x: torch.Tensor) -> torch.Tensor:
+        return sphere(x) + Search(PSO(k=4), Objective(inner), START, seed=1).run(max_generations=3).value
+
+    search = Search(PSO(k=4), Objective(outer), START)
+    search.run(max_generations=2)
+    pressed["now"] = True
+    assert search.run(max_generations=9).stopped == "interrupted"
+    assert search.generations == 2
+
+
+def test_a_users_own_handler_of_ctrl_c_is_left_alone() -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    try:
+        pressed = {"now": True}
+        search = press_at("tell", pressed)
+        search.run(max_generations=3)
+        assert heard == [signal.SIGINT]
+        assert search.generations == 3
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_reused_output_buffer_of_the_objective_changes_nothing_that_is_remembered() -> None:
+    out = torch.empty(6)
+    plain = Search(PSO(k=6), SPHERE, START.populate(6), seed=1)
+    reused = Search(PSO(k=6), Objective(lambda x: torch.sum(x**2, -1, out=out)), START.populate(6), seed=1)
+    for _ in range(5):
+        plain.step()
+        reused.step()
+    assert torch.equal(plain.state.personal.cost, reused.state.personal.cost)
+
+
+def test_an_assessed_start_is_copied() -> None:
+    start = SPHERE(START.populate(3))
+    search = Search(PSO(k=6), SPHERE, start)
+    start.assessment.value.fill_(-100.0)
+    assert float(search.value) == float(sphere(START["x"]))
+
+
+def test_the_graph_of_a_told_cost_is_not_kept() -> None:
+    search = Search(PSO(k=6), None, START)
+    weight = torch.ones((), requires_grad=True)
+    for _ in range(3):
+        search.tell(weight * sphere(search.ask()["x"]))
+    assert search.value.grad_fn is None
+    assert not search.history.best.requires_grad
+
+
+def test_a_told_population_needs_its_assessment_only() -> None:
+    search = Search(PSO(k=6), None, START)
+    search.tell(sphere(search.ask()["x"]))
+    asked = search.ask()
+    search.tell(SPHERE(Population(asked.genes)))  # without the velocities
+    assert set(search.ask().traits) == {"velocity.x"}
+
+
+def test_an_objective_whose_dtype_changes_is_cast_to_the_first() -> None:
+    dtypes = iter([torch.float32, torch.float64] * 5)
+    search = Search(GA(k=6), Objective(lambda x: sphere(x).to(next(dtypes))), START)
+    result = search.run(max_generations=4)
+    assert search.value.dtype == torch.float32
+    assert result.generations == 4
+
+
+@pytest.mark.parametrize("told", [[1.0], None, 3])
+def test_telling_something_else_is_refused_in_words(told: Any) -> None:
+    search = Search(PSO(k=6), None, START)
+    search.ask()
+    with pytest.raises((TypeError, ValueError), match=r"expected an assessed population.* got"):
+        search.tell(told)
+
+
+def test_a_state_over_other_genes_is_refused_and_changes_nothing() -> None:
+    search = Search(PSO(k=6), SPHERE, START)
+    search.run(max_generations=3)
+    value = search.value
+    other = Search(PSO(k=6), SPHERE, Individual({"x": torch.zeros(5, 4)}, 1))
+    other.run(max_generations=1)
+    with pytest.raises(ValueError, match=r"expected the state of a search over \{x: torch.float32 \[4\]\}"):
+        search.load_state_dict(other.state_dict())
+    with pytest.raises(ValueError, match=r"expected what state_dict\(\) gave, got a dictionary without"):
+        search.load_state_dict({})
+    broken = {**search.state_dict(), "generator": torch.zeros(3, dtype=torch.uint8)}
+    with pytest.raises((RuntimeError, TypeError)):
+        search.load_state_dict({**broken, "generations": 77})
+    assert torch.equal(search.value, value)
+    assert search.generations == 3
+
+
+def test_a_gene_may_have_any_name_and_be_loaded_again() -> None:
+    names = {"kind": torch.ones(2), "mapping": torch.ones(1), "fields": torch.ones(3), "a.b": torch.ones(1)}
+    cost = Objective(lambda genes: sum(sphere(x) for x in genes.values()))
+    search = Search(GA(k=6), cost, Individual(names))
+    search.run(max_generations=2)
+    twin = Search(GA(k=6), cost, Individual(names))
+    twin.load_state_dict(search.state_dict())
+    assert torch.equal(twin.run(max_generations=4).history.median, search.run(max_generations=4).history.median)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((5, SPHERE, START), "expected an algorithm or its name, got 5"),
+        ((PSO, SPHERE, START), "expected an algorithm or its name, got <class"),
+        ((PSO(), 3, START), "expected an assessor such as Objective"),
+        ((PSO(), SPHERE, torch.zeros(2)), r"expected a start as an Individual or a Population, got Tensor"),
+    ],
+)
+def test_a_search_over_something_else_is_refused_in_words(arguments: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        Search(*arguments)
+
+
+def test_a_single_callback_outside_a_list_is_refused_in_words() -> None:
+    with pytest.raises(TypeError, match=r"expected callbacks as a list of functions, got .*; pass \[callback\]"):
+        Search(PSO(), SPHERE, START, callbacks=print)  # type: ignore[arg-type]
