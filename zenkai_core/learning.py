@@ -116,6 +116,10 @@ class LearningMachine(Hooked, nn.Module):
     def learn(self, x: IO | Tensor, t: IO | Tensor) -> Tensor:
         """One update towards t, in training mode: forward, step_y, accumulate, step.
 
+        An exception on the way (Ctrl-C too) forgets whatever was accumulated since the last step, as `forget` does, so
+        that the next call is not made of half of this one. Statistics of normalisation, noise counts and the parameters
+        of machines that have stepped already stay where they are.
+
         Args:
             x: inputs, `[n, ...]`.
             t: what `assess_y` takes, for example labels `[n]`.
@@ -126,12 +130,28 @@ class LearningMachine(Hooked, nn.Module):
         x, t = as_io(x), as_io(t).detach()
         with passes.mode(self, True):
             state = State(wants_x=False)
-            y = self.remember(x, state)
-            with torch.no_grad():
-                cost = self.assess_y(y.detach(), t)
-            told = self.tell(t, state)
-            self.step(*told)
+            try:
+                y = self.remember(x, state)
+                with torch.no_grad():
+                    cost = self.assess_y(y.detach(), t)
+                told = self.tell(t, state)
+                self.step(*told)
+            except BaseException:
+                self.forget()
+                raise
         return cost.mean()
+
+    def forget(self) -> None:
+        """Drops what was accumulated since the last step, here and in every machine inside; nothing moves.
+
+        Gradients go, the passes that rules keep, and the target told by the last `backward()`. What a rule collects
+        over many steps stays. `zenkai_core.Optimizer.zero_grad` calls it.
+        """
+        self._told = None
+        for p in self.parameters():
+            p.grad = None
+        for m in (m for child in self.children() for m in outermost(child)):
+            m.forget()
 
     def test(self, x: IO | Tensor, t: IO | Tensor) -> Tensor:
         """`[]` the mean cost in evaluation mode, without gradient; modes are as before afterwards."""

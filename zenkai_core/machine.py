@@ -39,7 +39,7 @@ class Rule(nn.Module):
         self.bound = False
 
     def bind(self, machine: Machine) -> None:
-        """Checks the machine's module and prepares for it; called once, by the machine.
+        """Checks the machine's module and prepares for it; called once, by the machine, which frees it if this fails.
 
         Raises:
             TypeError: the module lacks what the rule requires, by name.
@@ -56,6 +56,9 @@ class Rule(nn.Module):
                 f"{type(self).__name__} expected to serve one machine, got a second: make one rule for each machine"
             )
         self.bound = True
+
+    def forget(self) -> None:
+        """Drops the passes accumulated since the last step; gradients are the machine's. Nothing unless overridden."""
 
 
 class StepTheta(Rule):
@@ -126,10 +129,10 @@ class Machine(LearningMachine):
         lmode: LMode = "accumulate",
     ) -> None:
         super().__init__(loss=loss, scale=scale, lmode=lmode)
-        for name, rule, kind in (("theta", theta, StepTheta), ("x", x, StepX), ("y", y, StepY)):
-            if not isinstance(rule, kind) and not (name == "y" and rule is None):
+        for name, given, kind in (("theta", theta, StepTheta), ("x", x, StepX), ("y", y, StepY)):
+            if not isinstance(given, kind) and not (name == "y" and given is None):
                 raise TypeError(
-                    f"Machine expected {name} to be a {kind.__name__}, got {type(rule).__name__}: rules for "
+                    f"Machine expected {name} to be a {kind.__name__}, got {type(given).__name__}: rules for "
                     "theta are in zenkai_core.theta, rules for targets in zenkai_core.targets"
                 )
         self.module = module
@@ -138,9 +141,14 @@ class Machine(LearningMachine):
         self.y = y
         self.criterion = criterion
         self.version = 0  # counts steps: a pass older than the last one is refused
-        for rule in (theta, x, y):
-            if rule is not None:
+        free = [rule for rule in self._rules() if not rule.bound]
+        try:
+            for rule in self._rules():
                 rule.bind(self)
+        except BaseException:
+            for rule in free:  # a machine that was refused uses up none of its rules
+                rule.bound = False
+            raise
 
     def remember(self, x: IO, state: State) -> IO:
         """As `forward_nn`, which notes everything itself."""
@@ -206,6 +214,12 @@ class Machine(LearningMachine):
         self.theta.step(self)
         self.x.step(self)
         self.version += 1
+
+    def forget(self) -> None:
+        """As for every machine; its rules forget too."""
+        super().forget()
+        for rule in self._rules():
+            rule.forget()
 
     def gradients(self, t: IO, state: State) -> Gradients:
         """Gradients of this pass's local loss, by one backward through the pass's own graph, shared by all rules.
@@ -282,6 +296,9 @@ class Machine(LearningMachine):
             with passes.freezing(self.module, self._statistics(state), stochastic=True):
                 y = self._outputs(self.module(*x.tile(k)))
         return IO(*(v.unflatten(0, (k, x.rows)) for v in y))
+
+    def _rules(self) -> list[Rule]:
+        return [rule for rule in (self.theta, self.x, self.y) if rule is not None]
 
     def _statistics(self, state: State) -> list[passes.Statistics]:
         found: list[passes.Statistics] | None = state.data.get("statistics")

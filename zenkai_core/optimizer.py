@@ -104,12 +104,17 @@ class Optimizer(torch.optim.Optimizer):
         return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Clears the gradients of all parameters; rows that a rule collects over batches stay."""
+        """Clears the gradients of all parameters, and every machine forgets the passes it was told since its last step.
+
+        Rows that a rule collects over many steps stay.
+        """
         params = [p for m in self.machines for p in m.parameters()]
         params += [p for g in (self.torch_optimizer.param_groups if self.torch_optimizer else []) for p in g["params"]]
-        for p in params:
-            if p.grad is not None:
-                p.grad = None if set_to_none else torch.zeros_like(p.grad)
+        held = [p for p in params if p.grad is not None]
+        for m in self.machines:
+            m.forget()
+        for p in held:
+            p.grad = None if set_to_none else torch.zeros_like(p)
 
     def state_dict(self) -> dict[str, Any]:
         """The torch optimiser's state; the machines' is in the model's `state_dict`."""

@@ -303,3 +303,19 @@ def test_a_whole_machine_can_be_saved_and_goes_on_as_the_original() -> None:
         p.grad = None
     assert torch.equal(machine.learn(x, t), other.learn(x, t))
     assert all(torch.equal(a, b) for a, b in zip(machine.parameters(), other.parameters(), strict=True))
+
+
+def test_a_machine_that_was_refused_uses_up_none_of_its_rules() -> None:
+    module, rule = nn.Sequential(nn.Linear(2, 2), zk.modules.Sign()), zk.theta.Delta(torch.optim.SGD, lr=0.1)
+    with pytest.raises(TypeError, match="expected a module that is 'differentiable'"):
+        Machine(module, rule, zk.targets.Gradient())
+    Machine(module, rule, zk.targets.Null())
+    rule = zk.theta.Delta(torch.optim.SGD, momentum=-1)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="momentum"):
+            Machine(module, rule, zk.targets.Null())
+    taken = gradient()
+    Machine(nn.Linear(2, 2), taken, zk.targets.Null())
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="serve one machine"):
+            Machine(nn.Linear(2, 2), taken, zk.targets.Null())

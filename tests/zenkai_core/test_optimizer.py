@@ -77,11 +77,13 @@ def test_a_closure_is_called_once_with_gradients_on() -> None:
     assert not torch.equal(before, model.module.weight)
 
 
-def test_zero_grad_clears_gradients_and_keeps_collected_rows() -> None:
+def test_zero_grad_clears_gradients_and_keeps_the_rows_of_earlier_steps() -> None:
     trees = Machine(zk.modules.Trees(2, 3), zk.theta.Fit(), zk.targets.Null())
     model = nn.Sequential(trees, machine(3, 1))
     optimizer = zk.Optimizer(model)
     model(torch.ones(4, 2)).mean().backward()
+    optimizer.step()
+    model(torch.ones(3, 2)).mean().backward()
     assert model[1].module.weight.grad is not None
     optimizer.zero_grad()
     assert model[1].module.weight.grad is None

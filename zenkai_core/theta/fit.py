@@ -39,6 +39,7 @@ class Fit(StepTheta):
         self.rows = rows
         self.noise = NoiseKey(seed)
         self._pending: list[tuple[Tensor, Tensor]] = []
+        self._stepped = 0  # how many of the pending passes a step has seen
 
     @property
     def pending(self) -> int:
@@ -46,15 +47,30 @@ class Fit(StepTheta):
         return sum(len(x) for x, _ in self._pending)
 
     def accumulate(self, machine: Machine, t: IO, state: State) -> None:
-        """Keeps the pass's rows: the first input and the first target."""
+        """Keeps the pass's rows: the first input and the first target.
+
+        Raises:
+            ValueError: a target is NaN or infinite; no later fit would succeed.
+        """
+        if not bool(t.f.isfinite().all()):
+            raise ValueError(
+                "theta.Fit expected finite targets, got NaN or infinity: look at the loss, and at the rule above"
+            )
         self._pending.append((state.inputs.f.detach().flatten(1).cpu().clone(), t.f.detach().cpu().clone()))
 
     def step(self, machine: Machine) -> None:
-        """Fits a member once there are rows enough."""
-        if self.pending < self.rows:
-            return
+        """Fits a member once there are rows enough; the rows stay where the fit fails."""
+        if self.pending >= self.rows:
+            self._fit(machine)
+            self._pending = []
+        self._stepped = len(self._pending)
+
+    def forget(self) -> None:
+        """Drops the rows of passes that no step has seen; those collected by earlier steps stay."""
+        del self._pending[self._stepped :]
+
+    def _fit(self, machine: Machine) -> None:
         x, t = (torch.cat(values) for values in zip(*self._pending, strict=True))
-        self._pending = []
         estimator = self.factory()
         if "random_state" in estimator.get_params() and estimator.get_params()["random_state"] is None:
             seed = torch.randint(2**31 - 1, (), generator=self.noise.next())
@@ -68,6 +84,7 @@ class Fit(StepTheta):
     def set_extra_state(self, state: dict[str, list[Tensor]]) -> None:
         """Takes the collected rows back."""
         self._pending = list(zip(state["x"], state["t"], strict=True))
+        self._stepped = len(self._pending)
 
     def extra_repr(self) -> str:
         """What `print` shows."""

@@ -56,6 +56,10 @@ class Gradient(Optimized):
                 add_gradients(machine.pull(x, machine.replay(x, state), t, state)[1])
             super().step(machine)
 
+    def forget(self) -> None:
+        """Drops the passes that further updates would replay."""
+        self._pending = []
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_pending": []}  # a pass in flight belongs to its graph: copies start without
 

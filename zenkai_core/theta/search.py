@@ -77,7 +77,7 @@ class Search(StepTheta):
         self._pending: list[tuple[IO, State]] = []
 
     def accumulate(self, machine: Machine, t: IO, state: State) -> None:
-        """Keeps the pass for the next step."""
+        """Keeps the pass for the next step, or for nobody once the machine or `Optimizer.zero_grad` forgets it."""
         self._pending.append((t.detach(), state))
 
     def step(self, machine: Machine) -> None:
@@ -109,6 +109,10 @@ class Search(StepTheta):
             else:
                 answer = self.algorithm.estimate(self._state)
             answer.to_module(machine.module)
+
+    def forget(self) -> None:
+        """Drops the passes kept for the next step."""
+        self._pending = []
 
     def _cost(self, machine: Machine, genes: dict[str, Tensor], t: IO, state: State) -> Tensor:
         """[k] cost of every candidate on one pass, reduced over rows as `machine.loss` says."""
