@@ -158,17 +158,12 @@ class Machine(LearningMachine):
     def forward_nn(self, x: IO, state: State) -> IO:
         """One pass, with a graph only if a rule differentiates it."""
         if not state.remember:
-            return self._outputs(self.module(*x))
+            return passes.outputs(self.module, x)
         state.training, state.version = self.training, self.version
         graph_x = self.x.uses_graph and state.wants_x
         state.x = x = x.leaves(graph_x)
-        state.data["random"] = passes.RandomState.now(x.f.device) if self.training and x else None
         with torch.set_grad_enabled(graph_x or self.theta.uses_graph):
-            if not self.training:
-                state.y = self._outputs(self.module(*x))
-                return state.y
-            with passes.watching(self.module) as state.data["norms"]:
-                state.y = self._outputs(self.module(*x))
+            state.y = passes.remembered(self.module, x, state)
         return state.y
 
     def assess_y(self, y: IO, t: IO) -> Tensor:
@@ -213,6 +208,7 @@ class Machine(LearningMachine):
         """Moves what the rules move, and makes earlier passes old."""
         self.theta.step(self)
         self.x.step(self)
+        torch.clear_autocast_cache()  # within one autocast block, the next pass would take the casts of the old weights
         self.version += 1
 
     def forget(self) -> None:
@@ -227,6 +223,9 @@ class Machine(LearningMachine):
         Returns:
             Per input, of the *sum* of costs over rows (None where the pass has none); per trainable parameter, with it,
             of the cost as `self.loss` reduces it (None where unused).
+
+        Raises:
+            RuntimeError: the module, or `torch.inference_mode()`, cut the graph.
 
         A pass whose graph is used up, or older than the last step, is replayed first.
         """
@@ -251,9 +250,15 @@ class Machine(LearningMachine):
         for v, e in zip(y, output_gradient(state.criterion or self.criterion, y.detach(), t), strict=True):
             if e is not None and v.requires_grad:
                 outputs.append(v)
-                errors.append(e / n if n > 1 else e)
-        if not leaves or not outputs:
+                errors.append((e / n if n > 1 else e).to(v.dtype))
+        if not leaves:
             return (None,) * len(x), []
+        if not outputs:
+            raise RuntimeError(
+                f"gradient rules expected an output that depends on the parameters or inputs through autograd's graph, "
+                f"got {y} without from {type(self.module).__name__}: drop .detach() and no_grad from its forward, and "
+                "run it outside torch.inference_mode()"
+            )
         grads = iter(torch.autograd.grad(outputs, leaves, errors, allow_unused=True))
         of_x = [next(grads) if v.requires_grad else None for v in x]
         of_rows = tuple(None if g is None else g * n for g in of_x) if n > 1 else tuple(of_x)
@@ -269,8 +274,7 @@ class Machine(LearningMachine):
         BatchNorm takes the statistics of the rows x, dropout the pass's masks; no buffer and no generator moves.
         With the pass's own x and parameters this is the pass.
         """
-        with torch.enable_grad(), passes.replaying(self.module, state.data.get("random"), x.f.device):
-            return self._outputs(self.module(*x))
+        return passes.replay(self.module, x, state)
 
     def frozen(self, x: IO, state: State, params: Mapping[str, Tensor] | None = None) -> IO:
         """Any rows through the layer as it is in this pass: BatchNorm is the pass's affine map, dropout is off.
@@ -280,10 +284,7 @@ class Machine(LearningMachine):
             x: `[m, ...]` for any m; rows do not see each other. Works under `torch.func.vmap`, over x or params.
             params: candidates for the module's parameters by name; those left out are the module's own.
         """
-        with passes.freezing(self.module, self._statistics(state)):
-            if params is None:
-                return self._outputs(self.module(*x))
-            return self._outputs(torch.func.functional_call(self.module, dict(params), tuple(x)))
+        return passes.frozen(self.module, x, state, params)
 
     def propose(self, state: State, k: int, noise: torch.Generator) -> IO:
         """Stochastic passes of the rows, k of them: y `[k, n, ...]`, with dropout on and BatchNorm as in `frozen`.
@@ -291,27 +292,8 @@ class Machine(LearningMachine):
         Two proposals from equal generators are equal; torch's global generator stays where it was.
         """
         x = state.inputs.detach()
-        with torch.no_grad(), passes.drawing_from(None, x.f.device):
-            torch.manual_seed(int(torch.randint(2**62, (), generator=noise, device=noise.device)))
-            with passes.freezing(self.module, self._statistics(state), stochastic=True):
-                y = self._outputs(self.module(*x.tile(k)))
-        return IO(*(v.unflatten(0, (k, x.rows)) for v in y))
+        seed = int(torch.randint(2**62, (), generator=noise, device=noise.device))
+        return passes.propose(self.module, x, state, k, seed).map(lambda v: v.unflatten(0, (k, x.rows)))
 
     def _rules(self) -> list[Rule]:
         return [rule for rule in (self.theta, self.x, self.y) if rule is not None]
-
-    def _statistics(self, state: State) -> list[passes.Statistics]:
-        found: list[passes.Statistics] | None = state.data.get("statistics")
-        if found is None:
-            found = state.data["statistics"] = passes.batch_statistics(state.data.pop("norms", []))
-        return found
-
-    def _outputs(self, y: object) -> IO:
-        if isinstance(y, Tensor):
-            return IO(y)
-        if isinstance(y, (tuple, list)):
-            return IO(*y)
-        raise TypeError(
-            f"a module in a Machine expected to return a tensor or a tuple of tensors, got "
-            f"{type(y).__name__} from {type(self.module).__name__}: wrap it in a module that picks tensors"
-        )

@@ -1,20 +1,25 @@
-"""Two more ways through a module than its forward pass, for rules that ask "what if".
+"""Ways through a module: the remembered pass, and two more for rules that ask "what if".
 
-`replaying`: the same rows again, with fresh batch statistics of those rows and the pass's dropout masks; buffers stay.
-`freezing`: any rows, under `vmap` too; BatchNorm is this pass's affine map and dropout is off, so that candidates and
+`replay`: the same rows again, with fresh batch statistics of those rows and the pass's dropout masks; buffers stay.
+`frozen`: any rows, under `vmap` too; BatchNorm is this pass's affine map and dropout is off, so that candidates and
 samples do not vote on each other.
+
+All of them run under the pass's autocast, wherever they are asked, and none lets the module write into its input.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
+
+from zenkai_core.state import State
+from zenkai_core.values import IO
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,104 @@ class Statistics:
     module: _BatchNorm
     mean: Tensor
     var: Tensor
+
+
+@dataclass(frozen=True)
+class Autocast:
+    """Whether a pass ran under `torch.autocast`, and in which dtype."""
+
+    device: str
+    enabled: bool
+    dtype: torch.dtype
+
+    @staticmethod
+    def now(device: str) -> Autocast:
+        """What holds at this moment."""
+        if not torch.amp.is_autocast_available(device):
+            return Autocast(device, False, torch.float32)
+        return Autocast(device, torch.is_autocast_enabled(device), torch.get_autocast_dtype(device))
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """As it was; casts of weights are not cached, for a step may have moved them since."""
+        if self == Autocast.now(self.device) and not self.enabled:
+            yield
+            return
+        with torch.autocast(self.device, dtype=self.dtype, enabled=self.enabled, cache_enabled=False):
+            yield
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one BatchNorm was given: a tensor that autograd keeps anyway, and its count of writes."""
+
+    module: _BatchNorm
+    value: Tensor
+    version: int | None
+
+    @property
+    def changed(self) -> bool:
+        """Whether somebody has written into the tensor since."""
+        return self.version != _version(self.value)
+
+
+def outputs(module: nn.Module, x: IO, params: Mapping[str, Tensor] | None = None) -> IO:
+    """The module's outputs for x; a submodule that works in place gets a copy of x to write into.
+
+    Raises:
+        TypeError: the module returns something other than tensors.
+        RuntimeError: the module wrote into its input.
+    """
+    given = IO(*(v.clone() for v in x)) if any(getattr(m, "inplace", False) for m in module.modules()) else x
+    versions = [_version(v) for v in x]
+    y = module(*given) if params is None else torch.func.functional_call(module, dict(params), tuple(given))
+    if versions != [_version(v) for v in x]:
+        raise RuntimeError(
+            f"a machine expected a module that leaves its input as it is, got {type(module).__name__}, which writes "
+            "into it: begin its forward with x = x.clone(), or set inplace = True on the submodule that does"
+        )
+    if isinstance(y, Tensor):
+        return IO(y)
+    if isinstance(y, (tuple, list)):
+        return IO(*y)
+    raise TypeError(
+        f"a module in a Machine expected to return a tensor or a tuple of tensors, got "
+        f"{type(y).__name__} from {type(module).__name__}: wrap it in a module that picks tensors"
+    )
+
+
+def remembered(module: nn.Module, x: IO, state: State) -> IO:
+    """The pass itself, with what the other ways will need noted in `state.data`."""
+    device = x.f.device if x else torch.device("cpu")
+    state.data["autocast"] = Autocast.now(device.type)
+    state.data["random"] = RandomState.now(device) if state.training and x else None
+    with watching(module) as seen:
+        y = outputs(module, x)
+    if any(s.changed for s in seen):  # the module wrote into what a BatchNorm was given: look again, and copy
+        with torch.no_grad(), replaying(module, state.data["random"], device), watching(module, copy=True) as seen:
+            outputs(module, x)
+    state.data["norms"] = seen
+    return y
+
+
+def replay(module: nn.Module, x: IO, state: State) -> IO:
+    """The pass's rows once more, on the present parameters, differentiable."""
+    with torch.enable_grad(), _autocast(state), replaying(module, state.data.get("random"), x.f.device):
+        return outputs(module, x)
+
+
+def frozen(module: nn.Module, x: IO, state: State, params: Mapping[str, Tensor] | None) -> IO:
+    """Any rows, and candidates for the parameters, through the module as it is in this pass."""
+    with _autocast(state), freezing(module, statistics(state)):
+        return outputs(module, x, params)
+
+
+def propose(module: nn.Module, x: IO, state: State, k: int, seed: int) -> IO:
+    """Stochastic passes of the rows, k of them: y `[k * n, ...]`; torch's generators stay where they were."""
+    with torch.no_grad(), drawing_from(None, x.f.device):
+        torch.manual_seed(seed)
+        with _autocast(state), freezing(module, statistics(state), stochastic=True):
+            return outputs(module, x.tile(k))
 
 
 @contextmanager
@@ -68,15 +171,17 @@ def replaying(module: nn.Module, random: RandomState | None, device: torch.devic
 
 
 @contextmanager
-def watching(module: nn.Module) -> Iterator[list[tuple[_BatchNorm, Tensor]]]:
-    """Notes what every BatchNorm in training mode is given inside: tensors that autograd keeps anyway."""
-    seen: list[tuple[_BatchNorm, Tensor]] = []
+def watching(module: nn.Module, *, copy: bool = False) -> Iterator[list[Seen]]:
+    """Notes what every BatchNorm is given inside, where it normalises by its batch."""
+    seen: list[Seen] = []
 
     def watch(m: nn.Module, args: tuple[Tensor, ...]) -> None:
         if isinstance(m, _BatchNorm):
-            seen.append((m, args[0].detach()))
+            value = args[0].detach()
+            value = value.clone() if copy else value
+            seen.append(Seen(m, value, _version(value)))
 
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training]
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and (m.training or m.running_mean is None)]
     handles = [m.register_forward_pre_hook(watch) for m in norms]
     try:
         yield seen
@@ -85,14 +190,31 @@ def watching(module: nn.Module) -> Iterator[list[tuple[_BatchNorm, Tensor]]]:
             handle.remove()
 
 
-def batch_statistics(seen: list[tuple[_BatchNorm, Tensor]]) -> list[Statistics]:
-    """The statistics by which each BatchNorm normalised what it was given; the last time, where it was asked twice."""
+def statistics(state: State) -> list[Statistics]:
+    """The statistics by which each BatchNorm normalised the pass; the last time, where it was asked twice.
+
+    Raises:
+        RuntimeError: what a BatchNorm was given has been written into since the pass.
+    """
+    held: list[Statistics] | None = state.data.get("statistics")
+    if held is not None:
+        return held
     found: dict[_BatchNorm, Statistics] = {}
+    seen: list[Seen] = state.data.pop("norms", [])
     with torch.no_grad():
-        for m, value in seen:
+        for s in seen:
+            if s.changed:
+                raise RuntimeError(
+                    "a frozen pass expected the tensors of its pass as they were, got one that was changed in place "
+                    "since: clone it before writing, or ask for the target first"
+                )
+            value = s.value.to(torch.promote_types(s.value.dtype, torch.float32))
             var, mean = torch.var_mean(value, [d for d in range(value.ndim) if d != 1], correction=0)
-            found[m] = Statistics(m, mean, var)
-    return list(found.values())
+            own = s.module.weight if s.module.running_mean is None else s.module.running_mean
+            dtype = s.value.dtype if own is None else own.dtype
+            found[s.module] = Statistics(s.module, mean.to(dtype), var.to(dtype))
+    state.data["statistics"] = list(found.values())
+    return state.data["statistics"]
 
 
 @contextmanager
@@ -130,6 +252,16 @@ def mode(module: nn.Module, training: bool) -> Iterator[None]:
     finally:
         for m, before in modes:
             m.training = before
+
+
+def _autocast(state: State) -> AbstractContextManager[None]:
+    held: Autocast | None = state.data.get("autocast")
+    return nullcontext() if held is None else held.again()
+
+
+def _version(value: Tensor) -> int | None:
+    """How often the tensor was written into; None where torch does not count."""
+    return None if value.is_inference() else value._version
 
 
 def _restore(random: RandomState) -> None:

@@ -120,7 +120,8 @@ class _PerSample:
             genes[str(i)].flatten(0, 1) if str(i) in genes else v.expand(k, *v.shape).flatten(0, 1)
             for i, v in enumerate(values)
         ]
-        return cost(IO(*rows)).view(k, values.rows)
+        found = cost(IO(*rows)).view(k, values.rows)
+        return found.to(torch.promote_types(found.dtype, torch.float32))  # autocast or not, one dtype throughout
 
     def _report(self, start: tansaku.Individual, answer: tansaku.Individual) -> None:
         """Notes the share of rows that moved; warns once if none has for a while."""

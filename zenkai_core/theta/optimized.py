@@ -83,11 +83,12 @@ class Optimized(StepTheta):
 
 
 def add_gradients(pairs: Iterable[tuple[Tensor, Tensor | None]]) -> None:
-    """Adds to the `.grad` of each parameter; a gradient that shares storage with another is copied."""
+    """Adds to the `.grad` of each parameter, in its dtype; a gradient that shares storage with another is copied."""
     seen: set[int] = set()
     for p, g in pairs:
         if g is None:
             continue
+        g = g.to(p.dtype)  # under autocast a rule may have worked in a shorter one
         if p.grad is not None:
             p.grad = p.grad + g
             continue

@@ -124,7 +124,7 @@ class Search(StepTheta):
         y = torch.func.vmap(outputs, chunk_size=self.chunk)(genes)
         flat = IO(*(v.flatten(0, 1) for v in y))
         cost = machine.cost(flat, t, state) if self.score == "local" else state.cost_above(flat)
-        cost = cost.view(-1, x.rows)
+        cost = cost.to(torch.promote_types(cost.dtype, torch.float32)).view(-1, x.rows)
         return cost.mean(1) if machine.loss == "mean" else cost.sum(1)
 
     def get_extra_state(self) -> Any:
