@@ -71,7 +71,7 @@ class Assessment:
 
     def copied(self, dtype: torch.dtype | None = None) -> Assessment:
         """The same in memory of its own and without a graph; the value as ``dtype`` if one is named."""
-        copies = {name: x.detach().clone() for name, x in self._present()}
+        copies = {name: (x.detach() if x.requires_grad else x).clone() for name, x in self._present()}
         if dtype is not None and copies["value"].dtype != dtype:
             copies["value"] = copies["value"].to(dtype)
         return Assessment._made(self.maximize, copies)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import signal
 import threading
 import time
@@ -12,6 +13,9 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from tansaku.population import Population
+
+_SIGINT = int(signal.SIGINT)
+_handlers: Any = importlib.import_module("_signal")  # what `signal` wraps; its enumerations take 20 us a generation
 
 
 class Runs(Protocol):
@@ -34,29 +38,54 @@ class Interrupts:
     """Ctrl-C while a search changes is held back until the change is whole, so that no generation is half told.
 
     Between `hold` and `release` nothing is raised, in the main thread and where Python's own handler would raise
-    KeyboardInterrupt; any other handler of the user's is left alone.
+    KeyboardInterrupt; any other handler of the user's is left alone. Changing a handler takes longer than a small
+    generation: a run listens once, from `listen` to `leave`, and only a step by hand does so for itself.
     """
 
     def __init__(self) -> None:
-        self._listening = self._waiting = False
+        self._listening = self._holding = self._waiting = False
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
+        if not self._holding:
+            raise KeyboardInterrupt
         self._waiting = True
 
-    def hold(self) -> None:
-        """From here on Ctrl-C waits."""
-        if (
-            threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        ):
+    def listen(self) -> bool:
+        """Takes Ctrl-C over if it is Python's own to handle; True if `leave` is owed."""
+        mine = (
+            not self._listening
+            and threading.current_thread() is threading.main_thread()
+            and _handlers.getsignal(_SIGINT) is signal.default_int_handler
+        )
+        if mine:
+            holding, self._holding = self._holding, True  # whatever comes now waits until the books are right
             self._listening = True
-            signal.signal(signal.SIGINT, self._heard)
+            _handlers.signal(_SIGINT, self._heard)
+            self._holding = holding
+        return mine
 
-    def release(self) -> None:
+    def leave(self) -> None:
+        """Gives Ctrl-C back; raises KeyboardInterrupt if one is waiting."""
+        self._holding = True
+        _handlers.signal(_SIGINT, signal.default_int_handler)
+        self._listening = self._holding = False
+        self._raise()
+
+    def hold(self) -> bool:
+        """From here on Ctrl-C waits; what is returned goes to `release`."""
+        owed = not self._listening and self.listen()
+        self._holding = True
+        return owed
+
+    def release(self, owed: bool) -> None:
         """Raises KeyboardInterrupt if one has come since `hold`."""
-        if self._listening:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            self._listening = False
+        if owed:
+            self.leave()
+        else:
+            self._holding = False
+            self._raise()
+
+    def _raise(self) -> None:
         if self._waiting:
             self._waiting = False
             raise KeyboardInterrupt

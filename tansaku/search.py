@@ -144,12 +144,12 @@ class Search(Generic[S]):
             if self.state is None:
                 self._asked = self._pending
             else:
-                self._interrupts.hold()
+                owed = self._interrupts.hold()
                 try:
-                    with self._storages, torch.no_grad():
+                    with self._storages:
                         self._asked = self.algorithm.ask(self.state, self.generator)
                 finally:
-                    self._interrupts.release()
+                    self._interrupts.release(owed)
         return self._asked
 
     def tell(self, assessed: Population | Assessment | Tensor) -> None:
@@ -186,18 +186,18 @@ class Search(Generic[S]):
                 f"expected maximize={self._history.maximize} as before, got {assessment.maximize}; keep one direction"
             )
         assessed = asked.assessed(assessment.copied(self._dtype))
-        self._interrupts.hold()
+        owed = self._interrupts.hold()
         try:
             if self.state is None:
                 self._begin(assessed)
             else:
-                with self._storages, torch.no_grad():
+                with self._storages:
                     self.state = self.algorithm.tell(self.state, assessed)
                 self.generations += 1
                 self._record(assessed)
             self._asked = None
         finally:
-            self._interrupts.release()
+            self._interrupts.release(owed)
 
     def _begin(self, start: Population) -> None:
         self.state = self.algorithm.init(start)
@@ -324,6 +324,7 @@ class Search(Generic[S]):
         bar = Bar(self, max_generations, max_evaluations, progress)
         still = Standstill(patience)
         stopped = ""
+        owed = self._interrupts.listen()
         try:
             if self.state is None:
                 self._advance()
@@ -343,6 +344,8 @@ class Search(Generic[S]):
                 raise  # nothing was found that could be returned, or the run around this one is meant too
             stopped = "interrupted"
         finally:
+            if owed:
+                self._interrupts.leave()
             bar.close()
         return self._result(stopped, time.perf_counter() - begun)
 
