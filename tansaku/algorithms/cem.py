@@ -1,8 +1,8 @@
 """The cross-entropy method: fit a Gaussian to the best samples, and go a part of the way there.
 
 R. Y. Rubinstein, The Cross-Entropy Method for Combinatorial and Continuous Optimization, 1999; P.-T. de Boer,
-D. P. Kroese, S. Mannor and R. Y. Rubinstein, A Tutorial on the Cross-Entropy Method, 2005, Algorithm 4.1 with the
-smoothing of equation 27, for standard deviations too.
+D. P. Kroese, S. Mannor and R. Y. Rubinstein, A Tutorial on the Cross-Entropy Method, 2005, continuous
+optimisation with its smoothed updating, of standard deviations too.
 
 Deviation: the variance of the elite divides by its number less one, which keeps a small elite from shrinking too fast.
 """
@@ -91,7 +91,7 @@ class CEM(GaussianSearch[CEMState]):
         return hand_out_with(normal, jitter(state.mean, normal, state.std), state.best, self.bounds)
 
     def tell(self, state: CEMState, asked: Population) -> CEMState:
-        """The distribution moves towards the elite's mean and standard deviation (equation 27)."""
+        """The distribution moves towards the elite's mean and standard deviation."""
         z = noise_of(asked)
         weights = shares(asked, penalised_ranks(asked, state.std), max(2, math.floor(self.elite * self.k)))
         centre = weighted_sum(weights, z)  # in units of std, from the mean

@@ -1,7 +1,7 @@
 """The (mu/mu, lambda) evolution strategy with self-adaptation: step sizes mutate and are selected with their genes.
 
 H.-G. Beyer and H.-P. Schwefel, Evolution Strategies: A Comprehensive Introduction, 2002: log-normal mutation of one
-step size per gene (section 4.2.1) with intermediate recombination of genes and step sizes over all mu parents.
+step size per gene with intermediate recombination of genes and step sizes over all mu parents.
 
 Deviation: step sizes recombine by their geometric mean, since the arithmetic one grows where nothing is selected.
 """

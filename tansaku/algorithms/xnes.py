@@ -37,7 +37,7 @@ from tansaku.states import state
 
 @state
 class XNESState:
-    """``mean`` [*batch_shape, n], ``root`` A [*batch_shape, n, n] of the covariance A A^T, the best candidate (k = 1)."""
+    """``mean`` [*batch_shape, n], ``root`` A [*batch_shape, n, n] of the covariance A A^T, and the best (k = 1)."""
 
     mean: Tensor
     root: Tensor
@@ -83,7 +83,7 @@ class XNES(GaussianSearch[XNESState]):
         return XNESState(mean, torch.diag_embed(first_std(self.std, self.bounds, best, mean)), best)
 
     def ask(self, state: XNESState, noise: Noise) -> Population:
-        """Samples mean + A s (Algorithm 1, line 3)."""
+        """Samples mean + A s."""
         s = draw(self.k, state.mean, noise)
         raw = state.mean + torch.einsum("...ij,k...j->k...i", state.root, s)
         return hand_out_with(s, raw, state.best, self.bounds)
@@ -95,7 +95,7 @@ class XNES(GaussianSearch[XNESState]):
         std = torch.linalg.vector_norm(state.root, dim=-1).clamp(min=SMALLEST)
         utility = ranked_weights(penalised_ranks(asked, std), utilities(self.k, s))
         to_mean = weighted_sum(utility, s)
-        # the sum of u (s s^T - I), line 7, as one product: no [k, n, n]; the utilities sum to 0, so no identity either
+        # the sum of u (s s^T - I) as one product: no [k, n, n]; the utilities sum to 0, so no identity either
         to_root = torch.einsum("k...i,k...j->...ij", utility[..., None] * s, s)
         lr_cov = 0.6 * (3 + math.log(n)) / (n * math.sqrt(n)) if self.lr_cov is None else self.lr_cov
         mean = state.mean + self.lr_mean * torch.einsum("...ij,...j->...i", state.root, to_mean)
