@@ -139,7 +139,7 @@ def test_cem_goes_a_part_of_the_way_to_its_elite() -> None:
 
 
 def test_es_recombines_genes_and_step_sizes_of_its_best_children() -> None:
-    state, asked, told = one_update(ES(k=8, parents=3))
+    _, asked, told = one_update(ES(k=8, parents=3))
     chosen = best_first(asked)[:3]
     steps = asked.traits["std"]
     for gene in range(3):
@@ -376,7 +376,7 @@ def test_xnes_learns_a_rotated_ellipsoid_that_snes_cannot() -> None:
                 std=1.0,
                 x0=None,
                 bounds=(-5.0, 5.0),
-            ).value  # fmt: skip
+            ).value
         )
         for name in ("xnes", "snes")
     }
