@@ -6,12 +6,29 @@ from dataclasses import fields
 from typing import Any
 
 from tansaku.algorithms.base import Algorithm, Assessor, Needs
+from tansaku.algorithms.cem import CEM, CEMState
+from tansaku.algorithms.es import ES, ESState
 from tansaku.algorithms.ga import GA, GAState
 from tansaku.algorithms.hill_climb import HillClimb, HillClimbState
+from tansaku.algorithms.openai_es import OpenAIES, OpenAIESState
+from tansaku.algorithms.pgpe import PGPE, PGPEState
 from tansaku.algorithms.pso import PSO, PSOState
 from tansaku.algorithms.sampled import ravel, unravel
+from tansaku.algorithms.snes import SNES, SNESState
+from tansaku.algorithms.steps import SGD, Adam, ClipUp, StepRule, TorchStep
+from tansaku.algorithms.xnes import XNES, XNESState
 
-ALGORITHMS: dict[str, Any] = {"ga": GA, "hill_climb": HillClimb, "pso": PSO}
+ALGORITHMS: dict[str, Any] = {
+    "cem": CEM,
+    "es": ES,
+    "ga": GA,
+    "hill_climb": HillClimb,
+    "openai_es": OpenAIES,
+    "pgpe": PGPE,
+    "pso": PSO,
+    "snes": SNES,
+    "xnes": XNES,
+}
 
 
 def make(name: str, **settings: Any) -> Algorithm[Any]:
@@ -42,15 +59,32 @@ def make(name: str, **settings: Any) -> Algorithm[Any]:
 
 __all__ = [
     "ALGORITHMS",
+    "CEM",
+    "ES",
     "GA",
+    "PGPE",
     "PSO",
+    "SGD",
+    "SNES",
+    "XNES",
+    "Adam",
     "Algorithm",
     "Assessor",
+    "CEMState",
+    "ClipUp",
+    "ESState",
     "GAState",
     "HillClimb",
     "HillClimbState",
     "Needs",
+    "OpenAIES",
+    "OpenAIESState",
+    "PGPEState",
     "PSOState",
+    "SNESState",
+    "StepRule",
+    "TorchStep",
+    "XNESState",
     "make",
     "ravel",
     "unravel",

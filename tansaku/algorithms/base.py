@@ -32,6 +32,8 @@ class Needs:
         rank_based: whether only the order of the costs matters, so that any rising function of the cost gives the
             identical run.
         translates: whether a translated problem gives the translated run.
+        compiles: whether ``tell`` is one graph for `torch.compile` and a generation waits for no value from the
+            device; False for what runs in another library.
     """
 
     min_k: int = 1
@@ -40,6 +42,7 @@ class Needs:
     batched: bool = True
     rank_based: bool = True
     translates: bool = True
+    compiles: bool = True
 
 
 class Algorithm(ABC, Generic[S]):

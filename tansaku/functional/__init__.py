@@ -3,7 +3,16 @@
 from tansaku.functional.perturb import flip, jitter
 from tansaku.functional.recombine import blend, exchange
 from tansaku.functional.rows import align, cat_rows, put_rows, select, take_rows
-from tansaku.functional.shape import centred_costs, centred_ranks, finite_costs, softmax_weights, standardised_weights
+from tansaku.functional.shape import (
+    centred_costs,
+    centred_ranks,
+    finite_costs,
+    ranked_weights,
+    ranks,
+    softmax_weights,
+    standardised_weights,
+    weighted_sum,
+)
 
 __all__ = [
     "align",
@@ -16,8 +25,11 @@ __all__ = [
     "flip",
     "jitter",
     "put_rows",
+    "ranked_weights",
+    "ranks",
     "select",
     "softmax_weights",
     "standardised_weights",
     "take_rows",
+    "weighted_sum",
 ]

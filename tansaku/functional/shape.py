@@ -19,20 +19,45 @@ def finite_costs(cost: Tensor) -> Tensor:
     return torch.where(finite.any(0, keepdim=True), filled, torch.sign(torch.nan_to_num(cost)))
 
 
+def ranks(cost: Tensor) -> Tensor:
+    """0 for the lowest cost of each search, k - 1 for the highest; ties share the mean of their ranks."""
+    below, upto = _places(cost)
+    return (below + upto - 1).to(torch.promote_types(cost.dtype, torch.float32)) / 2
+
+
 def centred_ranks(cost: Tensor) -> Tensor:
     """Ranks spread evenly over [-0.5, 0.5], 0.5 for the lowest cost; ties share the mean of their ranks.
 
     Reference: T. Salimans et al., Evolution Strategies as a Scalable Alternative to Reinforcement Learning, 2017.
     """
     k = cost.shape[0]
-    if k == 1:
-        return torch.zeros_like(cost)
+    return torch.zeros_like(cost) if k == 1 else 0.5 - ranks(cost).to(cost.dtype) / (k - 1)
+
+
+def ranked_weights(cost: Tensor, weights: Tensor) -> Tensor:
+    """The weights [k], best first, given to the candidates in the order of their costs; ties share the mean of theirs.
+
+    >>> ranked_weights(torch.tensor([5.0, 1.0, 5.0]), torch.tensor([1.0, 0.5, 0.0]))
+    tensor([0.2500, 1.0000, 0.2500])
+    """
+    below, upto = _places(cost)
+    total = torch.cat([weights.new_zeros(1), weights.cumsum(0)])
+    shared = (total[upto] - total[below]) / (upto - below)
+    return torch.where(upto - below == 1, weights[below], shared)
+
+
+def weighted_sum(weights: Tensor, x: Tensor) -> Tensor:
+    """The sum of ``weights`` [k, *batch_shape] times ``x`` [k, *batch_shape, n] over the candidates."""
+    return torch.einsum("k...,k...n->...n", weights, x)
+
+
+def _places(cost: Tensor) -> tuple[Tensor, Tensor]:
+    """How many candidates of the same search cost less than each, and how many no more."""
     columns = cost.movedim(0, -1).contiguous()
     ordered = columns.sort(dim=-1).values
     below = torch.searchsorted(ordered, columns)
     upto = torch.searchsorted(ordered, columns, right=True)
-    rank = (below + upto - 1).to(cost.dtype) / 2  # 0 is the best
-    return (0.5 - rank / (k - 1)).movedim(-1, 0)
+    return below.movedim(-1, 0), upto.movedim(-1, 0)
 
 
 def centred_costs(cost: Tensor) -> Tensor:

@@ -10,7 +10,10 @@ import torch
 
 from tansaku import (
     ALGORITHMS,
+    CEM,
+    ES,
     GA,
+    PGPE,
     PSO,
     Algorithm,
     Bounds,
@@ -22,6 +25,7 @@ from tansaku import (
     LinearRank,
     Needs,
     Noise,
+    OpenAIES,
     Plus,
     Population,
     Roulette,
@@ -40,6 +44,11 @@ VARIANTS: dict[str, Any] = {
     "hill climbing with one step length": lambda **settings: HillClimb(adapt=False, std=0.3, **settings),
     "steady GA": lambda **settings: GA(select=LinearRank(1.7), survive=Plus(20), **settings),
     "roulette GA": lambda **settings: GA(select=Roulette(), survive=Comma(3), **settings),
+    "OpenAI-ES with momentum": lambda **settings: OpenAIES(optimizer="momentum", std_decay=0.98, std=0.5, **settings),
+    "OpenAI-ES with weight decay": lambda **settings: OpenAIES(weight_decay=0.01, **settings),
+    "PGPE with Adam": lambda **settings: PGPE(optimizer="adam", lr=0.1, **settings),
+    "ES with two parents": lambda **settings: ES(parents=2, **settings),
+    "CEM with a small elite": lambda **settings: CEM(elite=0.1, **settings),
     "PSO with given velocities": lambda **settings: PSO(std=0.5, **settings),
 }
 SLOW = {
