@@ -3,15 +3,18 @@
 from tansaku import checkpoint, draws, functional
 from tansaku.algorithms import (
     ALGORITHMS,
+    CMAES,
     GA,
     PSO,
     Algorithm,
     Assessor,
+    CMAState,
     GAState,
     HillClimb,
     HillClimbState,
     Needs,
     PSOState,
+    SepCMAES,
     make,
     ravel,
     unravel,
@@ -52,6 +55,7 @@ from tansaku.states import pack, state, unpack
 
 __all__ = [
     "ALGORITHMS",
+    "CMAES",
     "GA",
     "PSO",
     "Algorithm",
@@ -62,6 +66,7 @@ __all__ = [
     "BitFlip",
     "Blend",
     "Bounds",
+    "CMAState",
     "Comma",
     "Crossover",
     "GAState",
@@ -89,6 +94,7 @@ __all__ = [
     "Result",
     "Roulette",
     "Search",
+    "SepCMAES",
     "Tournament",
     "Truncation",
     "UniformCrossover",

@@ -6,12 +6,21 @@ from dataclasses import fields
 from typing import Any
 
 from tansaku.algorithms.base import Algorithm, Assessor, Needs
+from tansaku.algorithms.cma_base import CMAState
+from tansaku.algorithms.cma_es import CMAES
 from tansaku.algorithms.ga import GA, GAState
 from tansaku.algorithms.hill_climb import HillClimb, HillClimbState
 from tansaku.algorithms.pso import PSO, PSOState
 from tansaku.algorithms.sampled import ravel, unravel
+from tansaku.algorithms.sep_cma_es import SepCMAES
 
-ALGORITHMS: dict[str, Any] = {"ga": GA, "hill_climb": HillClimb, "pso": PSO}
+ALGORITHMS: dict[str, Any] = {
+    "cma_es": CMAES,
+    "ga": GA,
+    "hill_climb": HillClimb,
+    "pso": PSO,
+    "sep_cma_es": SepCMAES,
+}
 
 
 def make(name: str, **settings: Any) -> Algorithm[Any]:
@@ -42,15 +51,18 @@ def make(name: str, **settings: Any) -> Algorithm[Any]:
 
 __all__ = [
     "ALGORITHMS",
+    "CMAES",
     "GA",
     "PSO",
     "Algorithm",
     "Assessor",
+    "CMAState",
     "GAState",
     "HillClimb",
     "HillClimbState",
     "Needs",
     "PSOState",
+    "SepCMAES",
     "make",
     "ravel",
     "unravel",
