@@ -3,8 +3,10 @@
 from tansaku import checkpoint, draws, functional
 from tansaku.algorithms import (
     ALGORITHMS,
+    BIPOPCMAES,
     CMAES,
     GA,
+    IPOPCMAES,
     PSO,
     Algorithm,
     Assessor,
@@ -14,6 +16,8 @@ from tansaku.algorithms import (
     HillClimbState,
     Needs,
     PSOState,
+    Restarts,
+    RestartsState,
     SepCMAES,
     make,
     ravel,
@@ -55,8 +59,10 @@ from tansaku.states import pack, state, unpack
 
 __all__ = [
     "ALGORITHMS",
+    "BIPOPCMAES",
     "CMAES",
     "GA",
+    "IPOPCMAES",
     "PSO",
     "Algorithm",
     "Assessment",
@@ -91,6 +97,8 @@ __all__ = [
     "Plus",
     "Population",
     "Replay",
+    "Restarts",
+    "RestartsState",
     "Result",
     "Roulette",
     "Search",

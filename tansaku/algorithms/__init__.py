@@ -6,18 +6,23 @@ from dataclasses import fields
 from typing import Any
 
 from tansaku.algorithms.base import Algorithm, Assessor, Needs
+from tansaku.algorithms.bipop_cma_es import BIPOPCMAES
 from tansaku.algorithms.cma_base import CMAState
 from tansaku.algorithms.cma_es import CMAES
 from tansaku.algorithms.ga import GA, GAState
 from tansaku.algorithms.hill_climb import HillClimb, HillClimbState
+from tansaku.algorithms.ipop_cma_es import IPOPCMAES
 from tansaku.algorithms.pso import PSO, PSOState
+from tansaku.algorithms.restarts import Restarts, RestartsState
 from tansaku.algorithms.sampled import ravel, unravel
 from tansaku.algorithms.sep_cma_es import SepCMAES
 
 ALGORITHMS: dict[str, Any] = {
+    "bipop_cma_es": BIPOPCMAES,
     "cma_es": CMAES,
     "ga": GA,
     "hill_climb": HillClimb,
+    "ipop_cma_es": IPOPCMAES,
     "pso": PSO,
     "sep_cma_es": SepCMAES,
 }
@@ -51,8 +56,10 @@ def make(name: str, **settings: Any) -> Algorithm[Any]:
 
 __all__ = [
     "ALGORITHMS",
+    "BIPOPCMAES",
     "CMAES",
     "GA",
+    "IPOPCMAES",
     "PSO",
     "Algorithm",
     "Assessor",
@@ -62,6 +69,8 @@ __all__ = [
     "HillClimbState",
     "Needs",
     "PSOState",
+    "Restarts",
+    "RestartsState",
     "SepCMAES",
     "make",
     "ravel",

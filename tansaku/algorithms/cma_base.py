@@ -18,7 +18,6 @@ from tansaku.algorithms.strategy import Strategy, candidate_weights, default_k
 from tansaku.assessment import Assessment
 from tansaku.draws import Noise
 from tansaku.functional import centred_ranks
-from tansaku.operators.bounds import Bounds
 from tansaku.population import Individual, Population
 from tansaku.states import state
 

@@ -10,6 +10,7 @@ import torch
 
 from tansaku import (
     ALGORITHMS,
+    CMAES,
     GA,
     PSO,
     Algorithm,
@@ -24,6 +25,7 @@ from tansaku import (
     Noise,
     Plus,
     Population,
+    Restarts,
     Roulette,
     UniformCrossover,
     draws,
@@ -41,6 +43,10 @@ VARIANTS: dict[str, Any] = {
     "steady GA": lambda **settings: GA(select=LinearRank(1.7), survive=Plus(20), **settings),
     "roulette GA": lambda **settings: GA(select=Roulette(), survive=Comma(3), **settings),
     "PSO with given velocities": lambda **settings: PSO(std=0.5, **settings),
+    "CMA-ES without negative weights": lambda **settings: CMAES(active=False, std=0.5, **settings),
+    "restarted GA": lambda **settings: Restarts(GA(**settings)),
+    "restarted antithetic hill climbing": lambda **settings: Restarts(antithetic(**settings), growth=1.5, start_k=3),
+    "restarted CMA-ES": lambda **settings: Restarts(CMAES(**settings), growth=2.0),
 }
 SLOW = {
     "large_populations_stay_as_they_were",
