@@ -12,6 +12,7 @@ from tansaku.algorithms.cma_es import CMAES
 from tansaku.algorithms.ga import GA, GAState
 from tansaku.algorithms.hill_climb import HillClimb, HillClimbState
 from tansaku.algorithms.ipop_cma_es import IPOPCMAES
+from tansaku.algorithms.lm_ma_es import LMMAES, LMMAESState
 from tansaku.algorithms.pso import PSO, PSOState
 from tansaku.algorithms.restarts import Restarts, RestartsState
 from tansaku.algorithms.sampled import ravel, unravel
@@ -23,6 +24,7 @@ ALGORITHMS: dict[str, Any] = {
     "ga": GA,
     "hill_climb": HillClimb,
     "ipop_cma_es": IPOPCMAES,
+    "lm_ma_es": LMMAES,
     "pso": PSO,
     "sep_cma_es": SepCMAES,
 }
@@ -60,6 +62,7 @@ __all__ = [
     "CMAES",
     "GA",
     "IPOPCMAES",
+    "LMMAES",
     "PSO",
     "Algorithm",
     "Assessor",
@@ -67,6 +70,7 @@ __all__ = [
     "GAState",
     "HillClimb",
     "HillClimbState",
+    "LMMAESState",
     "Needs",
     "PSOState",
     "Restarts",

@@ -18,6 +18,7 @@ from tansaku.algorithms.strategy import Strategy, candidate_weights, default_k
 from tansaku.assessment import Assessment
 from tansaku.draws import Noise
 from tansaku.functional import centred_ranks
+from tansaku.operators.bounds import Bounds
 from tansaku.population import Individual, Population
 from tansaku.states import state
 
@@ -103,7 +104,7 @@ class CovarianceAdaptation(Algorithm[CMAState]):
         mean = ravel(individual)
         mean = mean.to(torch.promote_types(mean.dtype, torch.float32))
         n = mean.shape[-1]
-        std = self._std(individual, mean)
+        std = first_std(self.std, self.bounds, individual, mean)
         sigma = std.amax(-1)
         sigma = torch.where(sigma > 0, sigma, torch.ones_like(sigma))
         cov = self._diagonal((std / sigma[..., None]).square())
@@ -113,13 +114,6 @@ class CovarianceAdaptation(Algorithm[CMAState]):
         generation = torch.zeros((), dtype=mean.dtype, device=mean.device)
         strategy = self._strategy(n, k, mean)
         return CMAState(incumbent, strategy, mean, sigma, sigma, cov, root, zero, zero, generation, 0)
-
-    def _std(self, individual: Individual, mean: Tensor) -> Tensor:
-        stds = {}
-        for name, x in individual.genes.items():
-            std = step_size(self.std, self.bounds, name, x)
-            stds[name] = std.expand_as(x) if isinstance(std, Tensor) else torch.full_like(x, std)
-        return ravel(Individual(stds, individual.batch_ndim)).to(mean.dtype)
 
     def next_k(self, state: CMAState) -> int:
         """``k``, or what the number of genes asks for."""
@@ -136,7 +130,7 @@ class CovarianceAdaptation(Algorithm[CMAState]):
         """Moves the mean, the paths, the covariance and the step size; a wholly failed generation moves nothing."""
         s, z = state.strategy, asked.traits[_NORMAL]
         n = z.shape[-1]
-        cost = self._cost(state, asked)
+        cost = ranked_cost(asked, self.bounds, state.sigma[..., None] * self._variance(state.cov).sqrt())
         w = candidate_weights(cost, s.weights.to(z.dtype))[..., None]
         good = w.clamp(min=0)
         z_mean = (good * z).sum(0)  # the same as C^-1/2 <y>, since the root is symmetric
@@ -181,25 +175,13 @@ class CovarianceAdaptation(Algorithm[CMAState]):
             stale,
         )
 
-    def _cost(self, state: CMAState, asked: Population) -> Tensor:
-        """Costs by which to rank: ranks themselves where bounds add a penalty, which then knows no unit."""
-        if self.bounds is None:
-            return asked.cost
-        ranked = torch.where(asked.cost < float("inf"), -centred_ranks(asked.cost), asked.cost)
-        std = state.sigma[..., None] * self._variance(state.cov).sqrt()
-        return penalised_cost(asked.assessed(Assessment(ranked)), torch.where(std > 0, std, torch.ones_like(std)))
-
     def best(self, state: CMAState) -> Population:
         """The best candidate ever assessed."""
         return state.incumbent
 
     def estimate(self, state: CMAState) -> Individual:
         """The mean, inside the bounds."""
-        like = state.incumbent.individual()
-        genes = unravel(state.mean, like)
-        if self.bounds is not None:
-            genes = {name: self.bounds.repaired(name, x) for name, x in genes.items()}
-        return Individual(genes, like.batch_ndim)
+        return inside(state.mean, state.incumbent.individual(), self.bounds)
 
     def exhausted(self, state: CMAState) -> bool:
         """Criteria TolX, TolXUp and NoEffectCoord of the tutorial's appendix B.3; reads values on the host."""
@@ -210,3 +192,39 @@ class CovarianceAdaptation(Algorithm[CMAState]):
         wide = (std > 1e4 * first).any()
         no_effect = ((std > 0) & (state.mean == state.mean + 0.2 * std)).any()
         return bool(small | wide | no_effect)
+
+
+def first_std(
+    std: float | Tensor | Mapping[str, float | Tensor] | None,
+    bounds: Bounds | None,
+    individual: Individual,
+    like: Tensor,
+) -> Tensor:
+    """[*batch_shape, n] the first standard deviations as one vector, of the dtype of ``like``; see `step_size`."""
+    stds = {}
+    for name, x in individual.genes.items():
+        step = step_size(std, bounds, name, x)
+        stds[name] = step.expand_as(x) if isinstance(step, Tensor) else torch.full_like(x, step)
+    return ravel(Individual(stds, individual.batch_ndim)).to(like.dtype)
+
+
+def ranked_cost(asked: Population, bounds: Bounds | None, std: Tensor) -> Tensor:
+    """[k, *batch_shape] costs by which to rank; with bounds, ranks plus a penalty, which then knows no unit of cost.
+
+    Args:
+        asked: assessed, from `hand_out`.
+        bounds: the box, or None.
+        std: broadcasts against [k, *batch_shape, n]: the standard deviation of the samples.
+    """
+    if bounds is None:
+        return asked.cost
+    ranked = torch.where(asked.cost < float("inf"), -centred_ranks(asked.cost), asked.cost)
+    return penalised_cost(asked.assessed(Assessment(ranked)), torch.where(std > 0, std, torch.ones_like(std)))
+
+
+def inside(mean: Tensor, like: Individual, bounds: Bounds | None) -> Individual:
+    """The mean [*batch_shape, n] as an individual, within the bounds."""
+    genes = unravel(mean, like)
+    if bounds is not None:
+        genes = {name: bounds.repaired(name, x) for name, x in genes.items()}
+    return Individual(genes, like.batch_ndim)
