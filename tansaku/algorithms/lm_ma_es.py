@@ -68,7 +68,7 @@ class LMMAES(Algorithm[LMMAESState]):
         >>> from tansaku import Objective, Search
         >>> from tansaku.testing import sphere
         >>> start = Individual({"x": torch.ones(1000)})
-        >>> Search(LMMAES(), Objective(sphere), start).run(max_evaluations=20_000).value < 1.0
+        >>> Search(LMMAES(std=0.1), Objective(sphere), start).run(max_evaluations=10_000).value < 100
         True
     """
 
@@ -116,14 +116,21 @@ class LMMAES(Algorithm[LMMAESState]):
         return hand_out(raw, state.incumbent.individual(), self.bounds).with_traits(**{_NORMAL: z})
 
     def _directions(self, state: LMMAESState, z: Tensor) -> Tensor:
-        """[..., *batch_shape, n] every z transformed by the vectors learnt so far (lines 6 - 8)."""
-        n, m = z.shape[-1], state.memory.shape[0]
-        known = torch.arange(m, device=z.device) < state.generation
-        for j in range(m):
-            rate = known[j] * (1 / (1.5**j * n))  # c_d,j
-            along = (z * state.memory[j]).sum(-1, keepdim=True)
-            z = (1 - rate) * z + rate * along * state.memory[j]
-        return z
+        """[j, *batch_shape, n] every z [j, *batch_shape, n] transformed by the vectors learnt so far (lines 6 - 8).
+
+        The product of the m matrices (1 - c) I + c v v' is share * (I + V' C V), V the vectors as rows: column j of C
+        is r_j (e_j + C G_j) with r = c / (1 - c) and G_j the products of v_j with the vectors before it, which is one
+        triangular system for C. So the samples are passed over twice in place of m times.
+        """
+        vectors = state.memory.movedim(0, -2)  # [*batch_shape, m, n]
+        m, n = vectors.shape[-2:]
+        rates = torch.tensor([min(0.5, 1 / (1.5**j * n)) for j in range(m)], dtype=z.dtype, device=z.device)  # c_d,j
+        rates = rates * (torch.arange(m, device=z.device) < state.generation)
+        odds = rates / (1 - rates)
+        system = torch.eye(m, dtype=z.dtype, device=z.device) - torch.triu(vectors @ vectors.mT, 1) * odds
+        inner = torch.linalg.solve_triangular(system, torch.diag(odds).expand_as(system), upper=True, left=False)
+        samples = z.movedim(0, -2)
+        return ((1 - rates).prod() * (samples + samples @ vectors.mT @ inner @ vectors)).movedim(-2, 0)
 
     def tell(self, state: LMMAESState, asked: Population) -> LMMAESState:
         """Moves the mean, the path, the vectors and the step size; a wholly failed generation moves nothing."""
@@ -134,7 +141,7 @@ class LMMAES(Algorithm[LMMAESState]):
         w = candidate_weights(cost, state.weights)[..., None]
         mueff = 1 / state.weights.square().sum()
         z_mean = (w * z).sum(0)
-        mean = state.mean + spread * self._directions(state, z_mean)  # line 12: the transformation is linear
+        mean = state.mean + spread * self._directions(state, z_mean[None])[0]  # line 12: the transformation is linear
         rate = min(0.5, 2 * k / n)  # c_sigma
         path = (1 - rate) * state.path + (mueff * rate * (2 - rate)).sqrt() * z_mean  # line 13
         rates = torch.tensor([min(0.5, k / (4**j * n)) for j in range(m)], dtype=z.dtype, device=z.device)  # c_c,i
