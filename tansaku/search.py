@@ -356,8 +356,10 @@ class Search(Generic[S]):
                 return "target"
         if max_generations is not None and self.generations >= max_generations:
             return "max_generations"
-        if max_evaluations is not None and self.evaluations + self.algorithm.k > max_evaluations:
-            return "max_evaluations"
+        if max_evaluations is not None and self.state is not None:
+            coming = self.algorithm.next_k(self.state) if self._asked is None else self._asked.k
+            if self.evaluations + coming > max_evaluations:
+                return "max_evaluations"
         return ""
 
     def _result(self, stopped: str, seconds: float) -> Result:

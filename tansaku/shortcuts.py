@@ -185,8 +185,8 @@ def _with_batch(name: str, x: Tensor, batch_shape: tuple[int, ...]) -> Tensor:
 def _start(
     individual: Individual, algorithm: Algorithm[Any], std: Any, given: bool, generator: torch.Generator
 ) -> Population:
-    """K candidates: uniform within finite bounds, or the given one and others around it."""
-    bounds, k = algorithm.bounds, algorithm.k
+    """K candidates (one if k is None): uniform within finite bounds, or the given one and others around it."""
+    bounds, k = algorithm.bounds, 1 if algorithm.k is None else algorithm.k
     genes = {}
     for name, x in individual.genes.items():
         one = Individual({name: x}, individual.batch_ndim)

@@ -12,7 +12,13 @@ from tansaku.algorithms.ga import GA, GAState
 from tansaku.algorithms.hill_climb import HillClimb, HillClimbState
 from tansaku.algorithms.openai_es import OpenAIES, OpenAIESState
 from tansaku.algorithms.pgpe import PGPE, PGPEState
+from tansaku.algorithms.bipop_cma_es import BIPOPCMAES
+from tansaku.algorithms.cma_base import CMAState
+from tansaku.algorithms.cma_es import CMAES
+from tansaku.algorithms.ipop_cma_es import IPOPCMAES
+from tansaku.algorithms.lm_ma_es import LMMAES, LMMAESState
 from tansaku.algorithms.pso import PSO, PSOState
+from tansaku.algorithms.restarts import Restarts, RestartsState
 from tansaku.algorithms.sampled import ravel, unravel
 from tansaku.algorithms.snes import SNES, SNESState
 from tansaku.algorithms.steps import SGD, Adam, ClipUp, StepRule, TorchStep
@@ -28,6 +34,12 @@ ALGORITHMS: dict[str, Any] = {
     "pso": PSO,
     "snes": SNES,
     "xnes": XNES,
+from tansaku.algorithms.sep_cma_es import SepCMAES
+    "bipop_cma_es": BIPOPCMAES,
+    "cma_es": CMAES,
+    "ipop_cma_es": IPOPCMAES,
+    "lm_ma_es": LMMAES,
+    "sep_cma_es": SepCMAES,
 }
 
 
@@ -63,6 +75,10 @@ __all__ = [
     "ES",
     "GA",
     "PGPE",
+    "BIPOPCMAES",
+    "CMAES",
+    "IPOPCMAES",
+    "LMMAES",
     "PSO",
     "SGD",
     "SNES",
@@ -73,9 +89,11 @@ __all__ = [
     "CEMState",
     "ClipUp",
     "ESState",
+    "CMAState",
     "GAState",
     "HillClimb",
     "HillClimbState",
+    "LMMAESState",
     "Needs",
     "OpenAIES",
     "OpenAIESState",
@@ -85,6 +103,9 @@ __all__ = [
     "StepRule",
     "TorchStep",
     "XNESState",
+    "Restarts",
+    "RestartsState",
+    "SepCMAES",
     "make",
     "ravel",
     "unravel",

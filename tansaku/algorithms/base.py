@@ -32,8 +32,8 @@ class Needs:
         rank_based: whether only the order of the costs matters, so that any rising function of the cost gives the
             identical run.
         translates: whether a translated problem gives the translated run.
-        compiles: whether ``tell`` is one graph for `torch.compile` and a generation waits for no value from the
-            device; False for what runs in another library.
+        on_host: whether ``tell`` reads values to decide how to go on, or runs in another library; then it waits for
+            the device and is no graph for `torch.compile`.
     """
 
     min_k: int = 1
@@ -42,7 +42,7 @@ class Needs:
     batched: bool = True
     rank_based: bool = True
     translates: bool = True
-    compiles: bool = True
+    on_host: bool = False
 
 
 class Algorithm(ABC, Generic[S]):
@@ -51,7 +51,7 @@ class Algorithm(ABC, Generic[S]):
     A subclass is a frozen dataclass with ``k`` and ``bounds`` among its fields, and a state made with `tansaku.state`.
     """
 
-    k: int
+    k: Any  # an int; None where the number of genes decides
     bounds: Bounds | None
     needs: Needs = Needs()
 
@@ -80,6 +80,14 @@ class Algorithm(ABC, Generic[S]):
     def best(self, state: S) -> Population:
         """The best candidate ever assessed (k = 1), with its assessment."""
 
+    def next_k(self, state: S) -> int:
+        """How many candidates the next ``ask`` will give."""
+        return int(self.k)
+
+    def exhausted(self, state: S) -> bool:
+        """Whether the state alone says that the search cannot get further; reads values on the host."""
+        return False
+
     def estimate(self, state: S) -> Individual:
         """What to write back under a noisy cost: the mean of a distribution where there is one, else the best."""
         return self.best(state).individual()
@@ -97,8 +105,9 @@ class Algorithm(ABC, Generic[S]):
 
     def _check(self, min_k: int | None = None) -> None:
         """Checks ``k`` against `needs` and makes ``bounds`` a `Bounds`; for ``__post_init__``."""
-        checks.count("k", self.k, self.needs.min_k if min_k is None else min_k)
-        if self.k % self.needs.k_multiple:
+        if self.k is not None:
+            checks.count("k", self.k, self.needs.min_k if min_k is None else min_k)
+        if self.k is not None and self.k % self.needs.k_multiple:
             multiple = self.needs.k_multiple
             raise ValueError(
                 f"expected k to be a multiple of {multiple} for {type(self).__name__}, got {self.k}; "

@@ -202,7 +202,7 @@ class EvotorchSearcher(Algorithm[EvotorchState]):
     make: Callable[[Any], Any]
     k: int = 20
     bounds: Bounds | None = None
-    needs = Needs(min_k=2, batched=False, rank_based=False, compiles=False)
+    needs = Needs(min_k=2, batched=False, rank_based=False, on_host=True)
 
     def __post_init__(self) -> None:
         self._check()

@@ -398,7 +398,8 @@ def _ask_is_a_query(subject: Subject) -> None:
             require(fingerprint(state) == before, f"{kind} genes: ask() changed the state")
             same = fingerprint(answers[0]) == fingerprint(answers[1])
             require(same, f"{kind} genes: the same noise got two answers")
-            require(answers[0].k == algorithm.k, f"k = {algorithm.k}, but ask() gave {answers[0].k} candidates")
+            k = algorithm.next_k(state)
+            require(answers[0].k == k, f"next_k is {k}, but ask() gave {answers[0].k} candidates")
             require(answers[0].assessment is None, "ask() gave candidates with an assessment")
 
 
@@ -412,7 +413,7 @@ def _tell_is_deterministic_and_compiles(subject: Subject) -> None:
         with nothing_drawn_elsewhere("tell()"):
             told = fingerprint(algorithm.tell(state, asked))
             require(fingerprint(algorithm.tell(state, asked)) == told, f"{kind} genes: tell() gave two answers")
-        if not subject.needs.compiles:
+        if subject.needs.on_host:
             continue
         compiled = torch.compile(algorithm.tell, fullgraph=True, backend="eager")
         try:
@@ -507,7 +508,7 @@ def _flat_objectives_do_no_harm(subject: Subject) -> None:
 
 @_suite.claim("a generation that nobody listens to waits for no value from the device")
 def _no_hidden_synchronisation(subject: Subject) -> None:
-    if not subject.needs.compiles:
+    if subject.needs.on_host:
         return
     for kind in subject.kinds:
         problem = subject.problem(kind)

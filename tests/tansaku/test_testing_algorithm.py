@@ -11,6 +11,7 @@ import torch
 from tansaku import (
     ALGORITHMS,
     CEM,
+    CMAES,
     ES,
     GA,
     PGPE,
@@ -28,6 +29,7 @@ from tansaku import (
     OpenAIES,
     Plus,
     Population,
+    Restarts,
     Roulette,
     UniformCrossover,
     draws,
@@ -50,6 +52,10 @@ VARIANTS: dict[str, Any] = {
     "ES with two parents": lambda **settings: ES(parents=2, **settings),
     "CEM with a small elite": lambda **settings: CEM(elite=0.1, **settings),
     "PSO with given velocities": lambda **settings: PSO(std=0.5, **settings),
+    "CMA-ES without negative weights": lambda **settings: CMAES(active=False, std=0.5, **settings),
+    "restarted GA": lambda **settings: Restarts(GA(**settings)),
+    "restarted antithetic hill climbing": lambda **settings: Restarts(antithetic(**settings), growth=1.5, start_k=3),
+    "restarted CMA-ES": lambda **settings: Restarts(CMAES(**settings), growth=2.0),
 }
 SLOW = {
     "large_populations_stay_as_they_were",

@@ -1,0 +1,172 @@
+"""LM-MA-ES: matrix adaptation with a few vectors in place of a matrix, for thousands of genes.
+
+I. Loshchilov, T. Glasmachers and H.-G. Beyer, Large Scale Black-Box Optimization by Limited-Memory Matrix Adaptation,
+2018, algorithm 1. Deviations: learning rates end at 1/2, which they pass only with fewer than 4 k genes; failed
+candidates have no weight.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tansaku import checks, draws
+from tansaku.algorithms.base import Algorithm, Needs, check_std
+from tansaku.algorithms.cma_base import first_std, inside, ranked_cost
+from tansaku.algorithms.sampled import hand_out, ravel
+from tansaku.algorithms.strategy import candidate_weights, default_k
+from tansaku.draws import Noise
+from tansaku.operators.bounds import Bounds
+from tansaku.population import Individual, Population
+from tansaku.states import state
+
+_NORMAL = "normal"
+
+
+@state
+class LMMAESState:
+    """The distribution; n genes of all names as one vector, see `ravel`.
+
+    Args:
+        incumbent: the best ever assessed, k = 1.
+        weights: [k] of the candidates from the best to the worst.
+        mean: [*batch_shape, n].
+        sigma: [*batch_shape].
+        unit: [*batch_shape, n] the first standard deviations over ``sigma``'s first value.
+        path: [*batch_shape, n] of the step size.
+        memory: [m, *batch_shape, n] the vectors that stand for the matrix, the fastest first.
+        generation: [] generations told.
+    """
+
+    incumbent: Population
+    weights: Tensor
+    mean: Tensor
+    sigma: Tensor
+    unit: Tensor
+    path: Tensor
+    memory: Tensor
+    generation: Tensor
+
+
+@dataclass(frozen=True)
+class LMMAES(Algorithm[LMMAESState]):
+    """Limited-memory matrix adaptation: time and memory grow with genes times their logarithm.
+
+    A start of one candidate is the mean; of a larger one, the best is.
+
+    Args:
+        k: candidates per generation, at least 2; 4 + floor(3 ln n) for n genes if not given.
+        m: vectors in memory; 4 + floor(3 ln n) if not given.
+        std: first standard deviation, see `CMAES`.
+        bounds: `Bounds` or (lower, upper), as for `CMAES`.
+
+    Example:
+        >>> from tansaku import Objective, Search
+        >>> from tansaku.testing import sphere
+        >>> start = Individual({"x": torch.ones(1000)})
+        >>> Search(LMMAES(std=0.1), Objective(sphere), start).run(max_evaluations=10_000).value < 100
+        True
+    """
+
+    k: int | None = None
+    m: int | None = None
+    std: float | Tensor | Mapping[str, float | Tensor] | None = None
+    bounds: Bounds | None = None
+    needs = Needs(min_k=2)
+
+    def __post_init__(self) -> None:
+        self._check()
+        check_std(self.std)
+        if self.m is not None:
+            checks.count("m", self.m)
+
+    def init(self, start: Population) -> LMMAESState:
+        """The best of the start is the mean."""
+        self._check_start(start)
+        incumbent = start.best().without_traits()
+        individual = incumbent.individual()
+        mean = ravel(individual)
+        mean = mean.to(torch.promote_types(mean.dtype, torch.float32))
+        n = mean.shape[-1]
+        std = first_std(self.std, self.bounds, individual, mean)
+        sigma = std.amax(-1)
+        sigma = torch.where(sigma > 0, sigma, torch.ones_like(sigma))
+        k = default_k(n) if self.k is None else self.k
+        m = default_k(n) if self.m is None else self.m
+        mu = k // 2
+        raw = [max(0.0, math.log(mu + 0.5) - math.log(i)) for i in range(1, k + 1)]
+        weights = torch.tensor([w / sum(raw) for w in raw], dtype=mean.dtype, device=mean.device)
+        zero = torch.zeros_like(mean)
+        memory = zero.expand(m, *mean.shape).clone()
+        return LMMAESState(incumbent, weights, mean, sigma, std / sigma[..., None], zero, memory, memory.new_zeros(()))
+
+    def next_k(self, state: LMMAESState) -> int:
+        """``k``, or what the number of genes asks for."""
+        return state.weights.shape[0]
+
+    def ask(self, state: LMMAESState, noise: Noise) -> Population:
+        """Samples of the distribution (lines 4 - 9)."""
+        mean = state.mean
+        z = draws.normal((self.next_k(state),), tuple(mean.shape[:-1]), tuple(mean.shape[-1:]), mean, noise)
+        raw = mean + state.sigma[..., None] * state.unit * self._directions(state, z)
+        return hand_out(raw, state.incumbent.individual(), self.bounds).with_traits(**{_NORMAL: z})
+
+    def _directions(self, state: LMMAESState, z: Tensor) -> Tensor:
+        """[j, *batch_shape, n] every z [j, *batch_shape, n] transformed by the vectors learnt so far (lines 6 - 8).
+
+        The product of the m matrices (1 - c) I + c v v' is share * (I + V' C V), V the vectors as rows: column j of C
+        is r_j (e_j + C G_j) with r = c / (1 - c) and G_j the products of v_j with the vectors before it, which is one
+        triangular system for C. So the samples are passed over twice in place of m times.
+        """
+        vectors = state.memory.movedim(0, -2)  # [*batch_shape, m, n]
+        m, n = vectors.shape[-2:]
+        rates = torch.tensor([min(0.5, 1 / (1.5**j * n)) for j in range(m)], dtype=z.dtype, device=z.device)  # c_d,j
+        rates = rates * (torch.arange(m, device=z.device) < state.generation)
+        odds = rates / (1 - rates)
+        system = torch.eye(m, dtype=z.dtype, device=z.device) - torch.triu(vectors @ vectors.mT, 1) * odds
+        inner = torch.linalg.solve_triangular(system, torch.diag(odds).expand_as(system), upper=True, left=False)
+        samples = z.movedim(0, -2)
+        return ((1 - rates).prod() * (samples + samples @ vectors.mT @ inner @ vectors)).movedim(-2, 0)
+
+    def tell(self, state: LMMAESState, asked: Population) -> LMMAESState:
+        """Moves the mean, the path, the vectors and the step size; a wholly failed generation moves nothing."""
+        z = asked.traits[_NORMAL]
+        k, n, m = z.shape[0], z.shape[-1], state.memory.shape[0]
+        spread = state.sigma[..., None] * state.unit
+        cost = ranked_cost(asked, self.bounds, spread)
+        w = candidate_weights(cost, state.weights)[..., None]
+        mueff = 1 / state.weights.square().sum()
+        z_mean = (w * z).sum(0)
+        mean = state.mean + spread * self._directions(state, z_mean[None])[0]  # line 12: the transformation is linear
+        rate = min(0.5, 2 * k / n)  # c_sigma
+        path = (1 - rate) * state.path + (mueff * rate * (2 - rate)).sqrt() * z_mean  # line 13
+        rates = torch.tensor([min(0.5, k / (4**j * n)) for j in range(m)], dtype=z.dtype, device=z.device)  # c_c,i
+        rates = rates.view(m, *[1] * z_mean.ndim)
+        memory = (1 - rates) * state.memory + (mueff * rates * (2 - rates)).sqrt() * z_mean  # line 15
+        growth = (rate / 2 * (path.square().sum(-1) / n - 1)).clamp(-1, 1)
+        least, most = torch.finfo(z.dtype).tiny ** 0.5, torch.finfo(z.dtype).max ** 0.4
+        sigma = (state.sigma * growth.exp()).clamp(least, most)  # line 16
+        told = (cost < float("inf")).any(0) & torch.isfinite(mean).all(-1) & torch.isfinite(memory).all(-1).all(0)
+        vector, child = told[..., None], asked.best().without_traits()
+        return LMMAESState(
+            child.where(child.cost < state.incumbent.cost, state.incumbent),
+            state.weights,
+            torch.where(vector, mean, state.mean),
+            torch.where(told, sigma, state.sigma),
+            state.unit,
+            torch.where(vector, path, state.path),
+            torch.where(vector, memory, state.memory),
+            state.generation + 1,
+        )
+
+    def best(self, state: LMMAESState) -> Population:
+        """The best candidate ever assessed."""
+        return state.incumbent
+
+    def estimate(self, state: LMMAESState) -> Individual:
+        """The mean, inside the bounds."""
+        return inside(state.mean, state.incumbent.individual(), self.bounds)
