@@ -3,10 +3,12 @@
 from tansaku import checkpoint, draws, functional
 from tansaku.algorithms import (
     ALGORITHMS,
+    DE,
     GA,
     PSO,
     Algorithm,
     Assessor,
+    DEState,
     GAState,
     HillClimb,
     HillClimbState,
@@ -52,6 +54,7 @@ from tansaku.states import pack, state, unpack
 
 __all__ = [
     "ALGORITHMS",
+    "DE",
     "GA",
     "PSO",
     "Algorithm",
@@ -64,6 +67,7 @@ __all__ = [
     "Bounds",
     "Comma",
     "Crossover",
+    "DEState",
     "GAState",
     "Gaussian",
     "GaussianSampler",

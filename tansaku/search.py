@@ -313,8 +313,10 @@ class Search(Generic[S]):
                 return "target"
         if max_generations is not None and self.generations >= max_generations:
             return "max_generations"
-        if max_evaluations is not None and self.evaluations + self.algorithm.k > max_evaluations:
-            return "max_evaluations"
+        if max_evaluations is not None and self.state is not None:
+            next_k = self.algorithm.next_k(self.state)
+            if self.evaluations + next_k > max_evaluations:
+                return "max_evaluations"
         return ""
 
     def _result(self, stopped: str, seconds: float) -> Result:

@@ -6,12 +6,18 @@ from dataclasses import fields
 from typing import Any
 
 from tansaku.algorithms.base import Algorithm, Assessor, Needs
+from tansaku.algorithms.de import DE, DEState
 from tansaku.algorithms.ga import GA, GAState
 from tansaku.algorithms.hill_climb import HillClimb, HillClimbState
 from tansaku.algorithms.pso import PSO, PSOState
 from tansaku.algorithms.sampled import ravel, unravel
 
-ALGORITHMS: dict[str, Any] = {"ga": GA, "hill_climb": HillClimb, "pso": PSO}
+ALGORITHMS: dict[str, Any] = {
+    "de": DE,
+    "ga": GA,
+    "hill_climb": HillClimb,
+    "pso": PSO,
+}
 
 
 def make(name: str, **settings: Any) -> Algorithm[Any]:
@@ -42,10 +48,12 @@ def make(name: str, **settings: Any) -> Algorithm[Any]:
 
 __all__ = [
     "ALGORITHMS",
+    "DE",
     "GA",
     "PSO",
     "Algorithm",
     "Assessor",
+    "DEState",
     "GAState",
     "HillClimb",
     "HillClimbState",

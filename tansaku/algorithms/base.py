@@ -62,7 +62,7 @@ class Algorithm(ABC, Generic[S]):
 
     @abstractmethod
     def ask(self, state: S, noise: Noise) -> Population:
-        """[k, *batch_shape, *event_shape] candidates to assess, within the bounds. A query: the state is unchanged."""
+        """[next_k, *batch_shape, *event_shape] candidates to assess, within the bounds. The state is unchanged."""
 
     @abstractmethod
     def tell(self, state: S, asked: Population) -> S:
@@ -80,6 +80,10 @@ class Algorithm(ABC, Generic[S]):
     def estimate(self, state: S) -> Individual:
         """What to write back under a noisy cost: the mean of a distribution where there is one, else the best."""
         return self.best(state).individual()
+
+    def next_k(self, state: S) -> int:
+        """How many candidates the next `ask` gives: not always ``k`` where a population shrinks or grows."""
+        return self.k
 
     def refresh(self, state: S, assess: Assessor) -> S:
         """The state for an objective that has changed: every remembered candidate is assessed again."""

@@ -398,7 +398,8 @@ def _ask_is_a_query(subject: Subject) -> None:
             require(fingerprint(state) == before, f"{kind} genes: ask() changed the state")
             same = fingerprint(answers[0]) == fingerprint(answers[1])
             require(same, f"{kind} genes: the same noise got two answers")
-            require(answers[0].k == algorithm.k, f"k = {algorithm.k}, but ask() gave {answers[0].k} candidates")
+            k = algorithm.next_k(state)
+            require(answers[0].k == k, f"next_k() said {k}, but ask() gave {answers[0].k} candidates")
             require(answers[0].assessment is None, "ask() gave candidates with an assessment")
 
 

@@ -10,6 +10,7 @@ import torch
 
 from tansaku import (
     ALGORITHMS,
+    DE,
     GA,
     PSO,
     Algorithm,
@@ -36,6 +37,7 @@ def antithetic(**settings: Any) -> HillClimb:
 
 
 VARIANTS: dict[str, Any] = {
+    "DE from the best, exponential": lambda **settings: DE(base="best", crossover="exponential", **settings),
     "antithetic hill climbing": antithetic,
     "hill climbing with one step length": lambda **settings: HillClimb(adapt=False, std=0.3, **settings),
     "steady GA": lambda **settings: GA(select=LinearRank(1.7), survive=Plus(20), **settings),
