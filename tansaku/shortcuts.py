@@ -110,7 +110,7 @@ def _run(fn: Callable[..., Any], maximize: bool, options: dict[str, Any]) -> Res
     if algorithm is None:
         algorithm = "pso" if all(x.is_floating_point() for x in individual.genes.values()) else "ga"
     if isinstance(algorithm, str):
-        algorithm = make(algorithm, k=o["k"], bounds=bounds, std=o["std"])
+        algorithm = make(algorithm, k=o["k"], bounds=bounds, std=o["std"], max_evaluations=o["max_evaluations"] or None)
     elif o["k"] is not None or o["bounds"] is not None:
         raise ValueError("expected k and bounds in the algorithm's own arguments, got them twice; leave them out here")
     if algorithm.bounds is not None:

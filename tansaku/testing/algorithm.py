@@ -226,7 +226,8 @@ def _any_size_works(subject: Subject) -> None:
                 for start_k in (1, k):
                     *before, (state, asked) = run(algorithm, problem.assess, problem.start(start_k), subject.noise(), 4)
                     what = f"{kind} genes, k = {k}, start of {start_k}, event_shape {event}"
-                    require(asked["x"].shape == (k, *event), f"{what}: asked for {tuple(asked['x'].shape)}")
+                    expected = (algorithm.next_k(before[-1][0]), *event)
+                    require(asked["x"].shape == expected, f"{what}: asked for {tuple(asked['x'].shape)}")
                     best = algorithm.best(state)
                     require(best["x"].shape == (1, *event), f"{what}: best() has shape {tuple(best['x'].shape)}")
                     lowest = min(float(seen.cost.min()) for _, seen in [*before, (state, asked)])
@@ -241,15 +242,16 @@ def _several_tensors_work(subject: Subject) -> None:
     for batch_shape in ((), (2,)) if subject.needs.batched else ((),):
         problem = Problem(dtypes, events, batch_shape, device=subject.device)
         algorithm = subject.bounded(problem)
-        costs = []
+        costs, k = [], algorithm.k
         for state, asked in run(algorithm, problem.assess, problem.start(algorithm.k), subject.noise(), 15):
             costs.append(algorithm.best(state).cost)
             for name, event in events.items():
                 x = asked[name]
                 require(
-                    x.shape == (algorithm.k, *batch_shape, *event) and x.dtype == dtypes[name],
+                    x.shape == (k, *batch_shape, *event) and x.dtype == dtypes[name],
                     f"{name!r} came back as {tuple(x.shape)} of {x.dtype}",
                 )
+            k = algorithm.next_k(state)
         require((costs[-1] < costs[0]).all(), "15 generations did not improve on the start")
 
 

@@ -12,7 +12,9 @@ from tansaku import (
     ALGORITHMS,
     DE,
     GA,
+    LSHADE,
     PSO,
+    SHADE,
     Algorithm,
     Bounds,
     Comma,
@@ -37,6 +39,8 @@ def antithetic(**settings: Any) -> HillClimb:
 
 
 VARIANTS: dict[str, Any] = {
+    "L-SHADE that shrinks": lambda **settings: LSHADE(max_evaluations=200, **settings),
+    "SHADE without an archive": lambda **settings: SHADE(archive=0.0, memory=3, **settings),
     "DE from the best, exponential": lambda **settings: DE(base="best", crossover="exponential", **settings),
     "antithetic hill climbing": antithetic,
     "hill climbing with one step length": lambda **settings: HillClimb(adapt=False, std=0.3, **settings),
