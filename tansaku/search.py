@@ -314,8 +314,8 @@ class Search(Generic[S]):
         if max_generations is not None and self.generations >= max_generations:
             return "max_generations"
         if max_evaluations is not None and self.state is not None:
-            next_k = self.algorithm.next_k(self.state)
-            if self.evaluations + next_k > max_evaluations:
+            coming = self.algorithm.next_k(self.state) if self._asked is None else self._asked.k
+            if self.evaluations + coming > max_evaluations:
                 return "max_evaluations"
         return ""
 

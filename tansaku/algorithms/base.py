@@ -77,13 +77,13 @@ class Algorithm(ABC, Generic[S]):
     def best(self, state: S) -> Population:
         """The best candidate ever assessed (k = 1), with its assessment."""
 
+    def next_k(self, state: S) -> int:
+        """How many candidates the next ``ask`` will give."""
+        return int(self.k)
+
     def estimate(self, state: S) -> Individual:
         """What to write back under a noisy cost: the mean of a distribution where there is one, else the best."""
         return self.best(state).individual()
-
-    def next_k(self, state: S) -> int:
-        """How many candidates the next `ask` gives: not always ``k`` where a population shrinks or grows."""
-        return self.k
 
     def refresh(self, state: S, assess: Assessor) -> S:
         """The state for an objective that has changed: every remembered candidate is assessed again."""

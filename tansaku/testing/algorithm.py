@@ -401,7 +401,7 @@ def _ask_is_a_query(subject: Subject) -> None:
             same = fingerprint(answers[0]) == fingerprint(answers[1])
             require(same, f"{kind} genes: the same noise got two answers")
             k = algorithm.next_k(state)
-            require(answers[0].k == k, f"next_k() said {k}, but ask() gave {answers[0].k} candidates")
+            require(answers[0].k == k, f"next_k is {k}, but ask() gave {answers[0].k} candidates")
             require(answers[0].assessment is None, "ask() gave candidates with an assessment")
 
 

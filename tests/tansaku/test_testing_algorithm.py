@@ -46,6 +46,8 @@ VARIANTS: dict[str, Any] = {
     "hill climbing with one step length": lambda **settings: HillClimb(adapt=False, std=0.3, **settings),
     "steady GA": lambda **settings: GA(select=LinearRank(1.7), survive=Plus(20), **settings),
     "roulette GA": lambda **settings: GA(select=Roulette(), survive=Comma(3), **settings),
+    "PSO on a ring": lambda **settings: PSO(neighbourhood="ring", last_inertia=0.4, **settings),
+    "PSO on a grid": lambda **settings: PSO(neighbourhood="von_neumann", **settings),
     "PSO with given velocities": lambda **settings: PSO(std=0.5, **settings),
 }
 SLOW = {
