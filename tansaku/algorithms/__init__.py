@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
+from tansaku.algorithms.annealing import Annealing, AnnealingState
 from tansaku.algorithms.base import Algorithm, Assessor, Needs
 from tansaku.algorithms.de import DE, DEState
 from tansaku.algorithms.ga import GA, GAState
@@ -15,6 +16,7 @@ from tansaku.algorithms.sampled import ravel, unravel
 from tansaku.algorithms.shade import SHADE, SHADEState
 
 ALGORITHMS: dict[str, Any] = {
+    "annealing": Annealing,
     "de": DE,
     "ga": GA,
     "hill_climb": HillClimb,
@@ -62,6 +64,8 @@ __all__ = [
     "PSO",
     "SHADE",
     "Algorithm",
+    "Annealing",
+    "AnnealingState",
     "Assessor",
     "DEState",
     "GAState",

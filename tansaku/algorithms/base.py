@@ -32,6 +32,8 @@ class Needs:
         rank_based: whether only the order of the costs matters, so that any rising function of the cost gives the
             identical run.
         translates: whether a translated problem gives the translated run.
+        plans: whether it takes ``max_evaluations`` and plans its course over them, hot or wide at first, cold or narrow
+            at the end.
     """
 
     min_k: int = 1
@@ -40,6 +42,7 @@ class Needs:
     batched: bool = True
     rank_based: bool = True
     translates: bool = True
+    plans: bool = False
 
 
 class Algorithm(ABC, Generic[S]):

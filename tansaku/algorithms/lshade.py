@@ -65,7 +65,7 @@ class LSHADE(Algorithm[LSHADEState]):
     archive: float = 2.6
     std: float | Tensor | Mapping[str, float | Tensor] | None = None
     bounds: Bounds | None = None
-    needs = Needs(min_k=4, rank_based=False)
+    needs = Needs(min_k=4, rank_based=False, plans=True)
 
     def __post_init__(self) -> None:
         self._check()

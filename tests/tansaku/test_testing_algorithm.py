@@ -16,6 +16,7 @@ from tansaku import (
     PSO,
     SHADE,
     Algorithm,
+    Annealing,
     Bounds,
     Comma,
     GAState,
@@ -39,7 +40,11 @@ def antithetic(**settings: Any) -> HillClimb:
 
 
 VARIANTS: dict[str, Any] = {
-    "L-SHADE that shrinks": lambda **settings: LSHADE(max_evaluations=200, **settings),
+    "annealing at a given temperature": lambda **settings: Annealing(
+        cooling="linear", temperature=0.5, adapt=False, std=0.2, **settings
+    ),
+    "fast annealing": lambda **settings: Annealing(cooling="fast", **settings),
+    "L-SHADE that shrinks": lambda **settings: LSHADE(**{"max_evaluations": 200, **settings}),
     "SHADE without an archive": lambda **settings: SHADE(archive=0.0, memory=3, **settings),
     "DE from the best, exponential": lambda **settings: DE(base="best", crossover="exponential", **settings),
     "antithetic hill climbing": antithetic,
