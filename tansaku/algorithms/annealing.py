@@ -3,9 +3,10 @@
 S. Kirkpatrick, C. D. Gelatt and M. P. Vecchi, Optimization by Simulated Annealing, Science 220, 1983; steps are
 accepted as in N. Metropolis et al., Equation of State Calculations by Fast Computing Machines, 1953. The first
 temperature is measured (W. Ben-Ameur, Computing the Initial Temperature of Simulated Annealing, 2004, its first
-estimate). The length of real steps follows the share accepted: A. Corana, M. Marchesi, C. Martini and S. Ridella,
-Minimizing Multimodal Functions of Continuous Variables with the "Simulated Annealing" Algorithm, 1987, with one length
-for all genes; where the paper adapts after 20 steps of one chain, a generation of k chains counts for k of them.
+estimate, but with falls counted as rises, of which a bad start has too few). The length of real steps follows the share
+accepted: A. Corana, M. Marchesi, C. Martini and S. Ridella, Minimizing Multimodal Functions of Continuous Variables
+with the "Simulated Annealing" Algorithm, 1987, with one length for all genes; where the paper adapts after 20 steps of
+one chain, a generation of k chains counts for k of them.
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ class Annealing(Algorithm[AnnealingState]):
             find every optimum in the end and too slow for most budgets.
         max_evaluations: of each search: the budget, over which it gets cold. `minimize` passes its own on.
         coldest: last temperature as a share of the first.
-        temperature: the first one, in units of the cost; if not given, one at which the average rise among the
-            first steps is accepted with probability ``first_acceptance``.
+        temperature: the first one, in units of the cost; if not given, one at which a rise by the average change
+            among the first steps is accepted with probability ``first_acceptance``.
         first_acceptance: see ``temperature``, which makes it needless.
         std: standard deviation of the first steps, in units of the genes; a fifth of the bounds' span if not given,
             else 1.
@@ -131,8 +132,9 @@ class Annealing(Algorithm[AnnealingState]):
         chains, steps = state.chains, asked.without_traits()
         before, after = chains.cost.to(state.scale.dtype), asked.cost.to(state.scale.dtype)
         rise = torch.where(after <= before, 0.0, after - before)  # inf - inf is no rise
-        finite = (rise > 0) & torch.isfinite(rise)
-        mean = torch.where(finite, rise, 0.0).sum(0) / finite.sum(0).clamp(min=1)
+        change = (after - before).abs()
+        counted = (change > 0) & torch.isfinite(change)
+        mean = torch.where(counted, change, 0.0).sum(0) / counted.sum(0).clamp(min=1)
         measured = mean / -math.log(self.first_acceptance)
         hottest = torch.where(state.hottest > 0, state.hottest, measured)
         temperature = hottest * self._cooled(state.evaluations, state.generations)
