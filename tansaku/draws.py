@@ -137,6 +137,26 @@ def coins(
     return _draw(len(lead), like.device, noise, lambda g: _coins(probability, shape, like.device, g))
 
 
+def others(count: int, k: int, batch_shape: tuple[int, ...], like: Tensor, noise: Noise) -> list[Tensor]:
+    """For every candidate ``count`` different others, uniformly: tensors [k, *batch_shape] of candidates' numbers.
+
+    Args:
+        count: below ``k``; none of a candidate's others is itself.
+        k: candidates.
+        batch_shape: independent searches.
+        like: says on which device.
+        noise: a generator or a `Replay`.
+    """
+    taken: list[Tensor] = []  # how far behind its own candidate each one stands
+    for i in range(count):
+        place = integers(k - 1 - i, (k,), batch_shape, (), like, noise)  # among those that are still free
+        for earlier in torch.stack(taken).sort(0).values.unbind() if taken else []:
+            place = place + (place >= earlier)
+        taken.append(place)
+    own = torch.arange(1, k + 1, device=like.device).view(k, *(1,) * len(batch_shape))
+    return [torch.remainder(own + place, k) for place in taken]
+
+
 def _draw(lead: int, device: torch.device, noise: Noise, draw: Callable[[torch.Generator], Tensor]) -> Tensor:
     if isinstance(noise, Replay):
         return noise.take(lead, draw)

@@ -111,7 +111,7 @@ def _run(fn: Callable[..., Any], maximize: bool, options: dict[str, Any]) -> Res
     if algorithm is None:
         algorithm = "pso" if all(x.is_floating_point() for x in individual.genes.values()) else "ga"
     if isinstance(algorithm, str):
-        algorithm = make(algorithm, k=o["k"], bounds=bounds, std=o["std"])
+        algorithm = make(algorithm, k=o["k"], bounds=bounds, std=o["std"], max_evaluations=o["max_evaluations"] or None)
     elif not isinstance(algorithm, Algorithm):
         raise TypeError(f"expected an algorithm's name or an instance, got {algorithm!r}; pass e.g. 'pso' or PSO(k=40)")
     elif o["k"] is not None or o["bounds"] is not None:

@@ -34,6 +34,8 @@ class Needs:
         translates: whether a translated problem gives the translated run.
         on_host: whether ``tell`` reads values to decide how to go on, or runs in another library; then it waits for
             the device and is no graph for `torch.compile`.
+        plans: whether it takes ``max_evaluations`` and plans its course over them, hot or wide at first, cold or narrow
+            at the end.
     """
 
     min_k: int = 1
@@ -43,6 +45,7 @@ class Needs:
     rank_based: bool = True
     translates: bool = True
     on_host: bool = False
+    plans: bool = False
 
 
 class Algorithm(ABC, Generic[S]):
@@ -65,7 +68,7 @@ class Algorithm(ABC, Generic[S]):
 
     @abstractmethod
     def ask(self, state: S, noise: Noise) -> Population:
-        """[k, *batch_shape, *event_shape] candidates to assess, within the bounds. A query: the state is unchanged."""
+        """[next_k, *batch_shape, *event_shape] candidates to assess, within the bounds. The state is unchanged."""
 
     @abstractmethod
     def tell(self, state: S, asked: Population) -> S:

@@ -33,10 +33,11 @@ def check_algorithm(
     """Checks that an algorithm keeps what `Algorithm` promises and what it declares in `Needs`.
 
     Args:
-        make: builds the algorithm; called with none, either or both of the settings ``k=`` and ``bounds=``, all others
-            being up to it: the class itself, a function, or ``"module:name"`` of either. A state that is saved is
-            taken up in a fresh process where ``make`` has a name that can be imported there; in this process where it
-            has none (a lambda, a function inside another, something from ``__main__``).
+        make: builds the algorithm; called with none, either or both of the settings ``k=`` and ``bounds=`` (and, if its
+            `Needs` say that it plans, ``max_evaluations=``), all others being up to it: the class itself, a function,
+            or ``"module:name"`` of either. A state that is saved is taken up in a fresh process where ``make`` has a
+            name that can be imported there; in this process where it has none (a lambda, a function inside another,
+            something from ``__main__``).
         device: where the genes are.
         only: names of the checks to run; all of `ALGORITHM_CHECKS` if not given.
 
@@ -61,7 +62,7 @@ def _beats_random_search(subject: Subject) -> None:
     generations, seeds = 60, 5
     for kind in subject.kinds:
         problem = subject.problem(kind, event=(40,) if kind == "boolean" else (8,), dtype=OTHER_DTYPES[kind][0])
-        algorithm = subject.bounded(problem)
+        algorithm = subject.bounded(problem, generations=generations)
         better = 0
         for seed in range(seeds):
             start = problem.start(algorithm.k, seed)
@@ -226,7 +227,8 @@ def _any_size_works(subject: Subject) -> None:
                 for start_k in (1, k):
                     *before, (state, asked) = run(algorithm, problem.assess, problem.start(start_k), subject.noise(), 4)
                     what = f"{kind} genes, k = {k}, start of {start_k}, event_shape {event}"
-                    require(asked["x"].shape == (k, *event), f"{what}: asked for {tuple(asked['x'].shape)}")
+                    expected = (algorithm.next_k(before[-1][0]), *event)
+                    require(asked["x"].shape == expected, f"{what}: asked for {tuple(asked['x'].shape)}")
                     best = algorithm.best(state)
                     require(best["x"].shape == (1, *event), f"{what}: best() has shape {tuple(best['x'].shape)}")
                     lowest = min(float(seen.cost.min()) for _, seen in [*before, (state, asked)])
@@ -240,16 +242,17 @@ def _several_tensors_work(subject: Subject) -> None:
     events = {"w": (2, 3), "b": (3,), "m": (1,), "scalar": ()}
     for batch_shape in ((), (2,)) if subject.needs.batched else ((),):
         problem = Problem(dtypes, events, batch_shape, device=subject.device)
-        algorithm = subject.bounded(problem)
-        costs = []
+        algorithm = subject.bounded(problem, generations=15)
+        costs, k = [], algorithm.k
         for state, asked in run(algorithm, problem.assess, problem.start(algorithm.k), subject.noise(), 15):
             costs.append(algorithm.best(state).cost)
             for name, event in events.items():
                 x = asked[name]
                 require(
-                    x.shape == (algorithm.k, *batch_shape, *event) and x.dtype == dtypes[name],
+                    x.shape == (k, *batch_shape, *event) and x.dtype == dtypes[name],
                     f"{name!r} came back as {tuple(x.shape)} of {x.dtype}",
                 )
+            k = algorithm.next_k(state)
         require((costs[-1] < costs[0]).all(), "15 generations did not improve on the start")
 
 

@@ -31,9 +31,13 @@ class Subject:
     make: Callable[..., Algorithm[Any]]
     device: torch.device
 
-    def algorithm(self, k: int | None = None, bounds: Bounds | None = None) -> Algorithm[Any]:
-        """One with these settings, or its own where None is given."""
-        given = {"k": k, "bounds": bounds}
+    def algorithm(
+        self, k: int | None = None, bounds: Bounds | None = None, generations: int | None = None
+    ) -> Algorithm[Any]:
+        """One with these settings, or its own where None is given; told how long the run is, if it plans."""
+        given: dict[str, Any] = {"k": k, "bounds": bounds}
+        if generations is not None and self.needs.plans:
+            given["max_evaluations"] = (self.k() if k is None else k) * (generations + 1)
         made = self.make(**{name: value for name, value in given.items() if value is not None})
         if not isinstance(made, Algorithm):
             raise TypeError(f"expected make to build an Algorithm, got {type(made).__name__}; subclass Algorithm")
@@ -59,9 +63,11 @@ class Subject:
         dtype = settings.pop("dtype", DTYPES[kind or self.kinds[0]])
         return Problem({"x": dtype}, {"x": settings.pop("event", (4,))}, device=self.device, **settings)
 
-    def bounded(self, problem: Problem, k: int | None = None, repair: Repair = "clip") -> Algorithm[Any]:
+    def bounded(
+        self, problem: Problem, k: int | None = None, repair: Repair = "clip", generations: int | None = None
+    ) -> Algorithm[Any]:
         """With the problem's box."""
-        return self.algorithm(self.k() if k is None else k, problem.bounds(repair))
+        return self.algorithm(self.k() if k is None else k, problem.bounds(repair), generations)
 
     def noise(self, seed: int = 1) -> torch.Generator:
         """Random numbers."""

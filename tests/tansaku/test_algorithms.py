@@ -61,7 +61,7 @@ def test_particles_start_at_rest_and_stop_at_the_bounds() -> None:
     state = pso.tell(state, ASSESS(pso.ask(state, torch.Generator().manual_seed(0))))
     asked = pso.ask(
         type(state)(
-            state.swarm.with_traits(**{"velocity.x": torch.full((5, 3), 9.0, dtype=torch.float64)}), state.personal
+            state.swarm.with_traits(**{"velocity.x": torch.full((5, 3), 9.0, dtype=torch.float64)}), state.personal, 5
         ),
         torch.Generator().manual_seed(0),
     )

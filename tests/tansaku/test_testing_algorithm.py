@@ -15,8 +15,12 @@ from tansaku import (
     ES,
     GA,
     PGPE,
+    DE,
+    LSHADE,
     PSO,
+    SHADE,
     Algorithm,
+    Annealing,
     Bounds,
     Comma,
     GAState,
@@ -42,6 +46,13 @@ def antithetic(**settings: Any) -> HillClimb:
 
 
 VARIANTS: dict[str, Any] = {
+    "annealing at a given temperature": lambda **settings: Annealing(
+        cooling="linear", temperature=0.5, adapt=False, std=0.2, **settings
+    ),
+    "fast annealing": lambda **settings: Annealing(cooling="fast", **settings),
+    "L-SHADE that shrinks": lambda **settings: LSHADE(**{"max_evaluations": 200, **settings}),
+    "SHADE without an archive": lambda **settings: SHADE(archive=0.0, memory=3, **settings),
+    "DE from the best, exponential": lambda **settings: DE(base="best", crossover="exponential", **settings),
     "antithetic hill climbing": antithetic,
     "hill climbing with one step length": lambda **settings: HillClimb(adapt=False, std=0.3, **settings),
     "steady GA": lambda **settings: GA(select=LinearRank(1.7), survive=Plus(20), **settings),
@@ -51,6 +62,8 @@ VARIANTS: dict[str, Any] = {
     "PGPE with Adam": lambda **settings: PGPE(optimizer="adam", lr=0.1, **settings),
     "ES with two parents": lambda **settings: ES(parents=2, **settings),
     "CEM with a small elite": lambda **settings: CEM(elite=0.1, **settings),
+    "PSO on a ring": lambda **settings: PSO(neighbourhood="ring", last_inertia=0.4, **settings),
+    "PSO on a grid": lambda **settings: PSO(neighbourhood="von_neumann", **settings),
     "PSO with given velocities": lambda **settings: PSO(std=0.5, **settings),
     "CMA-ES without negative weights": lambda **settings: CMAES(active=False, std=0.5, **settings),
     "restarted GA": lambda **settings: Restarts(GA(**settings)),

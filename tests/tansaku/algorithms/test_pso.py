@@ -1,0 +1,99 @@
+"""Particle swarms: neighbourhoods against a slow reference, inertia and constriction against the papers' numbers."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from tansaku import PSO, Objective, Population, Search
+from tansaku.testing import rastrigin, sphere
+
+ASSESS = Objective(sphere)
+
+
+def start(k: int, batch_shape: tuple[int, ...] = (), n: int = 2, seed: int = 0) -> Population:
+    genes = torch.randn(k, *batch_shape, n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return ASSESS(Population({"x": genes}, len(batch_shape)))
+
+
+def informants(neighbourhood: str, i: int, k: int) -> list[int]:
+    if neighbourhood == "global":
+        return list(range(k))
+    if neighbourhood == "ring":
+        return [i, (i + 1) % k, (i - 1) % k]
+    columns = round(math.sqrt(k))
+    return [i, (i + 1) % k, (i - 1) % k, (i + columns) % k, (i - columns) % k]
+
+
+@pytest.mark.parametrize("neighbourhood", ["global", "ring", "von_neumann"])
+@pytest.mark.parametrize("k", [2, 5, 12, 16])
+def test_a_particle_follows_the_best_of_its_neighbours_in_every_search(neighbourhood: str, k: int) -> None:
+    pso = PSO(k=k, inertia=0.0, cognitive=0.0, social=2.0, neighbourhood=neighbourhood)  # type: ignore[arg-type]
+    begun = start(k, (3,))
+    x = begun["x"]
+    moved = pso.ask(pso.init(begun), torch.Generator().manual_seed(1))["x"]
+    for search in range(3):
+        for i in range(k):
+            leader = min(informants(neighbourhood, i, k), key=lambda j: float(begun.cost[j, search]))
+            towards = x[leader, search] - x[i, search]
+            share = (moved[i, search] - x[i, search]) / torch.where(towards == 0, 1.0, towards)
+            assert bool(((share >= 0) & (share <= 2)).all())
+            assert bool((share > 0).any()) == (leader != i)
+            assert torch.allclose(x[i, search] + share * towards, moved[i, search])
+
+
+def test_news_travels_one_particle_a_generation_around_a_ring() -> None:
+    k, generations = 12, 4
+    begun = Population({"x": torch.full((k, 1), 5.0, dtype=torch.float64)})
+    begun["x"][0] = 0.0
+    pso = PSO(k=k, neighbourhood="ring")
+    search = Search(pso, ASSESS, begun, seed=0)
+    for _ in range(generations):
+        search.step()
+    assert search.state is not None
+    moved = [i for i in range(k) if float(search.state.personal["x"][i]) != float(begun["x"][i])]
+    assert set(moved) <= {1, 2, 3, 4, 8, 9, 10, 11}
+
+
+def test_inertia_falls_in_a_line_over_the_budget_and_stays_down() -> None:
+    pso = PSO(k=4, inertia=0.9, last_inertia=0.4, cognitive=0.0, social=0.0, max_evaluations=40)
+    state = pso.init(start(4))
+    state = type(state)(state.swarm.with_traits(**{"velocity.x": torch.ones(4, 2).double()}), state.personal, 4)
+    for evaluations in range(4, 60, 4):
+        asked = pso.ask(state, torch.Generator())
+        kept = asked.traits["velocity.x"] / state.swarm.traits["velocity.x"]
+        expected = 0.9 - 0.5 * min(1.0, evaluations / 40)
+        assert kept.flatten().tolist() == pytest.approx([expected] * 8)
+        state = pso.tell(state, ASSESS(asked))
+
+
+def test_constriction_has_the_published_coefficients() -> None:
+    pso = PSO.constricted(2.05, 2.05, k=7)
+    assert pso.inertia == pytest.approx(0.72984, abs=1e-5)
+    assert pso.cognitive == pso.social == pytest.approx(1.49618, abs=1e-5)
+    assert pso.k == 7
+    other = PSO.constricted(2.8, 1.3)
+    assert (other.cognitive / other.inertia, other.social / other.inertia) == pytest.approx((2.8, 1.3))
+    with pytest.raises(ValueError, match=r"expected cognitive \+ social > 4 for constriction, got 4; use PSO"):
+        PSO.constricted(2.0, 2.0)
+
+
+def test_an_unknown_neighbourhood_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected neighbourhood 'global', 'ring' or 'von_neumann', got 'star'"):
+        PSO(neighbourhood="star")  # type: ignore[arg-type]
+
+
+def test_small_neighbourhoods_are_harder_to_trap() -> None:
+    begun = Population({"x": torch.rand(20, 30, 5, generator=torch.Generator().manual_seed(0)) * 10 - 5}, 1)
+
+    def solved(neighbourhood: str) -> int:
+        pso = PSO(k=20, neighbourhood=neighbourhood, bounds=(-5.0, 5.0))  # type: ignore[arg-type]
+        value = Search(pso, Objective(rastrigin), begun, seed=1).run(max_generations=800).value
+        assert isinstance(value, Tensor)
+        return int((value < 1e-3).sum())
+
+    assert solved("ring") > solved("global")
+    assert solved("von_neumann") > solved("global")
