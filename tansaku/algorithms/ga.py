@@ -72,9 +72,7 @@ class GA(Algorithm[GAState]):
 
     def tell(self, state: GAState, asked: Population) -> GAState:
         """Survivors of parents and children; the best so far is kept apart."""
-        champion = asked.best()
-        best = champion.where(champion.cost < state.best.cost, state.best)
-        return GAState(self.survive(state.parents, asked), best)
+        return GAState(self.survive(state.parents, asked), _better(asked.best(), state.best))
 
     def best(self, state: GAState) -> Population:
         """The best candidate ever assessed."""
@@ -83,8 +81,7 @@ class GA(Algorithm[GAState]):
     def refresh(self, state: GAState, assess: Assessor) -> GAState:
         """Parents and best assessed again; under another objective a parent may be the best."""
         fresh = super().refresh(state, assess)
-        champion = fresh.parents.best()
-        return GAState(fresh.parents, champion.where(champion.cost < fresh.best.cost, fresh.best))
+        return GAState(fresh.parents, _better(fresh.parents.best(), fresh.best))
 
     def _crossed(self, a: Population, b: Population, noise: Noise) -> Population:
         if self.crossover is not None:
@@ -109,3 +106,10 @@ class GA(Algorithm[GAState]):
                 for name, x in children.genes.items()
             }
         )
+
+
+def _better(champion: Population, best: Population) -> Population:
+    """The champion where it costs less, else the best so far; of traits that survival added, the best has none."""
+    traits = {name: champion.traits[name] for name in best.traits}
+    champion = Population(champion.genes, champion.batch_ndim, traits, champion.assessment)
+    return champion.where(champion.cost < best.cost, best)

@@ -41,8 +41,9 @@ class HillClimb(Algorithm[HillClimbState]):
         k: steps tried per generation.
         std: standard deviation of the first steps, in units of the genes: a number, a tensor that broadcasts against
             [*event_shape], or a mapping from names to either; a fifth of the bounds' span if not given, else 1.
-        mutate: another way to make a step, or a dictionary that gives each name its own; then ``std`` and ``adapt`` have no effect. By default real genes take
-            Gaussian steps, boolean genes flip and integer genes are drawn anew, one per candidate on average.
+        mutate: another way to make a step, or a dictionary that gives each name its own; then ``std`` and ``adapt``
+            have no effect. By default real genes take Gaussian steps, boolean genes flip and integer genes are drawn
+            anew, one per candidate on average.
         adapt: whether the steps grow after many successes and shrink after few.
         antithetic: whether the steps of real genes come in pairs x + e, x - e; then k is even.
         bounds: `Bounds` or (lower, upper).
