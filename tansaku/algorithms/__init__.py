@@ -8,10 +8,18 @@ from typing import Any
 from tansaku.algorithms.base import Algorithm, Assessor, Needs
 from tansaku.algorithms.ga import GA, GAState
 from tansaku.algorithms.hill_climb import HillClimb, HillClimbState
+from tansaku.algorithms.pbil import PBIL, PBILState
+from tansaku.algorithms.permutation_ga import PermutationGA, SwapOrInversion
 from tansaku.algorithms.pso import PSO, PSOState
 from tansaku.algorithms.sampled import ravel, unravel
 
-ALGORITHMS: dict[str, Any] = {"ga": GA, "hill_climb": HillClimb, "pso": PSO}
+ALGORITHMS: dict[str, Any] = {
+    "ga": GA,
+    "hill_climb": HillClimb,
+    "pbil": PBIL,
+    "permutation_ga": PermutationGA,
+    "pso": PSO,
+}
 
 
 def make(name: str, **settings: Any) -> Algorithm[Any]:
@@ -43,6 +51,7 @@ def make(name: str, **settings: Any) -> Algorithm[Any]:
 __all__ = [
     "ALGORITHMS",
     "GA",
+    "PBIL",
     "PSO",
     "Algorithm",
     "Assessor",
@@ -50,7 +59,10 @@ __all__ = [
     "HillClimb",
     "HillClimbState",
     "Needs",
+    "PBILState",
     "PSOState",
+    "PermutationGA",
+    "SwapOrInversion",
     "make",
     "ravel",
     "unravel",

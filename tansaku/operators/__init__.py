@@ -1,6 +1,7 @@
 """Operators: hyper-parameters and no memory. Noise is an argument; names are the field's."""
 
 from tansaku.operators.bounds import Bounds
+from tansaku.operators.constraints import EQ, GT, GTE, LT, LTE, Constrained, Constraint, Feasibility, Penalty, Rule
 from tansaku.operators.crossover import ArithmeticCrossover, Blend, Crossover, PerNameCrossover, UniformCrossover
 from tansaku.operators.designs import LatinHypercubeSampler, SobolSampler
 from tansaku.operators.limits import Limit
@@ -41,6 +42,11 @@ from tansaku.operators.selection import (
 from tansaku.operators.survival import Age, Comma, Crowding, Greedy, Plus
 
 __all__ = [
+    "EQ",
+    "GT",
+    "GTE",
+    "LT",
+    "LTE",
     "SBX",
     "Age",
     "ArithmeticCrossover",
@@ -55,12 +61,15 @@ __all__ = [
     "Cauchy",
     "Comma",
     "ConstantSchedule",
+    "Constrained",
+    "Constraint",
     "CosineSchedule",
     "Creep",
     "Crossover",
     "Crowding",
-    "ExponentialSchedule",
     "ExponentialRank",
+    "ExponentialSchedule",
+    "Feasibility",
     "Gaussian",
     "GaussianSampler",
     "Greedy",
@@ -68,8 +77,8 @@ __all__ = [
     "LatinHypercubeSampler",
     "Lexicase",
     "Limit",
-    "LinearSchedule",
     "LinearRank",
+    "LinearSchedule",
     "Mean",
     "Momentum",
     "MomentumMemory",
@@ -77,12 +86,14 @@ __all__ = [
     "NPointCrossover",
     "OnePointCrossover",
     "OrderCrossover",
+    "Penalty",
     "PerName",
     "PerNameCrossover",
     "PermutationSampler",
     "Plus",
     "Polynomial",
     "Roulette",
+    "Rule",
     "Schedule",
     "Scheduled",
     "Slope",
