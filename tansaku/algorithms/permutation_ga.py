@@ -24,21 +24,25 @@ from tansaku.population import Population
 
 @dataclass(frozen=True)
 class SwapOrInversion(Mutation):
-    """Every permutation is mutated by one of `Inversion` and `Swap`.
+    """Permutations are mutated by one of `Inversion` and `Swap`.
 
     Args:
-        inversion: the chance that it is the inversion.
+        probability: that a permutation is mutated, in [0, 1].
+        inversion: that it is by the inversion, in [0, 1].
     """
 
+    probability: float = 0.5
     inversion: float = 0.5
     permutes = True
 
     def __post_init__(self) -> None:
+        checks.probability("probability", self.probability)
         checks.probability("inversion", self.inversion)
 
     def mutate(self, name: str, x: Tensor, batch_ndim: int, noise: Noise) -> Tensor:
         """See `Mutation.mutate`."""
-        turned, swapped = Inversion().mutate(name, x, batch_ndim, noise), Swap().mutate(name, x, batch_ndim, noise)
+        turned = Inversion(self.probability).mutate(name, x, batch_ndim, noise)
+        swapped = Swap(self.probability).mutate(name, x, batch_ndim, noise)
         lead, batch_shape, event_shape = shapes(x, batch_ndim)
         coins = draws.coins(self.inversion, lead, batch_shape, event_shape[:-1], x, noise)
         return turned.where(coins.unsqueeze(-1) if event_shape else coins, swapped)
@@ -65,7 +69,7 @@ class PermutationGA(GA):
 
     crossover: Crossover | Mapping[str, Crossover] | None = field(default_factory=OrderCrossover)
     mutate: Mutation | Mapping[str, Mutation] | None = field(default_factory=SwapOrInversion)
-    survive: Callable[[Population, Population], Population] = field(default_factory=lambda: Comma(10))
+    survive: Callable[[Population, Population], Population] = field(default_factory=lambda: Comma(50))
     needs = Needs(dtypes=frozenset({"permutation"}))
 
     def __post_init__(self) -> None:

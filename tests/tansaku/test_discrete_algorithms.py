@@ -136,8 +136,11 @@ def test_permutations_have_no_bounds_and_need_operators() -> None:
 def test_swap_or_inversion_keeps_its_promises() -> None:
     check_operator(SwapOrInversion)
     start = Population({"x": torch.arange(9).expand(2000, 9)})
-    swapped = (SwapOrInversion(0.0)(start, noise())["x"] != torch.arange(9)).sum(1)
+    swapped = (SwapOrInversion(1.0, 0.0)(start, noise())["x"] != torch.arange(9)).sum(1)
     assert bool((swapped == 2).all())
+    for inversion in (0.0, 0.5, 1.0):
+        mutated = (SwapOrInversion(0.3, inversion)(start, noise())["x"] != torch.arange(9)).any(1).double().mean()
+        assert abs(float(mutated) - 0.3) < 5 * (0.3 * 0.7 / 2000) ** 0.5
 
 
 def test_permutations_beside_other_genes_are_searched_by_a_ga_with_an_operator_per_name() -> None:
