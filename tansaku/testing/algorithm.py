@@ -193,10 +193,18 @@ def _survives(subject: Subject, problem: Problem, bad: float, share: float, what
         require(finite, f"{what}: an estimate that is not finite")
 
 
-@_suite.claim("no candidate leaves the bounds, however they are given and whatever the repair")
+@_suite.claim("no candidate leaves the bounds, however given and whatever the repair; permutations stay permutations")
 def _bounds_hold(subject: Subject) -> None:
     for kind in subject.kinds:
         problem = subject.problem(kind, centre=6.0)  # the optimum lies outside
+        if kind == "permutation":
+            algorithm = subject.bounded(problem)
+            for generation, (_, asked) in enumerate(
+                run(algorithm, problem.assess, problem.start(algorithm.k), subject.noise(), 20)
+            ):
+                x = asked["x"]
+                each_once = x.sort(-1).values == torch.arange(x.shape[-1], device=x.device)
+                require(each_once.all(), f"candidates that are no permutations in generation {generation}")
         if kind in ("boolean", "permutation"):
             continue
         for repair in get_args(Repair):
