@@ -127,6 +127,12 @@ def real(operator: str, name: str, x: Tensor, remedy: str) -> None:
         raise TypeError(f"expected real genes for {operator}, got {name!r} of {x.dtype}; {remedy}")
 
 
+def whole(operator: str, name: str, x: Tensor, remedy: str) -> None:
+    """``x`` holds integers, or a TypeError that names the alternative."""
+    if x.is_floating_point() or x.dtype == torch.bool:
+        raise TypeError(f"expected integer genes for {operator}, got {name!r} of {x.dtype}; {remedy}")
+
+
 def generator(noise: Any, device: torch.device) -> None:
     """``noise`` is a generator on ``device``, or an error that says how to make one."""
     if isinstance(noise, torch.Generator) and noise.device == device:

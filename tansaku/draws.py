@@ -157,6 +157,22 @@ def others(count: int, k: int, batch_shape: tuple[int, ...], like: Tensor, noise
     return [torch.remainder(own + place, k) for place in taken]
 
 
+def cauchy(
+    lead: tuple[int, ...], batch_shape: tuple[int, ...], event_shape: tuple[int, ...], like: Tensor, noise: Noise
+) -> Tensor:
+    """Standard Cauchy numbers [*lead, *batch_shape, *event_shape], of the dtype and on the device of ``like``."""
+    shape = (*lead, *batch_shape, *event_shape)
+    return _draw(len(lead), like.device, noise, lambda g: _empty(shape, like.dtype, like.device).cauchy_(generator=g))
+
+
+def permutations(
+    lead: tuple[int, ...], batch_shape: tuple[int, ...], event_shape: tuple[int, ...], like: Tensor, noise: Noise
+) -> Tensor:
+    """Permutations of 0 .. n - 1 along the last dimension, of size n: [*lead, *batch_shape, *event_shape] int64."""
+    keys = torch.zeros((), dtype=torch.float64, device=like.device)  # exact enough that equal keys do not happen
+    return uniform(lead, batch_shape, event_shape, keys, noise).argsort(-1)
+
+
 def _draw(lead: int, device: torch.device, noise: Noise, draw: Callable[[torch.Generator], Tensor]) -> Tensor:
     if isinstance(noise, Replay):
         return noise.take(lead, draw)

@@ -14,8 +14,9 @@ from tansaku.algorithms import Algorithm, make
 from tansaku.algorithms.base import check_std, check_step, step_size
 from tansaku.assessors import Objective, Vectorized
 from tansaku.functional import jitter
-from tansaku.operators import Bounds, GaussianSampler, UniformSampler
+from tansaku.operators import Bounds, GaussianSampler, PermutationSampler, UniformSampler
 from tansaku.operators.bounds import Limits
+from tansaku.operators.permutation import check_permutations
 from tansaku.population import Individual, Population
 from tansaku.search import Result, Search
 
@@ -61,7 +62,8 @@ def minimize(
         batch_shape: independent searches run at once.
         vectorized: how ``fn`` is called, see `Objective`.
         seed: the same seed gives the same run.
-        dtype: of the genes, with ``shape``; an ``x0`` has its own.
+        dtype: of the genes, with ``shape``; by default torch's, or int64 for an algorithm of permutations. An ``x0``
+            has its own.
         device: where the genes are, with ``shape``; an ``x0`` has its own.
         max_generations: after the start.
         max_evaluations: per search, never exceeded; 10,000 if no budget is given.
@@ -121,6 +123,8 @@ def _run(fn: Callable[..., Any], maximize: bool, options: dict[str, Any]) -> Res
         )
     if algorithm.bounds is not None:
         algorithm.bounds.check(individual, inside=o["x0"] is not None)
+    if "permutation" in algorithm.needs.dtypes and o["shape"] is not None and o["dtype"] is None:
+        individual = Individual({name: x.long() for name, x in individual.genes.items()}, individual.batch_ndim)
     generator = torch.Generator(next(iter(individual.genes.values())).device).manual_seed(
         checks.count("seed", o["seed"], 0)
     )
@@ -191,7 +195,11 @@ def _start(
     for name, x in individual.genes.items():
         one = Individual({name: x}, individual.batch_ndim)
         finite = bounds is not None and bounds.finite(name)
-        if not x.is_floating_point() or (finite and not given):
+        if "permutation" in algorithm.needs.dtypes and "integer" not in algorithm.needs.dtypes:
+            if given:
+                check_permutations("x0", name, x if one.batch_ndim < x.ndim else x.unsqueeze(-1))
+            drawn = PermutationSampler()(one, k, generator)[name]
+        elif not x.is_floating_point() or (finite and not given):
             drawn = UniformSampler(bounds)(one, k, generator)[name]
         else:
             noise = GaussianSampler(1.0)(Individual({name: torch.zeros_like(x)}, one.batch_ndim), k, generator)[name]

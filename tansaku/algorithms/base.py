@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import wraps
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -12,11 +13,13 @@ from torch import Tensor
 
 from tansaku import checks
 from tansaku.draws import Noise
-from tansaku.operators.bounds import Bounds
+from tansaku.operators.bounds import Bounds, OpenBounds
 from tansaku.operators.mutation import BitFlip, Mutation, UniformReset
+from tansaku.operators.permutation import check_permutations
 from tansaku.population import Individual, Population
 
 S = TypeVar("S")
+_REDRAWS = 10
 Assessor = Callable[[Population], Population]
 
 
@@ -27,7 +30,8 @@ class Needs:
     Args:
         min_k: the smallest number of candidates.
         k_multiple: k must be a multiple of this (2 for antithetic pairs).
-        dtypes: kinds of genes, of ``"real"``, ``"integer"``, ``"boolean"``; ``"integer"`` with bounds.
+        dtypes: kinds of genes, of ``"real"``, ``"integer"``, ``"boolean"`` and ``"permutation"``; ``"integer"`` with
+            bounds; a permutation is an integer tensor that holds 0 .. n - 1, each once, along its last dimension.
         batched: whether a ``batch_shape`` other than () works.
         rank_based: whether only the order of the costs matters, so that any rising function of the cost gives the
             identical run.
@@ -57,6 +61,12 @@ class Algorithm(ABC, Generic[S]):
     k: Any  # an int; None where the number of genes decides
     bounds: Bounds | None
     needs: Needs = Needs()
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        """Bounds that resample work in every algorithm: `ask` is a query, so asking again draws again."""
+        super().__init_subclass__(**settings)
+        if "ask" in cls.__dict__:
+            cls.ask = _resampled(cls.__dict__["ask"])  # type: ignore[method-assign, assignment]
 
     @abstractmethod
     def init(self, start: Population) -> S:
@@ -130,11 +140,32 @@ class Algorithm(ABC, Generic[S]):
         check_step(getattr(self, "std", None), start)
         for name, x in start.genes.items():
             kind = kind_of(x)
+            if kind == "integer" and kind not in self.needs.dtypes and "permutation" in self.needs.dtypes:
+                event_shape = start.event_shape(name)
+                check_permutations(type(self).__name__, name, x if event_shape else x.unsqueeze(-1))
+                continue
             if kind not in self.needs.dtypes:
                 raise TypeError(
                     f"expected {' or '.join(sorted(self.needs.dtypes))} genes for {type(self).__name__}, "
                     f"got {name!r} of {x.dtype}; use an algorithm with operators, such as GA or HillClimb"
                 )
+
+
+def _resampled(ask: Callable[[Any, Any, Noise], Population]) -> Callable[[Any, Any, Noise], Population]:
+    """``ask`` that, under bounds with ``repair="resample"``, takes for each candidate the first draw inside."""
+
+    @wraps(ask)
+    def asked(self: Any, state: Any, noise: Noise) -> Population:
+        bounds = self.bounds
+        if bounds is None or bounds.repair != "resample":
+            return ask(self, state, noise)
+        free = replace(self, bounds=OpenBounds(bounds.lower, bounds.upper))
+        population = ask(free, state, noise)
+        for _ in range(_REDRAWS):  # always as many, for nobody waits to see whether all are inside
+            population = population.where(bounds.inside(population), ask(free, state, noise))
+        return bounds(population)
+
+    return asked
 
 
 def kind_of(x: Tensor) -> str:

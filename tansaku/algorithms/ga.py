@@ -7,7 +7,7 @@ F. Herrera, M. Lozano and J. L. Verdegay, Tackling Real-Coded Genetic Algorithms
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -15,8 +15,8 @@ from torch import Tensor
 from tansaku.algorithms.base import Algorithm, Assessor, Needs, discrete_mutation
 from tansaku.draws import Noise
 from tansaku.operators.bounds import Bounds
-from tansaku.operators.crossover import Blend, Crossover, UniformCrossover
-from tansaku.operators.mutation import Mutation
+from tansaku.operators.crossover import Blend, Crossover, UniformCrossover, crossover_of
+from tansaku.operators.mutation import Mutation, mutation_of
 from tansaku.operators.selection import Tournament
 from tansaku.operators.survival import Comma
 from tansaku.population import Population
@@ -38,17 +38,19 @@ class GA(Algorithm[GAState]):
     Args:
         k: children per generation.
         select: (population, count, noise) -> index.
-        crossover: (a, b, noise) -> children; by default `Blend` for real genes, `UniformCrossover` for all others.
+        crossover: (a, b, noise) -> children; by default `Blend` for real genes, `UniformCrossover` for all others. A
+            dictionary gives each name its own, such as ``{"w": SBX(), "tour": OrderCrossover()}``.
         mutate: (population, noise) -> population; by default none for real genes (BLX-0.5 widens what selection
-            narrows), one changed gene per child on average for boolean and bounded integer genes.
+            narrows), one changed gene per child on average for boolean and bounded integer genes. A
+            dictionary gives each name its own, such as ``{"w": Gaussian(0.1), "mask": BitFlip(0.01)}``.
         survive: (parents, children) -> the next parents.
         bounds: `Bounds` or (lower, upper).
     """
 
     k: int = 100
     select: Callable[[Population, int, Noise], Tensor] = field(default_factory=lambda: Tournament(2))
-    crossover: Crossover | None = None
-    mutate: Mutation | None = None
+    crossover: Crossover | Mapping[str, Crossover] | None = None
+    mutate: Mutation | Mapping[str, Mutation] | None = None
     survive: Callable[[Population, Population], Population] = field(default_factory=lambda: Comma(1))
     bounds: Bounds | None = None
     needs = Needs(dtypes=frozenset({"real", "integer", "boolean"}))
@@ -70,9 +72,7 @@ class GA(Algorithm[GAState]):
 
     def tell(self, state: GAState, asked: Population) -> GAState:
         """Survivors of parents and children; the best so far is kept apart."""
-        champion = asked.best()
-        best = champion.where(champion.cost < state.best.cost, state.best)
-        return GAState(self.survive(state.parents, asked), best)
+        return GAState(self.survive(state.parents, asked), _better(asked.best(), state.best))
 
     def best(self, state: GAState) -> Population:
         """The best candidate ever assessed."""
@@ -81,12 +81,11 @@ class GA(Algorithm[GAState]):
     def refresh(self, state: GAState, assess: Assessor) -> GAState:
         """Parents and best assessed again; under another objective a parent may be the best."""
         fresh = super().refresh(state, assess)
-        champion = fresh.parents.best()
-        return GAState(fresh.parents, champion.where(champion.cost < fresh.best.cost, fresh.best))
+        return GAState(fresh.parents, _better(fresh.parents.best(), fresh.best))
 
     def _crossed(self, a: Population, b: Population, noise: Noise) -> Population:
         if self.crossover is not None:
-            return self.crossover(a, b, noise)
+            return crossover_of(self.crossover)(a, b, noise)
         real, discrete = Blend(0.5), UniformCrossover(0.5)
         return a.with_genes(
             {
@@ -97,7 +96,7 @@ class GA(Algorithm[GAState]):
 
     def _mutated(self, children: Population, noise: Noise) -> Population:
         if self.mutate is not None:
-            return self.mutate(children, noise)
+            return mutation_of(self.mutate)(children, noise)
         n = children.batch_ndim
         return children.with_genes(
             {
@@ -107,3 +106,10 @@ class GA(Algorithm[GAState]):
                 for name, x in children.genes.items()
             }
         )
+
+
+def _better(champion: Population, best: Population) -> Population:
+    """The champion where it costs less, else the best so far; of traits that survival added, the best has none."""
+    traits = {name: champion.traits[name] for name in best.traits}
+    champion = Population(champion.genes, champion.batch_ndim, traits, champion.assessment)
+    return champion.where(champion.cost < best.cost, best)

@@ -20,7 +20,7 @@ from tansaku.algorithms.base import Algorithm, Needs, check_std, discrete_mutati
 from tansaku.draws import Noise
 from tansaku.functional import align, jitter
 from tansaku.operators.bounds import Bounds
-from tansaku.operators.mutation import Mutation, shapes
+from tansaku.operators.mutation import Mutation, mutation_of, shapes
 from tansaku.population import Population
 from tansaku.states import state
 
@@ -41,8 +41,9 @@ class HillClimb(Algorithm[HillClimbState]):
         k: steps tried per generation.
         std: standard deviation of the first steps, in units of the genes: a number, a tensor that broadcasts against
             [*event_shape], or a mapping from names to either; a fifth of the bounds' span if not given, else 1.
-        mutate: another way to make a step; then ``std`` and ``adapt`` have no effect. By default real genes take
-            Gaussian steps, boolean genes flip and integer genes are drawn anew, one per candidate on average.
+        mutate: another way to make a step, or a dictionary that gives each name its own; then ``std`` and ``adapt``
+            have no effect. By default real genes take Gaussian steps, boolean genes flip and integer genes are drawn
+            anew, one per candidate on average.
         adapt: whether the steps grow after many successes and shrink after few.
         antithetic: whether the steps of real genes come in pairs x + e, x - e; then k is even.
         bounds: `Bounds` or (lower, upper).
@@ -50,7 +51,7 @@ class HillClimb(Algorithm[HillClimbState]):
 
     k: int = 16
     std: float | Tensor | Mapping[str, float | Tensor] | None = None
-    mutate: Mutation | None = None
+    mutate: Mutation | Mapping[str, Mutation] | None = None
     adapt: bool = True
     antithetic: bool = False
     bounds: Bounds | None = None
@@ -77,7 +78,7 @@ class HillClimb(Algorithm[HillClimbState]):
         )
         parents = Population(genes, incumbent.batch_ndim, traits)
         if self.mutate is not None:
-            children = self.mutate(parents, noise)
+            children = mutation_of(self.mutate)(parents, noise)
         else:
             children = parents.with_genes({name: self._step(name, parents, state, noise) for name in parents.genes})
         return children if self.bounds is None else self.bounds(children)

@@ -14,7 +14,7 @@ from tansaku.population import Individual, Population
 from tansaku.storage import buffer_like
 
 Limits = float | Tensor | Mapping[str, float | Tensor]
-Repair = Literal["clip", "reflect", "wrap"]
+Repair = Literal["clip", "reflect", "wrap", "resample"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Bounds:
         lower, upper: a number, a tensor that broadcasts against [*event_shape], or a mapping from names to either;
             names that a mapping leaves out are unbounded.
         repair: ``"clip"`` to the nearest end; ``"reflect"`` at the ends, as often as needed; ``"wrap"`` around, as
-            on a circle.
+            on a circle; ``"resample"``, an algorithm draws a candidate outside anew, at most 10 times, and then
+            clips it (where nothing is drawn, as in ``Bounds(...)(population)``, it clips at once).
 
     Raises:
         ValueError: lower > upper anywhere, NaN, an unknown repair, or names in only one of the two mappings.
@@ -43,8 +44,10 @@ class Bounds:
     _endless: ClassVar[frozenset[str]]  # of an instance: the names with an infinite end
 
     def __post_init__(self) -> None:
-        if self.repair not in ("clip", "reflect", "wrap"):
-            raise ValueError(f"expected repair 'clip', 'reflect' or 'wrap', got {self.repair!r}; choose one of them")
+        if self.repair not in ("clip", "reflect", "wrap", "resample"):
+            raise ValueError(
+                f"expected repair 'clip', 'reflect', 'wrap' or 'resample', got {self.repair!r}; choose one of them"
+            )
         if isinstance(self.lower, Mapping) or isinstance(self.upper, Mapping):
             if not (isinstance(self.lower, Mapping) and isinstance(self.upper, Mapping)) or set(self.lower) != set(
                 self.upper
@@ -74,7 +77,7 @@ class Bounds:
                 raise ValueError(f"expected lower <= upper for {name}, got lower {low} and upper {high}; swap them")
             if not bool((torch.isfinite(below) & torch.isfinite(above)).all()):
                 endless.add(name)
-                if self.repair != "clip":
+                if self._folds:
                     raise ValueError(
                         f"expected finite bounds to {self.repair} at for {name}, got {low}, {high}; use 'clip'"
                     )
@@ -161,19 +164,34 @@ class Bounds:
     def repaired(self, name: str, x: Tensor) -> Tensor:
         """``x`` [..., *event_shape] with every gene inside; NaN stays NaN."""
         lower, upper = self.lower, self.upper
-        plain = self.repair == "clip" and x.is_floating_point()
+        plain = not self._folds and x.is_floating_point()
         if plain and isinstance(lower, int | float) and isinstance(upper, int | float):
             return torch.clamp(x, lower, upper, out=buffer_like(x))  # numbers clamp faster than tensors
         ends = self.ends(name, x)
         if ends is None:
             return x
         low, high = ends
-        if self.repair != "clip":
+        if self._folds:
             whole = not x.is_floating_point()
             bottom, top, place = (low.long(), high.long(), x.long()) if whole else (low, high, x)
             folded = bottom + self._folded(place - bottom, top - bottom)
             x = torch.where((x < low) | (x > high), folded.to(x.dtype), x)
         return torch.clamp(x, low, high, out=buffer_like(x))
+
+    @property
+    def _folds(self) -> bool:
+        return self.repair in ("reflect", "wrap")
+
+    def inside(self, population: Population) -> Tensor:
+        """[k, *batch_shape] whether all genes of a candidate lie within."""
+        lead = 1 + population.batch_ndim
+        within = torch.ones((population.k, *population.batch_shape), dtype=torch.bool, device=population.device)
+        for name, x in population.genes.items():
+            ends = self.ends(name, x)
+            if ends is not None:
+                fits = (x >= ends[0]) & (x <= ends[1])
+                within = within & (fits.flatten(lead).all(-1) if fits.ndim > lead else fits)
+        return within
 
     def _folded(self, offset: Tensor, span: Tensor) -> Tensor:
         """Offsets from the lower end, wrapped around or reflected into [0, span]."""
@@ -187,6 +205,18 @@ class Bounds:
     def __call__(self, population: Population) -> Population:
         """Every gene repaired; the assessment is dropped."""
         return population.with_genes({name: self.repaired(name, x) for name, x in population.genes.items()})
+
+
+class OpenBounds(Bounds):
+    """Bounds that repair nothing: what an algorithm draws before candidates outside are drawn anew."""
+
+    def repaired(self, name: str, x: Tensor) -> Tensor:
+        """``x`` itself."""
+        return x
+
+    def __call__(self, population: Population) -> Population:
+        """The population as it is."""
+        return population
 
 
 def _whole(end: Tensor, dtype: torch.dtype) -> Tensor:

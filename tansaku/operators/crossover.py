@@ -5,13 +5,14 @@ Candidate i of ``a`` and candidate i of ``b`` make child i. A child's traits are
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from tansaku import checks, draws
 from tansaku.draws import Noise
-from tansaku.functional import blend, exchange
+from tansaku.functional import align, blend, exchange
 from tansaku.operators.mutation import shapes
 from tansaku.population import Population
 
@@ -79,3 +80,69 @@ class Blend(Crossover):
         """See `Crossover.cross`."""
         checks.real("Blend crossover", name, a, "use UniformCrossover")
         return blend(a, b, draws.weights(*shapes(a, batch_ndim), a, noise, -self.alpha, 1 + self.alpha))
+
+
+@dataclass(frozen=True)
+class ArithmeticCrossover(Crossover):
+    """Whole arithmetical crossover: a point between the parents, (1 - w) a + w b, one w for all genes of a name.
+
+    Args:
+        weight: w, the share of the second parent, in [0, 1]; drawn uniformly for every child if not given.
+
+    Raises:
+        TypeError: genes that are not real (at the call).
+        ValueError: a weight outside [0, 1].
+
+    Reference: Z. Michalewicz, Genetic Algorithms + Data Structures = Evolution Programs, 1992.
+    """
+
+    weight: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.weight is not None:
+            checks.probability("weight", self.weight)
+
+    def cross(self, name: str, a: Tensor, b: Tensor, batch_ndim: int, noise: Noise) -> Tensor:
+        """See `Crossover.cross`."""
+        checks.real("ArithmeticCrossover", name, a, "use UniformCrossover")
+        lead, batch_shape, _ = shapes(a, batch_ndim)
+        if self.weight is None:
+            weight = draws.uniform(lead, batch_shape, (), a, noise)
+        else:
+            weight = a.new_tensor(self.weight).expand(*lead, *batch_shape)
+        return blend(a, b, align(weight, a).expand_as(a))
+
+
+@dataclass(frozen=True)
+class PerNameCrossover(Crossover):
+    """One crossover per name; genes that are not named are the first parent's.
+
+    A dictionary of crossovers means the same wherever a crossover is expected.
+
+    Args:
+        crossovers: name -> crossover.
+
+    Raises:
+        ValueError: a name that the parents lack (at the call).
+
+    Example:
+        >>> cross = PerNameCrossover({"w": Blend(0.5), "mask": UniformCrossover()})
+    """
+
+    crossovers: Mapping[str, Crossover]
+
+    def __call__(self, a: Population, b: Population, noise: Noise) -> Population:
+        """Children of ``a`` and ``b``, with the traits of ``a``, not assessed."""
+        unknown = sorted(set(self.crossovers) - set(a.genes))
+        if unknown:
+            raise ValueError(f"expected names among {sorted(a.genes)}, got {unknown}; name existing genes")
+        children = {}
+        for name, crossover in self.crossovers.items():
+            mothers, fathers = (Population({name: parent[name]}, parent.batch_ndim) for parent in (a, b))
+            children[name] = crossover(mothers, fathers, noise)[name]
+        return a.with_genes(children)
+
+
+def crossover_of(given: Crossover | Mapping[str, Crossover]) -> Crossover:
+    """``given`` itself, or a dictionary of crossovers as one."""
+    return PerNameCrossover(given) if isinstance(given, Mapping) else given

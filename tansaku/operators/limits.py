@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tansaku.draws import Noise
-from tansaku.operators.mutation import Mutation
+from tansaku.operators.mutation import Mutation, mutation_of
 from tansaku.population import Population
 
 
@@ -18,7 +18,7 @@ class Limit(Mutation):
     """Lets a mutation change only the named genes, and of those only the named features.
 
     Args:
-        mutation: what changes the genes.
+        mutation: what changes the genes; a dictionary gives each name its own.
         only: name -> features that may change: None for all of that name, a boolean mask that broadcasts against
             [*event_shape], or an integer index along the last dimension. Names left out never change.
 
@@ -34,7 +34,7 @@ class Limit(Mutation):
         tensor([ True,  True, False])
     """
 
-    mutation: Mutation
+    mutation: Mutation | Mapping[str, Mutation]
     only: Mapping[str, Tensor | None]
 
     def __post_init__(self) -> None:
@@ -56,7 +56,7 @@ class Limit(Mutation):
         if unknown:
             raise ValueError(f"expected names among {sorted(population.genes)}, got {unknown}; name existing genes")
         named = Population({name: population[name] for name in self.only}, population.batch_ndim)
-        changed = self.mutation(named, noise)
+        changed = mutation_of(self.mutation)(named, noise)
         return population.with_genes(
             {name: _keep(population[name], changed[name], features) for name, features in self.only.items()}
         )

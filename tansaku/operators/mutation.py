@@ -66,6 +66,72 @@ class Gaussian(Mutation):
 
 
 @dataclass(frozen=True)
+class Cauchy(Mutation):
+    """Adds Cauchy noise, x + scale * C(0, 1), to each gene with probability ``rate``: mostly short steps, some far.
+
+    Args:
+        scale: in units of the genes: half of the steps are shorter. A number, or a tensor that broadcasts against
+            [*event_shape].
+        rate: the share of genes that change, in [0, 1].
+
+    Raises:
+        TypeError: genes that are not real (at the call).
+        ValueError: a negative scale or a rate outside [0, 1].
+
+    Reference: X. Yao, Y. Liu and G. Lin, Evolutionary Programming Made Faster, 1999.
+    """
+
+    scale: float | Tensor = 0.1
+    rate: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.scale, Tensor):
+            checks.number("scale", self.scale, 0.0)
+        checks.probability("rate", self.rate)
+
+    def mutate(self, name: str, x: Tensor, batch_ndim: int, noise: Noise) -> Tensor:
+        """See `Mutation.mutate`."""
+        checks.real("Cauchy mutation", name, x, "use BitFlip for booleans or Creep for integers")
+        moved = jitter(x, draws.cauchy(*shapes(x, batch_ndim), x, noise), self.scale)
+        if self.rate == 1.0:
+            return moved
+        return select(draws.coins(self.rate, *shapes(x, batch_ndim), x, noise), moved, x)
+
+
+@dataclass(frozen=True)
+class Creep(Mutation):
+    """Integer creep: each gene, with probability ``rate``, moves by 1 .. ``step`` up or down, all equally likely.
+
+    Args:
+        step: the longest move, >= 1.
+        rate: the share of genes that move, in [0, 1]. A move beyond the range of the dtype ends at its end.
+
+    Raises:
+        TypeError: genes that are not integers (at the call).
+        ValueError: a step below 1 or a rate outside [0, 1].
+
+    Reference: L. Davis, Handbook of Genetic Algorithms, 1991.
+    """
+
+    step: int = 1
+    rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        checks.count("step", self.step)
+        checks.probability("rate", self.rate)
+
+    def mutate(self, name: str, x: Tensor, batch_ndim: int, noise: Noise) -> Tensor:
+        """See `Mutation.mutate`."""
+        checks.whole("Creep", name, x, "use Gaussian for real genes or BitFlip for booleans")
+        drawn = draws.integers(2 * self.step, *shapes(x, batch_ndim), x, noise) - self.step
+        drawn += drawn >= 0  # -step .. -1, 1 .. step
+        moving = draws.coins(self.rate, *shapes(x, batch_ndim), x, noise)
+        ends, whole = torch.iinfo(x.dtype), x.long()
+        start = torch.where(drawn > 0, torch.minimum(whole, ends.max - drawn), torch.maximum(whole, ends.min - drawn))
+        return select(moving, (start + drawn).to(x.dtype), x)
+
+
+@dataclass(frozen=True)
 class UniformReset(Mutation):
     """Uniform mutation: each gene, with probability ``rate``, is drawn anew from the whole of its bounds.
 
@@ -100,14 +166,32 @@ def uniform_within(bounds: Bounds, name: str, x: Tensor, batch_ndim: int, noise:
     Raises:
         ValueError: the genes have no finite bounds.
     """
-    ends = bounds.ends(name, x)
-    if ends is None or not bounds.finite(name):
+    like = x if x.is_floating_point() else torch.zeros((), dtype=torch.float64, device=x.device)
+    finite_ends(bounds, name, x)
+    return place_within(bounds, name, x, draws.uniform(*shapes(x, batch_ndim), like, noise))
+
+
+def finite_ends(bounds: Bounds | None, name: str, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Lower and upper end for the genes ``name``.
+
+    Raises:
+        ValueError: the genes have no finite bounds.
+    """
+    ends = None if bounds is None else bounds.ends(name, x)
+    if bounds is None or ends is None or not bounds.finite(name):
         raise ValueError(f"expected finite bounds for {name!r} to draw from, got none; give lower and upper")
-    low, high = ends
+    return ends
+
+
+def place_within(bounds: Bounds | None, name: str, x: Tensor, unit: Tensor) -> Tensor:
+    """Genes of the dtype of ``x`` at ``unit`` of the way between their bounds; ``unit``, in [0, 1), is overwritten.
+
+    Raises:
+        ValueError: the genes have no finite bounds.
+    """
+    low, high = finite_ends(bounds, name, x)
     if x.is_floating_point():
-        fresh = draws.uniform(*shapes(x, batch_ndim), x, noise)
-        return fresh.mul_(high - low).add_(low).clamp_(low, high)
-    unit = draws.uniform(*shapes(x, batch_ndim), torch.zeros((), dtype=torch.float64, device=x.device), noise)
+        return unit.mul_(high - low).add_(low).clamp_(low, high).to(x.dtype)
     first = low.to(torch.float64)  # the number of choices may not fit into the genes' own dtype
     choices = high.to(torch.float64) - first + 1
     return unit.mul_(choices).floor_().add_(first).to(x.dtype).clamp_(low, high)
@@ -144,6 +228,8 @@ class BitFlip(Mutation):
 class PerName(Mutation):
     """One mutation per name; genes that are not named stay as they are.
 
+    A dictionary of mutations means the same wherever a mutation is expected.
+
     Args:
         mutations: name -> mutation.
 
@@ -163,7 +249,12 @@ class PerName(Mutation):
             raise ValueError(f"expected names among {sorted(population.genes)}, got {unknown}; name existing genes")
         return population.with_genes(
             {
-                name: mutation.mutate(name, population[name], population.batch_ndim, noise)
+                name: mutation(Population({name: population[name]}, population.batch_ndim), noise)[name]
                 for name, mutation in self.mutations.items()
             }
         )
+
+
+def mutation_of(given: Mutation | Mapping[str, Mutation]) -> Mutation:
+    """``given`` itself, or a dictionary of mutations as one."""
+    return PerName(given) if isinstance(given, Mapping) else given

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -69,4 +70,46 @@ class UniformSampler:
             if self.bounds is None:
                 raise ValueError(f"expected finite bounds for {name!r} to draw from, got none; give lower and upper")
             genes[name] = uniform_within(self.bounds, name, x, population.batch_ndim, noise)
+        return population.with_genes(genes)
+
+
+@dataclass(frozen=True)
+class BernoulliSampler:
+    """Boolean candidates that are True with a probability per gene. Of the individual only the shapes matter.
+
+    Args:
+        probability: of True, in [0, 1]: a number, a tensor that broadcasts against [*batch_shape, *event_shape], or a
+            mapping from names to either.
+
+    Raises:
+        TypeError: genes that are not boolean (at the call).
+        ValueError: a probability outside [0, 1], or a name without one (at the call).
+    """
+
+    probability: float | Tensor | Mapping[str, float | Tensor] = 0.5
+
+    def __post_init__(self) -> None:
+        given = self.probability
+        for value in given.values() if isinstance(given, Mapping) else [given]:
+            if not isinstance(value, Tensor):
+                checks.probability("probability", value)
+            elif not bool(((value >= 0) & (value <= 1)).all()):
+                raise ValueError("expected every probability in [0, 1], got others; clamp them")
+
+    def __call__(self, individual: Individual, k: int, noise: Noise) -> Population:
+        """[k, *batch_shape, *event_shape] candidates."""
+        population = individual.populate(k)
+        genes = {}
+        for name, x in population.genes.items():
+            if x.dtype != torch.bool:
+                raise TypeError(
+                    f"expected boolean genes for Bernoulli sampling, got {name!r} of {x.dtype}; use UniformSampler"
+                )
+            given = self.probability
+            if isinstance(given, Mapping):
+                if name not in given:
+                    raise ValueError(f"expected a probability for {name!r}, got {sorted(given)}; name every gene")
+                given = given[name]
+            like = torch.zeros((), dtype=torch.float64, device=x.device)
+            genes[name] = draws.uniform(*shapes(x, population.batch_ndim), like, noise) < given
         return population.with_genes(genes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,8 @@ import torch
 from tansaku import checks
 from tansaku.functional import put_rows
 from tansaku.population import Population
+
+_DISTANCES = 1 << 24  # held in memory at once
 
 
 @dataclass(frozen=True)
@@ -95,3 +98,84 @@ class Greedy:
             raise ValueError(f"expected as many children as parents, {parents.k}, got {children.k}; pair them")
         better = children.cost < parents.cost if self.strict else children.cost <= parents.cost
         return children.where(better, parents)
+
+
+@dataclass(frozen=True)
+class Age:
+    """(mu, kappa, lambda): nobody lives for more than ``max_age`` generations, however good; the best of the rest live.
+
+    A trait ``lived`` counts the generations that a candidate has survived; children begin at 0. Where too few are
+    young enough, the best of the old fill the places that are left.
+
+    Args:
+        max_age: kappa >= 1; 1 is the comma strategy (without elites), infinity the plus strategy.
+        keep: how many survive; as many as parents if not given.
+
+    Reference: H.-P. Schwefel and G. Rudolph, Contemporary Evolution Strategies, 1995.
+    """
+
+    max_age: int = 5
+    keep: int | None = None
+
+    def __post_init__(self) -> None:
+        checks.count("max_age", self.max_age)
+        if self.keep is not None:
+            checks.count("keep", self.keep)
+
+    def __call__(self, parents: Population, children: Population) -> Population:
+        """The survivors, best first among the young; at equal cost parents before children."""
+        none = torch.zeros(parents.cost.shape[: 1 + parents.batch_ndim], dtype=torch.int64, device=parents.device)
+        born = torch.zeros((children.k, *none.shape[1:]), dtype=torch.int64, device=parents.device)
+        lived = parents.traits.get("lived", none) + 1
+        both = parents.with_traits(lived=lived).cat(children.with_traits(lived=born))
+        order = both.cost.argsort(dim=0, stable=True)
+        old = (both.traits["lived"] >= self.max_age).to(torch.uint8).gather(0, order)
+        return both.take(order.gather(0, old.argsort(dim=0, stable=True))[: self.keep or parents.k])
+
+
+@dataclass(frozen=True)
+class Crowding:
+    """Each child competes with the parent most like it and takes its place only if it is better.
+
+    So a population keeps several optima. Of the children that fall to one parent, the best competes. Likeness is the
+    Euclidean distance over the genes of all names, booleans as 0 and 1: bring genes of different units to one scale.
+    This is restricted tournament replacement with the whole population for a window, which draws nothing;
+    deterministic crowding, where a child meets the parent that it comes from, is `Greedy`.
+
+    Reference: G. Harik, Finding Multimodal Solutions Using Restricted Tournament Selection, 1995; S. W. Mahfoud,
+    Niching Methods for Genetic Algorithms, 1995 (deterministic crowding).
+    """
+
+    def __call__(self, parents: Population, children: Population) -> Population:
+        """As many survivors as parents, in the parents' places."""
+        nearest = self._nearest(parents, children)
+        cost = children.cost
+        lowest = torch.full_like(parents.cost, float("inf")).scatter_reduce(0, nearest, cost, "amin")
+        number = torch.arange(children.k, device=cost.device).view(-1, *(1,) * (cost.ndim - 1)).expand_as(cost)
+        is_best = cost == lowest.gather(0, nearest)
+        number = torch.where(is_best, number, children.k)  # a tie goes to the lower index
+        rival = torch.full_like(parents.cost, children.k, dtype=torch.int64).scatter_reduce(0, nearest, number, "amin")
+        rivals = children.take(rival.clamp(max=children.k - 1))
+        return rivals.where((rival < children.k) & (rivals.cost < parents.cost), parents)
+
+    def _nearest(self, parents: Population, children: Population) -> torch.Tensor:
+        """[children, *batch_shape] indices of the nearest parents; ties by the lower index."""
+        searches = max(1, math.prod(parents.batch_shape))
+        block = max(1, _DISTANCES // (parents.k * searches))
+        there = _as_rows(parents)
+        return torch.cat(
+            [
+                torch.cdist(here, there, compute_mode="donot_use_mm_for_euclid_dist").argmin(-1).movedim(-1, 0)
+                for here in _as_rows(children).split(block, -2)
+            ]
+        )
+
+
+def _as_rows(population: Population) -> torch.Tensor:
+    """[*batch_shape, k, n] all genes as real numbers."""
+    rows = []
+    for name in sorted(population.genes):
+        x = population[name].flatten(1 + population.batch_ndim) if population.event_shape(name) else population[name]
+        x = x if population.event_shape(name) else x.unsqueeze(-1)
+        rows.append(x.to(torch.promote_types(x.dtype, torch.float32)))
+    return torch.cat(rows, -1).movedim(0, -2)

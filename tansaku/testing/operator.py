@@ -28,7 +28,8 @@ def check_operator(make: Callable[[], Any], *, kind: Kind | None = None, only: I
     """Checks that an operator keeps what its kind promises.
 
     Operators are called with genes ``"x"`` [k, *batch_shape, *event_shape] with values in -3 .. 3, event_shape (5,) or
-    (1,), sometimes beside a second tensor ``"w"`` (5, 2); parents carry two traits and a cost, and a cost per case for
+    (1,), sometimes beside a second tensor ``"w"`` (5, 2); an operator with an attribute ``permutes = True`` gets
+    permutations along the last dimension for integers. Parents carry two traits and a cost, and a cost per case for
     each of the entries along the first dimension of event_shape.
 
     Args:
@@ -105,12 +106,29 @@ class Subject:
             case _:
                 return operate(case.parents)
 
+    def case(
+        self,
+        dtype: torch.dtype,
+        k: int = 8,
+        event: tuple[int, ...] = (5,),
+        batch_shape: tuple[int, ...] = (),
+        several: bool = False,
+        seed: int = 0,
+    ) -> Case:
+        """`Case.of` with genes of the kind that the operator is made for."""
+        return Case.of(dtype, k, event, batch_shape, several, self.permutes, seed)
+
+    @property
+    def permutes(self) -> bool:
+        """Whether its integers are permutations."""
+        return bool(getattr(self.operator, "permutes", False))
+
     def dtypes(self) -> list[torch.dtype]:
         """Those that it does not refuse."""
         taken = []
         for dtype in _DTYPES:
             try:
-                self.call(Case.of(dtype), _noise())
+                self.call(self.case(dtype), _noise())
             except TypeError:
                 continue
             taken.append(dtype)
@@ -120,7 +138,7 @@ class Subject:
     def sizes(self) -> list[int]:
         """Numbers of candidates to try: one, few, odd, even; where pairs are drawn, even ones."""
         try:
-            self.call(Case.of(self.dtypes()[0], k=3), _noise())
+            self.call(self.case(self.dtypes()[0], k=3), _noise())
         except ValueError:
             if self.kind == "sampling":
                 return [2, 8]
@@ -143,6 +161,7 @@ class Case:
         event: tuple[int, ...] = (5,),
         batch_shape: tuple[int, ...] = (),
         several: bool = False,
+        permuted: bool = False,
         seed: int = 0,
     ) -> Case:
         """Random genes, costs and cases; the trait ``age`` tells all candidates of a search apart."""
@@ -151,7 +170,7 @@ class Case:
         def population(first: int) -> Population:
             events = {"x": event, "w": (*event, 2)} if several else {"x": event}
             genes = {
-                name: _genes(torch.randn(k, *batch_shape, *size, generator=generator), dtype)
+                name: _genes(torch.randn(k, *batch_shape, *size, generator=generator), dtype, permuted)
                 for name, size in events.items()
             }
             age = torch.arange(first, first + k).view(k, *(1,) * len(batch_shape)).expand(k, *batch_shape)
@@ -168,7 +187,9 @@ class Case:
         return Case(_search(self.parents, where), _search(self.others, where))
 
 
-def _genes(drawn: Tensor, dtype: torch.dtype) -> Tensor:
+def _genes(drawn: Tensor, dtype: torch.dtype, permuted: bool) -> Tensor:
+    if permuted and dtype == torch.int64:
+        return drawn.argsort(-1)
     if dtype == torch.bool:
         return drawn > 0
     return (drawn if dtype.is_floating_point else drawn.round()).clamp(-3, 3).to(dtype)
@@ -209,7 +230,7 @@ def _shapes_are_right(subject: Subject) -> None:
             for event in ((5,), (1,)):
                 for batch_shape in ((), (3,), (2, 2)):
                     for several in (False, True):
-                        case = Case.of(dtype, k, event, batch_shape, several)
+                        case = subject.case(dtype, k, event, batch_shape, several)
                         what = f"{dtype}, k = {k}, event_shape {event}, batch_shape {batch_shape}"
                         _fits(subject.kind, subject.call(case, _noise()), case.parents, what)
 
@@ -243,16 +264,16 @@ def _other_dtypes_are_refused(subject: Subject) -> None:
     taken = subject.dtypes()
     for dtype in _DTYPES:
         if dtype not in taken:
-            refused(TypeError, lambda dtype=dtype: subject.call(Case.of(dtype), _noise()), str(dtype))  # type: ignore[misc]
-            refused(TypeError, lambda dtype=dtype: subject.call(Case.of(dtype), _noise()), "use ")  # type: ignore[misc]
+            refused(TypeError, lambda dtype=dtype: subject.call(subject.case(dtype), _noise()), str(dtype))  # type: ignore[misc]
+            refused(TypeError, lambda dtype=dtype: subject.call(subject.case(dtype), _noise()), "use ")  # type: ignore[misc]
 
 
 @_suite.claim("nothing that is passed in, and no answer given before, is written to")
 def _inputs_stay_as_they_were(subject: Subject) -> None:
     dtypes = subject.dtypes()
-    large = (1 << 20) // (5 * dtypes[0].itemsize) + 1  # of a megabyte, where memory is handed out again
-    for dtype, k in [(dtype, 8) for dtype in dtypes] + [(dtypes[0], large + large % 2)]:
-        case = Case.of(dtype, k)
+    wide = (5, (1 << 20) // (5 * 64 * dtypes[0].itemsize) + 1)  # of a megabyte, where memory is handed out again
+    for dtype, k, event in [(dtype, 8, (5,)) for dtype in dtypes] + [(dtypes[0], 64, wide)]:
+        case = subject.case(dtype, k, event)
         before = fingerprint(case.parents), fingerprint(case.others)
         with Storages():
             first = subject.call(case, _noise())
@@ -260,14 +281,14 @@ def _inputs_stay_as_they_were(subject: Subject) -> None:
             for seed in range(3):
                 subject.call(case, _noise(seed))
         after = fingerprint(case.parents), fingerprint(case.others)
-        require(before == after, f"{dtype}, k = {k}: it wrote to its arguments")
-        require(fingerprint(first) == kept, f"{dtype}, k = {k}: a later call wrote to an earlier answer")
+        require(before == after, f"{dtype}, k = {k}, event_shape {event}: it wrote to its arguments")
+        require(fingerprint(first) == kept, f"{dtype}, k = {k}, event_shape {event}: an earlier answer was written to")
 
 
 @_suite.claim("the same noise gets the same answer, and nothing is drawn elsewhere")
 def _noise_decides(subject: Subject) -> None:
     for dtype in subject.dtypes():
-        case = Case.of(dtype, batch_shape=(2,))
+        case = subject.case(dtype, batch_shape=(2,))
         with nothing_drawn_elsewhere("it"):
             answers = {fingerprint(subject.call(case, _noise(5))) for _ in range(3)}
         require(len(answers) == 1, f"{dtype}: three calls with the same noise gave {len(answers)} answers")
@@ -277,7 +298,7 @@ def _noise_decides(subject: Subject) -> None:
 def _batch_equals_separate(subject: Subject) -> None:
     for dtype in subject.dtypes():
         for batch_shape in ((3,), (2, 2)):
-            case = Case.of(dtype, batch_shape=batch_shape, several=True)
+            case = subject.case(dtype, batch_shape=batch_shape, several=True)
             tape = Replay(_noise())
             together = _tensors(subject.call(case, tape))
             for where in torch.cartesian_prod(*(torch.arange(n) for n in batch_shape)).view(-1, len(batch_shape)):
@@ -297,7 +318,7 @@ def _traits_stay_with_their_candidate(subject: Subject) -> None:
         return
     for dtype in subject.dtypes():
         for batch_shape in ((), (3,)):
-            case = Case.of(dtype, batch_shape=batch_shape)
+            case = subject.case(dtype, batch_shape=batch_shape)
             answer = subject.call(case, _noise())
             if subject.kind == "survival":
                 _whole(answer, case)
@@ -311,16 +332,15 @@ def _whole(survivors: Population, case: Case) -> None:
     """Every survivor is a parent or a child with all that belongs to it."""
     both = case.parents.cat(case.others)
     source = both.take(survivors.traits["age"])
-    require(
-        fingerprint(source) == fingerprint(survivors), "a survivor has genes, traits or costs of different candidates"
-    )
+    own = replace(survivors, traits={name: survivors.traits[name] for name in source.traits})  # it may add some
+    require(fingerprint(source) == fingerprint(own), "a survivor has genes, traits or costs of different candidates")
     ages = survivors.traits["age"].sort(0).values
     require((ages[1:] > ages[:-1]).all(), "a candidate survives twice")
 
 
 @_suite.claim("a cost of NaN is never preferred, whatever the direction and if all are NaN")
 def _nan_is_never_preferred(subject: Subject) -> None:
-    case = Case.of(subject.dtypes()[0])
+    case = subject.case(subject.dtypes()[0])
     hopeless = case.parents.assessed(_values([_NAN] * 8, case.parents, False))
     if subject.kind in ("selection", "survival", "reduction"):
         answer = subject.call(Case(hopeless, case.others.assessed(_values([_NAN] * 8, case.others, False))), _noise())
@@ -384,7 +404,7 @@ def _rates_are_what_they_say(subject: Subject) -> None:
     if subject.kind not in ("crossover", "mutation") or not rated:
         return
     for dtype in subject.dtypes():
-        case = Case.of(dtype, k=64)
+        case = subject.case(dtype, k=64)
         x = case.parents["x"]
         never = subject.call(case, _noise(), replace(subject.operator, rate=0.0))["x"]
         require(
@@ -396,6 +416,18 @@ def _rates_are_what_they_say(subject: Subject) -> None:
         elif dtype == torch.bool or dtype.is_floating_point:
             changed = float((always != x).double().mean())
             require(changed == 1.0, f"{dtype}: rate 1 changes {changed:.0%} of the genes")
+
+
+@_suite.claim("what is made of permutations are permutations")
+def _permutations_stay_permutations(subject: Subject) -> None:
+    if not subject.permutes or subject.kind not in ("crossover", "mutation", "sampling"):
+        return
+    dtypes = subject.dtypes()
+    require(dtypes == [torch.int64], f"of {_DTYPES} it takes {dtypes}, not integers alone")
+    for n in (1, 2, 9):
+        for seed in range(20):
+            made = subject.call(subject.case(torch.int64, event=(3, n), seed=seed), _noise(seed))["x"]
+            require((made.sort(-1).values == torch.arange(n)).all(), f"n = {n}: rows that are not 0 .. {n - 1}")
 
 
 OPERATOR_CHECKS: tuple[str, ...] = tuple(_suite.checks)

@@ -18,7 +18,7 @@ _INTEGERS = (0, 9)
 
 @dataclass(frozen=True)
 class Problem:
-    """Find the genes nearest to ``centre`` (real), 3 (integer) or True (boolean).
+    """Find the genes nearest to ``centre`` (real), 3 (integer), True (boolean) or 0, 1, .. n - 1 (permutation).
 
     The cost adds gene after gene, so that it is the same to the bit for one search and for a batch of them.
 
@@ -26,6 +26,7 @@ class Problem:
         dtypes: name -> dtype of the genes.
         events: name -> event_shape of the genes.
         batch_shape: independent searches.
+        permuted: the names whose integers are permutations along the last dimension.
         centre: of the cost, and ``low`` and ``high`` the box, of real genes.
         maximize: whether the value is the negated cost.
         change: of the cost before it becomes the value.
@@ -34,6 +35,7 @@ class Problem:
     dtypes: Mapping[str, torch.dtype] = field(default_factory=lambda: {"x": torch.float64})
     events: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: {"x": (4,)})
     batch_shape: tuple[int, ...] = ()
+    permuted: frozenset[str] = frozenset()
     centre: float = 0.7
     low: float = -5.0
     high: float = 5.0
@@ -42,12 +44,13 @@ class Problem:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def ends(self, name: str) -> tuple[float, float]:
-        """Lower and upper end of genes that are not boolean."""
+        """Lower and upper end of genes that are neither boolean nor permutations."""
         return (self.low, self.high) if self.dtypes[name].is_floating_point else _INTEGERS
 
     def bounds(self, repair: Repair = "clip") -> Bounds | None:
-        """The box; None where all genes are boolean."""
-        ends = {name: self.ends(name) for name, dtype in self.dtypes.items() if dtype != torch.bool}
+        """The box; None where all genes are boolean or permutations."""
+        boxed = [name for name, dtype in self.dtypes.items() if dtype != torch.bool and name not in self.permuted]
+        ends = {name: self.ends(name) for name in boxed}
         lower, upper = ({name: pair[i] for name, pair in ends.items()} for i in (0, 1))
         return Bounds(lower, upper, repair) if ends else None
 
@@ -57,7 +60,9 @@ class Problem:
         genes = {}
         for name, dtype in self.dtypes.items():
             unit = torch.rand(k, *self.batch_shape, *self.events[name], generator=generator, dtype=torch.float64)
-            if dtype == torch.bool:
+            if name in self.permuted:
+                drawn = (unit if self.events[name] else unit[..., None]).argsort(-1).view(unit.shape)
+            elif dtype == torch.bool:
                 drawn = unit < 0.5
             elif dtype.is_floating_point:
                 drawn = self.low + (self.high - self.low) * unit
@@ -66,6 +71,13 @@ class Problem:
             genes[name] = drawn.to(self.device, dtype)
         return Population(genes, len(self.batch_shape))
 
+    def optimum(self, name: str, x: Tensor) -> Tensor:
+        """The genes of lowest cost, in the shape of ``x``."""
+        if name in self.permuted:
+            return torch.arange(x.shape[-1] if self.events[name] else 1, dtype=x.dtype, device=x.device).expand_as(x)
+        best: float = self.centre if x.is_floating_point() else 1 if x.dtype == torch.bool else 3
+        return torch.full_like(x, best)
+
     def assess(self, population: Population) -> Population:
         """The same candidates with their assessment."""
         return population.assessed(Assessment(self.value(population), self.maximize))
@@ -73,8 +85,10 @@ class Problem:
     def value(self, population: Population) -> Tensor:
         """[k, *batch_shape] in the sign that ``maximize`` asks for."""
         cost: Tensor | None = None
-        for x in population.genes.values():
-            if x.dtype == torch.bool:
+        for name, x in population.genes.items():
+            if name in self.permuted:
+                terms = (x - self.optimum(name, x)).abs().to(torch.float32)
+            elif x.dtype == torch.bool:
                 terms = (~x).to(torch.float32)
             elif x.is_floating_point():
                 terms = (x - self.centre).square()

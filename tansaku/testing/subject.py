@@ -16,11 +16,12 @@ from tansaku.operators.bounds import Repair
 from tansaku.population import Population
 from tansaku.testing.problems import Problem
 
-DTYPES = {"real": torch.float64, "integer": torch.int64, "boolean": torch.bool}
+DTYPES = {"real": torch.float64, "integer": torch.int64, "boolean": torch.bool, "permutation": torch.int64}
 OTHER_DTYPES = {
     "real": (torch.float32, torch.float64),
     "integer": (torch.int32, torch.int64),
     "boolean": (torch.bool,),
+    "permutation": (torch.int32, torch.int64),
 }
 
 
@@ -60,8 +61,12 @@ class Subject:
 
     def problem(self, kind: str | None = None, **settings: Any) -> Problem:
         """A problem of one tensor ``"x"``, by default of the first kind."""
-        dtype = settings.pop("dtype", DTYPES[kind or self.kinds[0]])
-        return Problem({"x": dtype}, {"x": settings.pop("event", (4,))}, device=self.device, **settings)
+        kind = kind or self.kinds[0]
+        dtype = settings.pop("dtype", DTYPES[kind])
+        permuted = frozenset({"x"} if kind == "permutation" else ())
+        return Problem(
+            {"x": dtype}, {"x": settings.pop("event", (4,))}, permuted=permuted, device=self.device, **settings
+        )
 
     def bounded(
         self, problem: Problem, k: int | None = None, repair: Repair = "clip", generations: int | None = None

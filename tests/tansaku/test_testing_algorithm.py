@@ -19,10 +19,14 @@ from tansaku import (
     LSHADE,
     PSO,
     SHADE,
+    PBIL,
+    Age,
     Algorithm,
     Annealing,
     Bounds,
     Comma,
+    Crowding,
+    ExponentialRank,
     GAState,
     HillClimb,
     HillClimbState,
@@ -31,10 +35,12 @@ from tansaku import (
     Needs,
     Noise,
     OpenAIES,
+    PermutationGA,
     Plus,
     Population,
     Restarts,
     Roulette,
+    StochasticUniversal,
     UniformCrossover,
     draws,
 )
@@ -56,6 +62,9 @@ VARIANTS: dict[str, Any] = {
     "antithetic hill climbing": antithetic,
     "hill climbing with one step length": lambda **settings: HillClimb(adapt=False, std=0.3, **settings),
     "steady GA": lambda **settings: GA(select=LinearRank(1.7), survive=Plus(20), **settings),
+    "GA in which candidates age": lambda **settings: GA(select=ExponentialRank(0.9), survive=Age(3), **settings),
+    "crowding GA": lambda **settings: GA(select=StochasticUniversal(LinearRank()), survive=Crowding(), **settings),
+    "PBIL without mutation": lambda **settings: PBIL(mutation=0.0, **settings),
     "roulette GA": lambda **settings: GA(select=Roulette(), survive=Comma(3), **settings),
     "OpenAI-ES with momentum": lambda **settings: OpenAIES(optimizer="momentum", std_decay=0.98, std=0.5, **settings),
     "OpenAI-ES with weight decay": lambda **settings: OpenAIES(weight_decay=0.01, **settings),
@@ -172,6 +181,13 @@ class NaNSpreadsToTheCentre(HillClimb):
 class IgnoresTheBounds(HillClimb):
     def ask(self, state: HillClimbState, noise: Noise) -> Population:
         return HillClimb(self.k, 3.0).ask(state, noise)
+
+
+@found_by("bounds_hold")
+class SetsOneEntryOfAPermutation(PermutationGA):
+    def ask(self, state: GAState, noise: Noise) -> Population:
+        asked = super().ask(state, noise)
+        return asked.with_genes({n: torch.cat([x[..., 1:2], x[..., 1:]], -1) for n, x in asked.genes.items()})
 
 
 @found_by("any_size_works")

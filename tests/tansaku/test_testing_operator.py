@@ -10,28 +10,53 @@ import torch
 from torch import Tensor
 
 from tansaku import (
+    SBX,
+    Age,
+    ArithmeticCrossover,
+    BernoulliSampler,
     Best,
     BestPerSample,
+    BinaryProbability,
     BitFlip,
     Blend,
+    Boltzmann,
     Bounds,
+    Cauchy,
     Comma,
+    Creep,
     Crossover,
+    Crowding,
+    ExponentialRank,
     Gaussian,
     GaussianSampler,
     Greedy,
     Individual,
+    Inversion,
+    LatinHypercubeSampler,
+    Lexicase,
     Limit,
     LinearRank,
     Mean,
+    Momentum,
     Mutation,
     Noise,
+    NPointCrossover,
+    OnePointCrossover,
+    OrderCrossover,
+    PermutationSampler,
     PerName,
+    PerNameCrossover,
     Plus,
+    Polynomial,
     Population,
     Roulette,
+    Slope,
+    SobolSampler,
+    StochasticUniversal,
+    Swap,
     Tournament,
     Truncation,
+    TwoPointCrossover,
     UniformCrossover,
     UniformReset,
     UniformSampler,
@@ -75,6 +100,41 @@ OPERATORS: dict[str, Any] = {
     "softmax mean": WeightedMean,
     "ranks mean": lambda: WeightedMean("ranks"),
     "standardised mean": lambda: WeightedMean("standardised"),
+    "sbx": SBX,
+    "sbx, all genes": lambda: SBX(2.0, 1.0, 0.0),
+    "arithmetic": ArithmeticCrossover,
+    "arithmetic, given": lambda: ArithmeticCrossover(0.25),
+    "one point": OnePointCrossover,
+    "two points": TwoPointCrossover,
+    "nine points": lambda: NPointCrossover(9),
+    "crossover per name": lambda: PerNameCrossover({"x": Blend()}),
+    "order crossover": OrderCrossover,
+    "swap": Swap,
+    "swap, some": lambda: Swap(0.3),
+    "inversion": Inversion,
+    "permutation sampler": PermutationSampler,
+    "cauchy": Cauchy,
+    "cauchy, some genes": lambda: Cauchy(0.2, 0.3),
+    "polynomial": lambda: Polynomial(Bounds(-4.0, 4.0)),
+    "creep": Creep,
+    "creep far": lambda: Creep(5, 1.0),
+    "limit, a dictionary": lambda: Limit({"x": Gaussian(1.0)}, {"x": torch.tensor([0])}),
+    "stochastic universal": StochasticUniversal,
+    "stochastic universal ranks": lambda: StochasticUniversal(LinearRank(1.5)),
+    "stochastic universal exponential": lambda: StochasticUniversal(ExponentialRank(0.7)),
+    "exponential rank": ExponentialRank,
+    "boltzmann": Boltzmann,
+    "lexicase": Lexicase,
+    "epsilon lexicase": lambda: Lexicase(0.1),
+    "age": Age,
+    "age 1": lambda: Age(1),
+    "crowding": Crowding,
+    "slope": lambda: Slope(0.01),
+    "binary probability": BinaryProbability,
+    "momentum": Momentum,
+    "bernoulli sampler": lambda: BernoulliSampler(0.3),
+    "latin hypercube": lambda: LatinHypercubeSampler(BOX),
+    "sobol": lambda: SobolSampler(BOX),
 }
 
 
@@ -210,6 +270,16 @@ class DrawsTheRateFromANormal(UniformCrossover):
     def cross(self, name: str, a: Tensor, b: Tensor, batch_ndim: int, noise: Noise) -> Tensor:
         like = torch.zeros((), dtype=torch.float64)
         return torch.where(draws.normal((), (), tuple(a.shape), like, noise) < self.rate, b, a)
+
+
+@found_by("permutations_stay_permutations")
+class CrossesPermutationsAsIfTheyWereNumbers(UniformCrossover):
+    permutes = True
+
+    def cross(self, name: str, a: Tensor, b: Tensor, batch_ndim: int, noise: Noise) -> Tensor:
+        if a.is_floating_point() or a.dtype == torch.bool:
+            raise TypeError(f"expected integers, got {a.dtype}; use UniformCrossover")
+        return super().cross(name, a, b, batch_ndim, noise)
 
 
 @pytest.mark.parametrize(("check", "operator"), broken, ids=[cls.__name__ for _, cls in broken])

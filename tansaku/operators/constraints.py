@@ -1,0 +1,253 @@
+"""Constraints: what a candidate must satisfy, and how a violation shows in its cost.
+
+K. Deb, An efficient constraint handling method for genetic algorithms, 2000 (the feasibility rules);
+J. T. Richardson et al., Some Guidelines for Genetic Algorithms with Penalty Functions, 1989 (penalties).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from tansaku import checks
+from tansaku.population import Population
+
+Quantity = str | Callable[[Any], Tensor]
+
+
+@dataclass(frozen=True)
+class Constraint(ABC):
+    """A quantity and the limit that it must keep; subclasses say on which side.
+
+    Args:
+        quantity: a name, for all genes of that name; or a function of the genes of all candidates (a tensor where
+            there is one name, else a dictionary), which returns [k, *batch_shape], or [k, *batch_shape, v] for v
+            quantities with the same limit.
+        limit: a number, or a tensor that broadcasts against the quantity.
+
+    Raises:
+        TypeError: a quantity that is neither.
+    """
+
+    quantity: Quantity
+    limit: float | Tensor
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.quantity, str) and not callable(self.quantity):
+            raise TypeError(
+                f"expected quantity as a name or a function of the genes, got {type(self.quantity).__name__}; "
+                "pass e.g. lambda x: x.sum(-1)"
+            )
+        if not isinstance(self.limit, Tensor):
+            checks.number("limit", self.limit)
+
+    @abstractmethod
+    def _excess(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        """How far ``value`` is beyond the limit, and whether it violates it."""
+
+    def violation(self, population: Population) -> Tensor:
+        """[k, *batch_shape, v] how far beyond the limit, 0 where it is kept; NaN violates by +inf.
+
+        Raises:
+            TypeError, ValueError: a quantity that is no tensor, or of a wrong shape.
+        """
+        value = self._value(population)
+        amount, violated = self._excess(value)
+        least = torch.finfo(amount.dtype).tiny  # at the limit itself a strict inequality is violated by nothing
+        amount = torch.where(violated, amount.clamp(min=least), torch.zeros_like(amount))
+        return torch.where(torch.isnan(value), torch.full_like(amount, float("inf")), amount)
+
+    def violated(self, population: Population) -> Tensor:
+        """[k, *batch_shape] True where the constraint is *violated*."""
+        return (self.violation(population) > 0).any(-1)
+
+    def _value(self, population: Population) -> Tensor:
+        lead = (population.k, *population.batch_shape)
+        if isinstance(self.quantity, str):
+            if self.quantity not in population.genes:
+                raise ValueError(
+                    f"expected a quantity among {sorted(population.genes)}, got {self.quantity!r}; name genes"
+                )
+            value: Any = population[self.quantity].reshape(*lead, -1)
+        else:
+            several = len(population.genes) > 1
+            value = self.quantity(dict(population.genes) if several else next(iter(population.genes.values())))
+        if not isinstance(value, Tensor):
+            raise TypeError(f"expected the quantity as a tensor, got {type(value).__name__}; return a tensor")
+        if value.shape[: len(lead)] != lead or value.ndim > len(lead) + 1:
+            raise ValueError(
+                f"expected a quantity of shape [k, *batch_shape] = {checks.shape_text(lead)}, or one dimension more, "
+                f"got {checks.shape_text(value.shape)}; return one per candidate and search"
+            )
+        value = value if value.ndim > len(lead) else value.unsqueeze(-1)
+        return value if value.is_floating_point() else value.to(torch.get_default_dtype())
+
+
+@dataclass(frozen=True)
+class LT(Constraint):
+    """The quantity must be less than the limit.
+
+    >>> LT("x", 2.0).violated(Population({"x": torch.tensor([1.0, 2.0, 3.0])}))
+    tensor([False,  True,  True])
+    """
+
+    def _excess(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        return value - self.limit, value >= self.limit
+
+
+@dataclass(frozen=True)
+class LTE(Constraint):
+    """The quantity must be at most the limit."""
+
+    def _excess(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        return value - self.limit, value > self.limit
+
+
+@dataclass(frozen=True)
+class GT(Constraint):
+    """The quantity must be greater than the limit."""
+
+    def _excess(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        return self.limit - value, value <= self.limit
+
+
+@dataclass(frozen=True)
+class GTE(Constraint):
+    """The quantity must be at least the limit."""
+
+    def _excess(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        return self.limit - value, value < self.limit
+
+
+@dataclass(frozen=True)
+class EQ(Constraint):
+    """The quantity must equal the limit to within ``tolerance``.
+
+    Args:
+        tolerance: how far off still counts as equal; the convention of the CEC 2006 benchmark if not given.
+    """
+
+    tolerance: float = 1e-4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.number("tolerance", self.tolerance, 0.0)
+
+    def _excess(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        beyond = (value - self.limit).abs() - self.tolerance
+        return beyond, beyond > 0
+
+
+class Rule(Protocol):
+    """How costs and violations become one cost."""
+
+    def __call__(self, cost: Tensor, violation: Tensor) -> Tensor:
+        """The cost, lower is better, from the cost and its total violation (0: feasible), of one shape."""
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """cost + weight * violation ** power, for all candidates alike. A small weight lets violations pay.
+
+    Args:
+        weight: in units of cost.
+        power: of the total violation; 2 is gentle near the limit.
+    """
+
+    weight: float = 1000.0
+    power: float = 1.0
+
+    def __post_init__(self) -> None:
+        checks.number("weight", self.weight, 0.0)
+        checks.number("power", self.power, 0.0)
+
+    def __call__(self, cost: Tensor, violation: Tensor) -> Tensor:
+        """See `Rule`."""
+        paid = self.weight * violation.to(cost.dtype) ** self.power
+        return torch.where(violation > 0, cost + paid, cost)
+
+
+@dataclass(frozen=True)
+class Feasibility:
+    """Deb's rules: feasible before infeasible; of two feasible the lower cost; of two infeasible the lower violation.
+
+    Deb adds the violation to the worst feasible cost of the population. Here an infeasible candidate costs
+    max ** 0.89 * violation ** 0.1, with max the largest number of the dtype: more than any feasible one (whose costs
+    end at max ** 0.78), and the same in every generation, so that the best so far can be kept. All that looks at the
+    order of costs alone sees Deb's order; an algorithm that averages costs is better served by `Penalty`.
+    """
+
+    def __call__(self, cost: Tensor, violation: Tensor) -> Tensor:
+        """See `Rule`."""
+        finfo = torch.finfo(cost.dtype)
+        amount = violation.to(cost.dtype).nan_to_num(posinf=finfo.max).clamp(1 / finfo.max, finfo.max)
+        feasible = torch.where(torch.isfinite(cost), cost.clamp(max=finfo.max**0.78), cost)
+        return torch.where(violation > 0, finfo.max**0.89 * amount**0.1, feasible)
+
+
+@dataclass(frozen=True)
+class Constrained:
+    """An assessor whose costs account for constraints, so that every algorithm takes them.
+
+    The total violation of a candidate is the sum over its constraints, each in its own unit (bring them to one scale),
+    and over what the objective itself returns as ``"violation"``. It is kept in the assessment, where > 0 says that
+    the answer is infeasible; the value of a feasible candidate is the objective's own. An infeasible candidate's
+    objective may be NaN under `Feasibility`, which does not look at it. ``cases`` stay as they are.
+
+    Args:
+        assess: population -> assessed population, such as `Objective`.
+        constraints: all of which must hold.
+        rule: `Feasibility` or `Penalty`.
+
+    Example:
+        >>> from tansaku import Individual, Objective, PSO, Search
+        >>> nearest = Constrained(Objective(lambda x: x.square().sum(-1)), [GTE(lambda x: x.sum(-1), 2.0)])
+        >>> result = Search(PSO(k=20), nearest, Individual({"x": torch.zeros(2)})).run(max_generations=200)
+        >>> result.best["x"].round(decimals=2)
+        tensor([1., 1.])
+    """
+
+    assess: Callable[[Population], Population]
+    constraints: Sequence[Constraint] = ()
+    rule: Rule = field(default_factory=Feasibility)
+
+    def __post_init__(self) -> None:
+        given = [self.constraints] if isinstance(self.constraints, Constraint) else list(self.constraints)
+        for constraint in given:
+            if not isinstance(constraint, Constraint):
+                raise TypeError(
+                    f"expected constraints such as LT or EQ, got {type(constraint).__name__}; see Constraint"
+                )
+        object.__setattr__(self, "constraints", tuple(given))
+
+    def __call__(self, population: Population) -> Population:
+        """The same candidates with their assessment."""
+        assessed = self.assess(population)
+        own = assessed.assessment
+        if own is None:
+            raise ValueError("expected an assessor, got a population without an assessment; see Objective")
+        with torch.no_grad():
+            parts = [constraint.violation(population).to(own.value.dtype) for constraint in self.constraints]
+        if own.violation is not None:
+            given = own.violation.reshape(*own.violation.shape[: 1 + population.batch_ndim], -1).to(own.value.dtype)
+            parts.append(torch.where(torch.isnan(given), float("inf"), given.clamp(min=0)))
+        if not parts:
+            return assessed
+        violation = torch.cat(parts, -1)
+        total = violation.sum(-1)
+        total = total if own.value.ndim == total.ndim else total.unsqueeze(-1)
+        cost = self.rule(own.cost, total.expand_as(own.cost))
+        value = -cost if own.maximize else cost
+        return assessed.assessed(replace(own, value=value, violation=violation))
+
+    def violated(self, population: Population) -> Tensor:
+        """[k, *batch_shape] True where any of the constraints is violated."""
+        violated = torch.zeros((population.k, *population.batch_shape), dtype=torch.bool, device=population.device)
+        for constraint in self.constraints:
+            violated = violated | constraint.violated(population)
+        return violated
