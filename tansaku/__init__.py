@@ -4,6 +4,7 @@ from tansaku import checkpoint, draws, functional
 from tansaku.algorithms import (
     ALGORITHMS,
     GA,
+    NSGA2,
     PSO,
     Algorithm,
     Assessor,
@@ -11,6 +12,7 @@ from tansaku.algorithms import (
     HillClimb,
     HillClimbState,
     Needs,
+    NSGA2State,
     PSOState,
     make,
     ravel,
@@ -53,6 +55,7 @@ from tansaku.states import pack, state, unpack
 __all__ = [
     "ALGORITHMS",
     "GA",
+    "NSGA2",
     "PSO",
     "Algorithm",
     "Assessment",
@@ -78,6 +81,7 @@ __all__ = [
     "Mean",
     "ModuleObjective",
     "Mutation",
+    "NSGA2State",
     "Needs",
     "Noise",
     "Objective",

@@ -8,10 +8,11 @@ from typing import Any
 from tansaku.algorithms.base import Algorithm, Assessor, Needs
 from tansaku.algorithms.ga import GA, GAState
 from tansaku.algorithms.hill_climb import HillClimb, HillClimbState
+from tansaku.algorithms.nsga2 import NSGA2, NSGA2State
 from tansaku.algorithms.pso import PSO, PSOState
 from tansaku.algorithms.sampled import ravel, unravel
 
-ALGORITHMS: dict[str, Any] = {"ga": GA, "hill_climb": HillClimb, "pso": PSO}
+ALGORITHMS: dict[str, Any] = {"ga": GA, "hill_climb": HillClimb, "nsga2": NSGA2, "pso": PSO}
 
 
 def make(name: str, **settings: Any) -> Algorithm[Any]:
@@ -43,12 +44,14 @@ def make(name: str, **settings: Any) -> Algorithm[Any]:
 __all__ = [
     "ALGORITHMS",
     "GA",
+    "NSGA2",
     "PSO",
     "Algorithm",
     "Assessor",
     "GAState",
     "HillClimb",
     "HillClimbState",
+    "NSGA2State",
     "Needs",
     "PSOState",
     "make",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -32,6 +32,9 @@ class Needs:
         rank_based: whether only the order of the costs matters, so that any rising function of the cost gives the
             identical run.
         translates: whether a translated problem gives the translated run.
+        objectives: ``"one"``, values [k, *batch_shape]; ``"many"``, values [k, *batch_shape, m], and `Algorithm.best`
+            is the Pareto front of what is remembered.
+        descriptor: whether an assessment must have a ``descriptor``.
     """
 
     min_k: int = 1
@@ -40,6 +43,8 @@ class Needs:
     batched: bool = True
     rank_based: bool = True
     translates: bool = True
+    objectives: Literal["one", "many"] = "one"
+    descriptor: bool = False
 
 
 class Algorithm(ABC, Generic[S]):
@@ -75,7 +80,7 @@ class Algorithm(ABC, Generic[S]):
 
     @abstractmethod
     def best(self, state: S) -> Population:
-        """The best candidate ever assessed (k = 1), with its assessment."""
+        """The best candidate ever assessed (k = 1), with its assessment; for several objectives the Pareto front."""
 
     def estimate(self, state: S) -> Individual:
         """What to write back under a noisy cost: the mean of a distribution where there is one, else the best."""
@@ -107,10 +112,21 @@ class Algorithm(ABC, Generic[S]):
         """The start suits `needs`; for ``init``."""
         if start.assessment is None:
             raise ValueError("expected an assessed start, got one without an assessment; assess it first")
-        if start.assessment.value.ndim != 1 + start.batch_ndim:
+        several = start.assessment.value.ndim != 1 + start.batch_ndim
+        if several != (self.needs.objectives == "many"):
+            expected, remedy = (
+                ("one objective", "return one cost per candidate and search, or use NSGA2")
+                if several
+                else ("several objectives", "return values [k, *batch_shape, m]")
+            )
             raise ValueError(
-                f"expected one objective for {type(self).__name__}, got values of shape "
-                f"{checks.shape_text(start.assessment.value.shape)}; return one cost per candidate and search"
+                f"expected {expected} for {type(self).__name__}, got values of shape "
+                f"{checks.shape_text(start.assessment.value.shape)}; {remedy}"
+            )
+        if self.needs.descriptor and start.assessment.descriptor is None:
+            raise ValueError(
+                f"expected an assessment with a descriptor for {type(self).__name__}, got none; "
+                "return a dictionary with 'value' and 'descriptor'"
             )
         for name, x in start.genes.items():
             kind = kind_of(x)

@@ -1,9 +1,12 @@
 """Pure kernels: tensors in, tensors out, noise as an argument."""
 
+from tansaku.functional.pareto import crowding_distances, dominates, pareto_ranks
 from tansaku.functional.perturb import flip, jitter
+from tansaku.functional.real_coded import polynomial, sbx
 from tansaku.functional.recombine import blend, exchange
 from tansaku.functional.rows import align, cat_rows, put_rows, select, take_rows
 from tansaku.functional.shape import centred_costs, centred_ranks, finite_costs, softmax_weights, standardised_weights
+from tansaku.functional.volume import hypervolume
 
 __all__ = [
     "align",
@@ -11,11 +14,17 @@ __all__ = [
     "cat_rows",
     "centred_costs",
     "centred_ranks",
+    "crowding_distances",
+    "dominates",
     "exchange",
     "finite_costs",
     "flip",
+    "hypervolume",
     "jitter",
+    "pareto_ranks",
+    "polynomial",
     "put_rows",
+    "sbx",
     "select",
     "softmax_weights",
     "standardised_weights",

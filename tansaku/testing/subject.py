@@ -57,7 +57,15 @@ class Subject:
     def problem(self, kind: str | None = None, **settings: Any) -> Problem:
         """A problem of one tensor ``"x"``, by default of the first kind."""
         dtype = settings.pop("dtype", DTYPES[kind or self.kinds[0]])
-        return Problem({"x": dtype}, {"x": settings.pop("event", (4,))}, device=self.device, **settings)
+        return self.posed({"x": dtype}, {"x": settings.pop("event", (4,))}, **settings)
+
+    def posed(self, dtypes: dict[str, torch.dtype], events: dict[str, tuple[int, ...]], **settings: Any) -> Problem:
+        """A problem of any tensors, with the objectives and the descriptor that the algorithm needs."""
+        needs = self.needs
+        objectives = 2 if needs.objectives == "many" else 1
+        return Problem(
+            dtypes, events, objectives=objectives, descriptor=needs.descriptor, device=self.device, **settings
+        )
 
     def bounded(self, problem: Problem, k: int | None = None, repair: Repair = "clip") -> Algorithm[Any]:
         """With the problem's box."""
