@@ -7,7 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
+from tansaku.algorithms.cells import Cells, Centroids, Grid
 from tansaku.history import History
+from tansaku.population import Population
 
 
 def plot_history(history: History, path: str | os.PathLike[str], title: str = "") -> None:
@@ -75,6 +77,48 @@ def plot_front(value: Tensor, path: str | os.PathLike[str], title: str = "") -> 
     axes.set_ylabel("objective 2")
     axes.set_title(title)
     axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+
+
+def plot_archive(
+    archive: Population, cells: Cells, path: str | os.PathLike[str], title: str = "", search: int = 0
+) -> None:
+    """Draws a heat map of an archive: every cell in the colour of its elite's value, empty ones white.
+
+    Args:
+        archive: one candidate per cell, such as ``search.state.archive`` of `MapElites`.
+        cells: its `Grid` or `Centroids`, of one or two dimensions.
+        path: where to write; the ending says the format (png, pdf, svg).
+        title: above the picture.
+        search: which search's archive, counted through a flattened ``batch_shape``.
+
+    Raises:
+        ValueError: cells of more dimensions, or an archive without values.
+    """
+    if cells.dimensions > 2 or archive.assessment is None:
+        raise ValueError(
+            f"expected an assessed archive with one or two dimensions, got {cells.dimensions}; draw another descriptor"
+        )
+    figure, axes = _axes()
+    value, cost = (x.reshape(x.shape[0], -1)[:, search] for x in (archive.assessment.value, archive.cost))
+    value = value.masked_fill(cost == float("inf"), float("nan")).detach().double().cpu()
+    if isinstance(cells, Grid):
+        low, high = ([*end, float(i)][:2] for i, end in enumerate(cells.ends))  # one dimension is a band from 0 to 1
+        table = value.reshape(*cells.shape, *([1] if cells.dimensions == 1 else []))
+        drawn = axes.imshow(
+            table.T, origin="lower", aspect="auto", interpolation="nearest", extent=(low[0], high[0], low[1], high[1])
+        )
+    elif isinstance(cells, Centroids):
+        points = cells.points.double().cpu()
+        upright = points[:, 1] if cells.dimensions == 2 else points[:, 0] * 0
+        axes.scatter(points[:, 0], upright, s=4, color="lightgrey")
+        drawn = axes.scatter(points[:, 0], upright, c=value, s=24)
+    else:
+        raise ValueError(f"expected a Grid or Centroids to draw, got {type(cells).__name__}; draw its points yourself")
+    figure.colorbar(drawn, label="value")
+    axes.set_xlabel("descriptor 1")
+    axes.set_ylabel("descriptor 2" if cells.dimensions == 2 else "")
+    axes.set_title(title)
     figure.savefig(path, dpi=120)
 
 

@@ -6,13 +6,16 @@ from dataclasses import fields
 from typing import Any
 
 from tansaku.algorithms.base import Algorithm, Assessor, Needs
+from tansaku.algorithms.cells import Centroids, Grid
+from tansaku.algorithms.emitters import Emitter, GaussianEmitter, IsoLineEmitter
 from tansaku.algorithms.ga import GA, GAState
 from tansaku.algorithms.hill_climb import HillClimb, HillClimbState
+from tansaku.algorithms.map_elites import MapElites, MapElitesState
 from tansaku.algorithms.nsga2 import NSGA2, NSGA2State
 from tansaku.algorithms.pso import PSO, PSOState
 from tansaku.algorithms.sampled import ravel, unravel
 
-ALGORITHMS: dict[str, Any] = {"ga": GA, "hill_climb": HillClimb, "nsga2": NSGA2, "pso": PSO}
+ALGORITHMS: dict[str, Any] = {"ga": GA, "hill_climb": HillClimb, "map_elites": MapElites, "nsga2": NSGA2, "pso": PSO}
 
 
 def make(name: str, **settings: Any) -> Algorithm[Any]:
@@ -48,9 +51,16 @@ __all__ = [
     "PSO",
     "Algorithm",
     "Assessor",
+    "Centroids",
+    "Emitter",
     "GAState",
+    "GaussianEmitter",
+    "Grid",
     "HillClimb",
     "HillClimbState",
+    "IsoLineEmitter",
+    "MapElites",
+    "MapElitesState",
     "NSGA2State",
     "Needs",
     "PSOState",

@@ -1,5 +1,6 @@
 """Pure kernels: tensors in, tensors out, noise as an argument."""
 
+from tansaku.functional.archive import entering, nth_member
 from tansaku.functional.pareto import crowding_distances, dominates, pareto_ranks
 from tansaku.functional.perturb import flip, jitter
 from tansaku.functional.real_coded import polynomial, sbx
@@ -16,11 +17,13 @@ __all__ = [
     "centred_ranks",
     "crowding_distances",
     "dominates",
+    "entering",
     "exchange",
     "finite_costs",
     "flip",
     "hypervolume",
     "jitter",
+    "nth_member",
     "pareto_ranks",
     "polynomial",
     "put_rows",

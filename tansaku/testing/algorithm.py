@@ -18,7 +18,7 @@ from tansaku.operators import Bounds
 from tansaku.population import Population
 from tansaku.search import Search
 from tansaku.states import pack, unpack
-from tansaku.testing.claims import Suite, close, fingerprint, nothing_drawn_elsewhere, refused, require
+from tansaku.testing.claims import Suite, close, fingerprint, nothing_drawn_elsewhere, refused, require, tensors_of
 from tansaku.testing.problems import Problem
 from tansaku.testing.resume import importable, imported, in_fresh_process, outcome, resumed
 from tansaku.testing.subject import DTYPES, OTHER_DTYPES, Subject, genes_of, inside, run
@@ -546,6 +546,8 @@ def _memory_is_a_multiple_of_the_population(subject: Subject) -> None:
         asked = algorithm.ask(state, subject.noise())
         algorithm.tell(state, problem.assess(asked))
     limit = max(8 * k * genes, genes * genes)
+    if subject.needs.descriptor:  # an archive has a size of its own, and a generation one more of it
+        limit = max(limit, *(x.numel() for x in tensors_of(pack(state))))
     require(seen.largest <= limit, f"k = {k} and {genes} genes: a tensor of {seen.largest} numbers, over {limit}")
 
 
