@@ -106,7 +106,11 @@ def plot_archive(
         low, high = ([*end, float(i)][:2] for i, end in enumerate(cells.ends))  # one dimension is a band from 0 to 1
         table = value.reshape(*cells.shape, *([1] if cells.dimensions == 1 else []))
         drawn = axes.imshow(
-            table.T, origin="lower", aspect="auto", interpolation="nearest", extent=(low[0], high[0], low[1], high[1])
+            table.T.numpy(),
+            origin="lower",
+            aspect="auto",
+            interpolation="nearest",
+            extent=(low[0], high[0], low[1], high[1]),
         )
     elif isinstance(cells, Centroids):
         points = cells.points.double().cpu()

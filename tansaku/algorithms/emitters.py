@@ -104,7 +104,9 @@ class IsoLineEmitter(Emitter):
 
     def emit(self, state: Any, archive: Population, k: int, bounds: Bounds | None, noise: Noise) -> Population:
         """See `Emitter.emit`."""
-        parents, others = elites(archive, k, noise), elites(archive, k, noise)
+        both = elites(archive, 2 * k, noise)
+        places = torch.arange(2 * k, device=both.device)
+        parents, others = both.take(places[:k]), both.take(places[k:])
         n, batch_shape = parents.batch_ndim, tuple(parents.batch_shape)
         like = next((x for x in parents.genes.values() if x.is_floating_point()), archive.cost)
         along = self.line * draws.normal((k,), batch_shape, (), like, noise)  # one number for all genes of a candidate

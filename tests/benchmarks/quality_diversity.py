@@ -1,11 +1,11 @@
 """Coverage, QD-score and time of MAP-Elites and of pyribs on pyribs' sphere and arm benchmarks, with the same budget.
 
-Run `python tests/benchmarks/quality_diversity.py [--evaluations N] [--seeds N] [--picture FILE]`; pyribs is `pip install
-ribs` (or the extra `bench`). Both sides have the same archive, batch and emitter; the scores are pyribs' own, objectives
-from 0 (worst) to 100 (best) added up over the archive. Time is a whole run less the objective's own.
+Run `python tests/benchmarks/quality_diversity.py [--evaluations N] [--batch K] [--seeds N] [--picture FILE]`; pyribs is
+`pip install ribs` (or the extra `bench`). Both sides have the same archive, batch and emitter; the scores are pyribs'
+own, objectives from 0 (worst) to 100 (best) added up over the archive. Time is a run less the objective's own.
 
-Sphere: M. C. Fontaine et al., Covariance Matrix Adaptation for the Rapid Illumination of Behavior Space, 2020, section IV.
-Arm: V. Vassiliades and J.-B. Mouret, Discovering the Elite Hypervolume by Leveraging Interspecies Correlation, 2018.
+Sphere: M. C. Fontaine et al., Covariance Matrix Adaptation for the Rapid Illumination of Behavior Space, 2020,
+section IV. Arm: V. Vassiliades and J.-B. Mouret, Discovering the Elite Hypervolume, 2018.
 """
 
 from __future__ import annotations
@@ -23,8 +23,6 @@ from torch import Tensor
 
 from tansaku import GaussianEmitter, Grid, Individual, IsoLineEmitter, MapElites, Objective, Search
 from tansaku.plots import plot_archive
-
-BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -81,11 +79,13 @@ def timed(fn: Callable[[Tensor], dict[str, Tensor]], clock: list[float]) -> Call
     return run
 
 
-def ours(task: Task, emitter: str, std: float, generations: int, seed: int) -> tuple[float, float, float, Search[Any]]:
+def ours(
+    task: Task, emitter: str, std: float, generations: int, batch: int, seed: int
+) -> tuple[float, float, float, Search[Any]]:
     """Coverage, QD-score and seconds."""
     cells = Grid((100, 100), -task.reach, task.reach)
     made = GaussianEmitter(std) if emitter == "gaussian" else IsoLineEmitter(0.01, 0.2)
-    algorithm = MapElites(BATCH, cells, (made,), (task.low, task.high))  # type: ignore[arg-type]
+    algorithm = MapElites(batch, cells, (made,), (task.low, task.high))  # type: ignore[arg-type]
     clock = [0.0]
     start = Individual({"x": torch.full((task.genes,), task.start, dtype=torch.float64)})
     begun = time.perf_counter()
@@ -95,7 +95,7 @@ def ours(task: Task, emitter: str, std: float, generations: int, seed: int) -> t
     return float(search.state.coverage), float(search.state.qd_score()), seconds, search
 
 
-def theirs(task: Task, emitter: str, std: float, generations: int, seed: int) -> tuple[float, float, float]:
+def theirs(task: Task, emitter: str, std: float, generations: int, batch: int, seed: int) -> tuple[float, float, float]:
     """Coverage, QD-score and seconds of pyribs."""
     from ribs.archives import GridArchive
     from ribs.emitters import GaussianEmitter, IsoLineEmitter
@@ -106,7 +106,7 @@ def theirs(task: Task, emitter: str, std: float, generations: int, seed: int) ->
     ranges = [(-task.reach, task.reach)] * 2
     archive = GridArchive(solution_dim=task.genes, dims=(100, 100), ranges=ranges, seed=seed)
     options: dict[str, Any] = {
-        "x0": [task.start] * task.genes, "batch_size": BATCH, "seed": seed,
+        "x0": [task.start] * task.genes, "batch_size": batch, "seed": seed,
         "lower_bounds": [task.low] * task.genes, "upper_bounds": [task.high] * task.genes,
     }  # fmt: skip
     if emitter == "gaussian":
@@ -126,19 +126,20 @@ def main() -> None:
     """Prints one line per task and emitter."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--evaluations", type=int, default=50_000)
+    parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--picture", help="where to draw the last archive of the arm")
     given = parser.parse_args()
-    generations = given.evaluations // BATCH
+    generations = given.evaluations // given.batch
     print(f"{'task':8}{'emitter':10}{'':8}{'coverage':>10}{'QD-score':>12}{'seconds':>9}  (medians of {given.seeds})")
     for name, task in TASKS.items():
         for emitter, settings in EMITTERS.items():
             std = settings.get(name, settings.get("std", 0.0))
             runs = {"tansaku": [], "pyribs": []}  # type: ignore[var-annotated]
             for seed in range(given.seeds):
-                *row, search = ours(task, emitter, std, generations, seed)
+                *row, search = ours(task, emitter, std, generations, given.batch, seed)
                 runs["tansaku"].append(row)
-                runs["pyribs"].append(theirs(task, emitter, std, generations, seed))
+                runs["pyribs"].append(theirs(task, emitter, std, generations, given.batch, seed))
             for who, rows in runs.items():
                 coverage, score, seconds = (statistics.median(column) for column in zip(*rows, strict=True))
                 print(f"{name:8}{emitter:10}{who:8}{coverage:10.4f}{score:12.0f}{seconds:9.2f}")

@@ -259,6 +259,14 @@ class TakesOneObjectiveForSeveral(NSGA2):
         return super().init(start.assessed(Assessment(cost)))
 
 
+@found_by("unmet_needs_are_refused")
+class TakesAnAssessmentWithoutDescriptor(HillClimb):
+    needs = Needs(dtypes=frozenset({"real", "integer", "boolean"}), descriptor=True)
+
+    def init(self, start: Population) -> HillClimbState:
+        return HillClimb(self.k, bounds=self.bounds).init(start)
+
+
 @found_by("ask_is_a_query")
 class AskMovesTheState(HillClimb):
     def ask(self, state: HillClimbState, noise: Noise) -> Population:
