@@ -7,6 +7,7 @@ from typing import Any
 
 from tansaku.algorithms.base import Algorithm, Assessor, Needs
 from tansaku.algorithms.cells import Centroids, Grid
+from tansaku.algorithms.cma_me import CMAEmitter
 from tansaku.algorithms.emitters import Emitter, GaussianEmitter, IsoLineEmitter
 from tansaku.algorithms.ga import GA, GAState
 from tansaku.algorithms.hill_climb import HillClimb, HillClimbState
@@ -51,6 +52,7 @@ __all__ = [
     "PSO",
     "Algorithm",
     "Assessor",
+    "CMAEmitter",
     "Centroids",
     "Emitter",
     "GAState",

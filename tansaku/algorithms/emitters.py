@@ -23,6 +23,7 @@ class Emitter(ABC):
     """Makes candidates; hyper-parameters only; what it learns is a state of its own, or None."""
 
     rank_based: bool = True
+    dtypes: frozenset[str] = frozenset({"real", "integer", "boolean"})
 
     def init(self, start: Population, k: int, bounds: Bounds | None) -> Any:
         """The state before the first candidates; ``start`` is assessed."""
@@ -32,14 +33,14 @@ class Emitter(ABC):
     def emit(self, state: Any, archive: Population, k: int, bounds: Bounds | None, noise: Noise) -> Population:
         """[k, *batch_shape, *event_shape] candidates; out of bounds they are repaired by the caller."""
 
-    def learn(self, state: Any, asked: Population, held: Tensor, entered: Tensor) -> Any:
+    def learn(self, state: Any, asked: Population, cost: Tensor, held: Tensor) -> Any:
         """The next state.
 
         Args:
             state: what `emit` was called with.
-            asked: what `emit` returned, assessed.
+            asked: what `emit` returned, repaired and assessed.
+            cost: [k, *batch_shape] of each, +inf where the descriptor has a NaN.
             held: [k, *batch_shape] cost of the elite that each candidate met in its cell, +inf where there was none.
-            entered: [k, *batch_shape] whether the candidate entered the archive.
         """
         return state
 

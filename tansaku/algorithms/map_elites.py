@@ -79,7 +79,9 @@ class MapElites(Algorithm[MapElitesState]):
         if not self.emitters or not all(isinstance(emitter, Emitter) for emitter in self.emitters):
             raise TypeError(f"expected at least one emitter, got {self.emitters!r}; pass e.g. (IsoLineEmitter(),)")
         rank_based = all(emitter.rank_based for emitter in self.emitters)
-        object.__setattr__(self, "needs", replace(self.needs, min_k=len(self.emitters), rank_based=rank_based))
+        dtypes = frozenset.intersection(*(emitter.dtypes for emitter in self.emitters))
+        needs = replace(self.needs, min_k=len(self.emitters), rank_based=rank_based, dtypes=dtypes)
+        object.__setattr__(self, "needs", needs)
         self._check()
 
     def init(self, start: Population) -> MapElitesState:
@@ -118,13 +120,12 @@ class MapElites(Algorithm[MapElitesState]):
         held = archive.cost.gather(0, cell)
         number, enters = entering(archive.cost, cost, cell)
         every = torch.arange(self.k, device=asked.device)
-        entered = enters & (number == every.view((-1,) + (1,) * asked.batch_ndim))
         learnt, begin = [], 0
         for i, (emitter, own, k) in enumerate(zip(self.emitters, state.emitters, self._shares(), strict=True)):
             mine, prefix = slice(begin, begin + k), f"{i}."
             part = asked.without_traits().take(every[mine])
             traits = {name[len(prefix) :]: x[mine] for name, x in asked.traits.items() if name.startswith(prefix)}
-            learnt.append(emitter.learn(own, part.with_traits(**traits), held[mine], entered[mine]))
+            learnt.append(emitter.learn(own, part.with_traits(**traits), cost[mine], held[mine]))
             begin += k
         return MapElitesState(_written(archive, asked.without_traits(), cell, number, enters), learnt)
 

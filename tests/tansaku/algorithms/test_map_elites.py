@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tansaku import (
     Assessment,
     Centroids,
+    CMAEmitter,
     GaussianEmitter,
     Grid,
     Individual,
@@ -27,7 +28,7 @@ from tansaku import (
 )
 from tansaku.functional import entering, nth_member
 from tansaku.plots import plot_archive
-from tansaku.testing import check_algorithm
+from tansaku.testing import ALGORITHM_CHECKS, check_algorithm
 
 NAN, INF = math.nan, math.inf
 
@@ -205,6 +206,43 @@ def test_centroids_and_the_gaussian_emitter_keep_the_promises_of_algorithms() ->
             "no_hidden_synchronisation",
         ],
     )  # fmt: skip
+
+
+def cma_me(**settings: Any) -> MapElites:
+    return MapElites(emitters=(CMAEmitter(), IsoLineEmitter()), **settings)
+
+
+@pytest.mark.parametrize(
+    "check", [check for check in ALGORITHM_CHECKS if check != "large_populations_stay_as_they_were"]
+)
+def test_cma_me_keeps_the_promises_of_algorithms(check: str) -> None:
+    check_algorithm(cma_me, only=[check])
+
+
+def test_an_emitter_that_improves_nothing_begins_anew_at_an_elite() -> None:
+    elites = MapElites(k=6, cells=Grid((2, 2)), emitters=(CMAEmitter(0.1),))
+    state = elites.init(Objective(task)(Population({"x": torch.rand(5, 3)})))
+    noise = torch.Generator().manual_seed(0)
+    asked = elites.ask(state, noise)
+    lost = {"value": torch.full((6,), INF), "descriptor": torch.full((6, 2), 0.5)}
+    told = elites.tell(state, asked.assessed(Assessment(**lost)))
+    assert bool(told.emitters[0].restart)
+    centre = elites.ask(told, noise).traits["0.centre"][0]
+    assert bool((told.archive["x"][told.filled] == centre).all(-1).any())
+    won = {"value": torch.full((6,), -1.0), "descriptor": torch.full((6, 2), 0.5)}
+    assert not bool(elites.tell(state, asked.assessed(Assessment(**won))).emitters[0].restart)
+
+
+def test_the_mean_moves_towards_the_candidates_that_improve_in_the_order_of_their_improvement() -> None:
+    emitter = CMAEmitter(1.0)
+    state = emitter.init(Objective(task)(Population({"x": torch.zeros(1, 3)})), 5, None)
+    raw = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    asked = Population({"x": raw}, traits={"raw": raw, "centre": torch.zeros(5, 3)})
+    cost = torch.tensor([9.0, 1.0, 5.0, 2.0, 4.0])
+    held = torch.tensor([INF, 1.5, INF, 7.0, 3.0])  # new cells: 2, then 0; better elites: 3 (by 5), then 1 (by 0.5)
+    told = emitter.learn(state, asked, cost, held)
+    weight = math.log(4.5) - torch.tensor([1.0, 2.0, 3.0, 4.0]).log()
+    assert torch.allclose(told.mean, (weight / weight.sum()) @ raw[[2, 0, 3, 1]], atol=1e-6)
 
 
 def test_a_descriptor_of_another_length_is_refused() -> None:
