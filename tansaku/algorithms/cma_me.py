@@ -3,8 +3,8 @@
 M. C. Fontaine, J. Togelius, S. Nikolaidis and A. K. Hoover, Covariance Matrix Adaptation for the Rapid Illumination of
 Behavior Space, 2020, algorithm 2; the update is that of N. Hansen, The CMA Evolution Strategy: A Tutorial, 2016
 (numbers in brackets are its equations), without negative weights and without the correction of h_sigma for the first
-generations. All candidates that improve on the archive as it was before their batch are parents. Candidates are repaired
-by the bounds; the distribution learns from them as they were drawn.
+generations. All candidates that improve on the archive as it was before their batch are parents. Candidates are
+repaired by the bounds; the distribution learns from them as they were drawn.
 """
 
 from __future__ import annotations

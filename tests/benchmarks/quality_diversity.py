@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tansaku import GaussianEmitter, Grid, Individual, IsoLineEmitter, MapElites, Objective, Search
+from tansaku import CMAEmitter, Emitter, GaussianEmitter, Grid, Individual, IsoLineEmitter, MapElites, Objective, Search
 from tansaku.plots import plot_archive
 
 
@@ -63,7 +63,8 @@ TASKS = {
 }
 EMITTERS: dict[str, dict[str, float]] = {
     "gaussian": {"std": 0.5, "arm": 0.1},
-    "iso-line": {"iso": 0.01, "line": 0.2},
+    "iso-line": {},
+    "cma-me": {"std": 0.5, "arm": 0.1},  # four improvement emitters
 }
 
 
@@ -84,8 +85,10 @@ def ours(
 ) -> tuple[float, float, float, Search[Any]]:
     """Coverage, QD-score and seconds."""
     cells = Grid((100, 100), -task.reach, task.reach)
-    made = GaussianEmitter(std) if emitter == "gaussian" else IsoLineEmitter(0.01, 0.2)
-    algorithm = MapElites(batch, cells, (made,), (task.low, task.high))  # type: ignore[arg-type]
+    made: tuple[Emitter, ...] = (IsoLineEmitter(0.01, 0.2),)
+    if emitter != "iso-line":
+        made = (GaussianEmitter(std),) if emitter == "gaussian" else (CMAEmitter(std),) * 4
+    algorithm = MapElites(batch, cells, made, (task.low, task.high))  # type: ignore[arg-type]
     clock = [0.0]
     start = Individual({"x": torch.full((task.genes,), task.start, dtype=torch.float64)})
     begun = time.perf_counter()
@@ -98,7 +101,7 @@ def ours(
 def theirs(task: Task, emitter: str, std: float, generations: int, batch: int, seed: int) -> tuple[float, float, float]:
     """Coverage, QD-score and seconds of pyribs."""
     from ribs.archives import GridArchive
-    from ribs.emitters import GaussianEmitter, IsoLineEmitter
+    from ribs.emitters import EvolutionStrategyEmitter, GaussianEmitter, IsoLineEmitter
     from ribs.schedulers import Scheduler
 
     clock = [0.0]
@@ -110,10 +113,14 @@ def theirs(task: Task, emitter: str, std: float, generations: int, batch: int, s
         "lower_bounds": [task.low] * task.genes, "upper_bounds": [task.high] * task.genes,
     }  # fmt: skip
     if emitter == "gaussian":
-        made = GaussianEmitter(archive, sigma=std, **options)
+        made = [GaussianEmitter(archive, sigma=std, **options)]
+    elif emitter == "cma-me":
+        settings = {"ranker": "2imp", "sigma0": std, "selection_rule": "filter", "restart_rule": "no_improvement"}
+        own = ({**options, "batch_size": batch // 4, "seed": 10 * seed + i} for i in range(4))
+        made = [EvolutionStrategyEmitter(archive, **settings, **each) for each in own]
     else:
-        made = IsoLineEmitter(archive, iso_sigma=0.01 * (task.high - task.low), line_sigma=0.2, **options)
-    scheduler = Scheduler(archive, [made])
+        made = [IsoLineEmitter(archive, iso_sigma=0.01 * (task.high - task.low), line_sigma=0.2, **options)]
+    scheduler = Scheduler(archive, made)
     fn = timed(task.fn, clock)
     for _ in range(generations):
         answer = fn(torch.from_numpy(scheduler.ask()))
