@@ -15,7 +15,8 @@ class History:
     """Best, median and spread of every generation's values, in the user's own sign.
 
     Recording costs no host synchronisation and next to no time: the costs of the last few generations are kept as they
-    are and summed up many generations at once. Memory is three numbers per generation and search.
+    are and summed up many generations at once. Memory is three numbers per generation and search. Several objectives
+    are summed up one by one, in a trailing dimension.
     """
 
     def __init__(self, maximize: bool = False) -> None:
@@ -23,14 +24,18 @@ class History:
         self.evaluations: list[int] = []
         self._done: list[Tensor] = []  # each [generations, 3, *batch_shape]: lowest, median, standard deviation
         self._waiting: list[Tensor] = []
+        self._volumes: list[Tensor] = []
 
-    def record(self, cost: Tensor, evaluations: int) -> None:
+    def record(self, cost: Tensor, evaluations: int, volume: Tensor | None = None) -> None:
         """One more generation.
 
         Args:
-            cost: [k, *batch_shape] of the candidates assessed in it.
+            cost: [k, *batch_shape] of the candidates assessed in it, or [k, *batch_shape, m].
             evaluations: made so far, per search.
+            volume: [*batch_shape] the hypervolume of the front found so far, in every generation or in none.
         """
+        if volume is not None:
+            self._volumes.append(volume)
         if self._waiting and (len(self._waiting) == _CHUNK or self._waiting[-1].shape != cost.shape):
             self._sum_up()
         self._waiting.append(cost)
@@ -43,8 +48,9 @@ class History:
         return f"History({len(self)} generations, maximize={self.maximize})"
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """One dictionary per generation: generation, evaluations, best (so far), median, spread."""
-        columns = {name: getattr(self, name).tolist() for name in ("best", "median", "spread")}
+        """One dictionary per generation: generation, evaluations, best (so far), median, spread, any hypervolume."""
+        names = ("best", "median", "spread", *(["hypervolume"] if self._volumes else []))
+        columns = {name: getattr(self, name).tolist() for name in names}
         for generation, evaluations in enumerate(self.evaluations):
             row = {name: column[generation] for name, column in columns.items()}
             yield {"generation": generation, "evaluations": evaluations, **row}
@@ -70,6 +76,10 @@ class History:
         last = self._waiting[-1] if self._waiting else self._done[-1] if self._done else None
         return None if last is None else last.dtype
 
+    def hypervolume(self) -> Tensor | None:
+        """[generations, *batch_shape] of the front found so far; None without a reference point."""
+        return torch.stack(self._volumes) if self._volumes else None
+
     def _signed(self, cost: Tensor) -> Tensor:
         return -cost if self.maximize else cost
 
@@ -94,7 +104,12 @@ class History:
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and numbers that `load_state_dict` takes."""
-        return {"maximize": self.maximize, "evaluations": list(self.evaluations), "table": self._table()}
+        return {
+            "maximize": self.maximize,
+            "evaluations": list(self.evaluations),
+            "table": self._table(),
+            "volumes": self.hypervolume,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from what `state_dict` gave."""
@@ -102,3 +117,4 @@ class History:
         self.evaluations = list(state["evaluations"])
         self._waiting = []
         self._done = [state["table"]] if len(self.evaluations) else []
+        self._volumes = [] if state["volumes"] is None else list(state["volumes"].unbind())

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from tansaku import checks
 from tansaku.assessment import Assessment, check_assessment
-from tansaku.functional import cat_rows, select, take_rows
+from tansaku.functional import cat_rows, pareto_ranks, select, take_rows
 
 
 @dataclass(frozen=True)
@@ -269,6 +269,28 @@ class Population:
                 f"expected one objective, got {cost.shape[-1]}; a population with several has a Pareto front, no best"
             )
         return self.take(cost.argmin(0, keepdim=True))
+
+    def front(self) -> Population:
+        """The candidates that no other dominates, in their order; with one objective, all that tie for the best.
+
+        Fronts of several searches differ in size: the smaller ones are filled up with their own members again, from
+        the first on. Reads the size of the largest front, which synchronises with the device.
+
+        Raises:
+            RuntimeError: not assessed.
+
+        Example:
+            >>> from tansaku import Assessment
+            >>> value = torch.tensor([[1.0, 2.0], [2.0, 2.0], [2.0, 1.0]])
+            >>> Population({"x": torch.arange(3)}, assessment=Assessment(value)).front()["x"]
+            tensor([0, 2])
+        """
+        cost = self.cost if self.cost.ndim > 1 + self.batch_ndim else self.cost[..., None]
+        member = pareto_ranks(cost) == 0
+        size = member.sum(0, keepdim=True)
+        members_first = member.to(torch.uint8).argsort(dim=0, descending=True, stable=True)
+        place = torch.arange(int(size.max()), device=cost.device).view((-1,) + (1,) * self.batch_ndim)
+        return self.take(members_first.gather(0, place % size))
 
     def individual(self, i: int = 0) -> Individual:
         """Candidate ``i`` of every search."""

@@ -12,8 +12,6 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from tansaku.population import Population
-
 _SIGINT = int(signal.SIGINT)
 _handlers: Any = importlib.import_module("_signal")  # what `signal` wraps; its enumerations take 20 us a generation
 
@@ -26,12 +24,16 @@ class Runs(Protocol):
     state: Any
 
     @property
-    def best(self) -> Population:
-        """See `Search.best`."""
+    def merit(self) -> Tensor:
+        """See `Search.merit`."""
 
     @property
-    def value(self) -> Tensor:
-        """See `Search.value`."""
+    def rises(self) -> bool:
+        """See `Search.rises`."""
+
+    @property
+    def judged(self) -> bool:
+        """See `Search.judged`."""
 
 
 class Interrupts:
@@ -111,7 +113,7 @@ class Standstill:
         """``"patience"`` if it has come to an end, else nothing."""
         if self._patience is None:
             return ""
-        cost = search.best.cost
+        cost = -search.merit if search.rises else search.merit
         if self._lowest is None or bool((cost < self._lowest).any()):
             self._lowest, self._since = cost, search.generations
         return "patience" if search.generations - self._since >= self._patience else ""
@@ -159,8 +161,8 @@ class Bar:
 
     def _refresh(self) -> None:
         if self._bar is not None and self._search.state is not None:
-            value = self._search.value.double().mean()
-            self._bar.set_postfix(best=f"{float(value):.6g}", refresh=False)
+            if self._search.judged:
+                self._bar.set_postfix(best=f"{float(self._search.merit.double().mean()):.6g}", refresh=False)
             self._bar.update(self._done() - self._bar.n)
 
     def close(self) -> None:

@@ -14,8 +14,9 @@ from torch import Tensor
 from tansaku import checkpoint, checks
 from tansaku.algorithms import Algorithm, Assessor, make
 from tansaku.assessment import Assessment
+from tansaku.functional import hypervolume
 from tansaku.history import History
-from tansaku.plots import plot_history
+from tansaku.plots import plot_front, plot_history
 from tansaku.population import Individual, Population
 from tansaku.running import Bar, Interrupts, Standstill, inside
 from tansaku.states import pack, unpack
@@ -29,8 +30,9 @@ class Result:
     """What a run found.
 
     Args:
-        best: the best candidate ever assessed, of each search.
-        value: its value in the user's own sign: a float, or a tensor [*batch_shape].
+        best: the best candidate ever assessed, of each search; for several objectives the Pareto front, a population
+            [j, *batch_shape, *event_shape] of candidates that do not dominate each other.
+        value: its value in the user's own sign: a float, or a tensor [*batch_shape]; of a front [j, *batch_shape, m].
         evaluations: made, per search.
         generations: made, the start not counted.
         seconds: this run took.
@@ -39,7 +41,7 @@ class Result:
         history: best, median and spread of every generation.
     """
 
-    best: Individual
+    best: Individual | Population
     value: float | Tensor
     evaluations: int
     generations: int
@@ -48,8 +50,12 @@ class Result:
     history: History
 
     def plot(self, path: str | os.PathLike[str]) -> None:
-        """Draws the history; the ending of ``path`` says the format."""
-        plot_history(self.history, path, f"stopped by {self.stopped} after {self.evaluations} evaluations")
+        """Draws the history, or a front of several objectives; the ending of ``path`` says the format."""
+        title = f"stopped by {self.stopped} after {self.evaluations} evaluations"
+        if isinstance(self.best, Population):
+            plot_front(torch.as_tensor(self.value), path, title)
+        else:
+            plot_history(self.history, path, title)
 
 
 class Search(Generic[S]):
@@ -65,6 +71,9 @@ class Search(Generic[S]):
         start: an individual, or a population of any number of candidates.
         seed: of the random numbers; the same seed gives the same run.
         callbacks: each called with the search after every generation; one that returns True ends the run.
+        reference: for two or three objectives, a value that every good candidate beats in all of them, [m] in the
+            user's own sign; then history has the hypervolume of every generation, and target and patience read it.
+            Finding the front in every generation synchronises with the device.
 
     Raises:
         TypeError, ValueError: a start that does not suit the algorithm or lies outside its bounds.
@@ -85,6 +94,7 @@ class Search(Generic[S]):
         *,
         seed: int = 0,
         callbacks: Iterable[Callable[[Search[S]], bool | None]] = (),
+        reference: Iterable[float] | Tensor | None = None,
     ) -> None:
         self.algorithm: Algorithm[S] = make(algorithm) if isinstance(algorithm, str) else algorithm
         if not isinstance(self.algorithm, Algorithm):
@@ -115,6 +125,14 @@ class Search(Generic[S]):
             )
         if self.algorithm.bounds is not None:
             self.algorithm.bounds.check(start)
+        many = self.algorithm.needs.objectives == "many"
+        if reference is not None and not many:
+            raise ValueError(
+                f"expected no reference for {type(self.algorithm).__name__}, which has one objective, got "
+                f"{reference!r}; leave it out, or use NSGA2"
+            )
+        self._many = many
+        self.reference = None if reference is None else _point(reference, start.device)
         self.generator = torch.Generator(start.device).manual_seed(checks.count("seed", seed, 0))
         self.state: S | None = None
         self.evaluations = 0
@@ -212,7 +230,7 @@ class Search(Generic[S]):
         self.evaluations += assessed.k
         if self._history is None:
             self._history = History(assessed.assessment is not None and assessed.assessment.maximize)
-        self._history.record(assessed.cost, self.evaluations)
+        self._history.record(assessed.cost, self.evaluations, None if self.reference is None else self.merit)
 
     def step(self) -> None:
         """One generation: ask, assess, tell (for the first time: the start, then a generation).
@@ -251,7 +269,7 @@ class Search(Generic[S]):
 
     @property
     def best(self) -> Population:
-        """The best candidate ever assessed (k = 1), with its assessment.
+        """The best candidate ever assessed (k = 1), with its assessment; for several objectives the Pareto front.
 
         Raises:
             RuntimeError: nothing was assessed yet.
@@ -262,11 +280,41 @@ class Search(Generic[S]):
 
     @property
     def value(self) -> Tensor:
-        """[*batch_shape] the best value so far, in the user's own sign."""
+        """[*batch_shape] the best value so far, in the user's own sign; [j, *batch_shape, m] of a front."""
         assessment = self.best.assessment
         if assessment is None:
             raise RuntimeError("expected best() to be assessed, got no assessment; keep it in the algorithm's state")
-        return assessment.value[0]
+        return assessment.value if self._many else assessment.value[0]
+
+    @property
+    def merit(self) -> Tensor:
+        """[*batch_shape] what target and patience read: the best value, or the hypervolume of a front.
+
+        Raises:
+            ValueError: several objectives and no reference point.
+        """
+        if not self._many:
+            return self.value
+        if self.reference is None:
+            raise ValueError(
+                "expected a reference point to judge several objectives by, got none; give reference=, "
+                "or leave out target and patience"
+            )
+        return hypervolume(self.best.cost, -self.reference if self._maximize else self.reference)
+
+    @property
+    def _maximize(self) -> bool:
+        return self._history is not None and self._history.maximize
+
+    @property
+    def judged(self) -> bool:
+        """Whether there is a `merit`: one objective, or a reference point for several."""
+        return not self._many or self.reference is not None
+
+    @property
+    def rises(self) -> bool:
+        """Whether a higher `merit` is better."""
+        return self._many or self._maximize
 
     @property
     def history(self) -> History:
@@ -292,9 +340,9 @@ class Search(Generic[S]):
             max_generations: after the start.
             max_evaluations: per search, never exceeded.
             max_seconds: of this call.
-            target: value that every search must reach, in the user's own sign. Read every generation, which
-                synchronises with the device; so does patience.
-            patience: generations without a better value in any search.
+            target: value that every search must reach, in the user's own sign, or hypervolume. Read every generation,
+                which synchronises with the device; so does patience.
+            patience: generations without a better value, or a larger hypervolume, in any search.
             progress: whether to show a bar; None shows one on a terminal only.
 
         Raises:
@@ -315,6 +363,10 @@ class Search(Generic[S]):
             checks.number("max_seconds", max_seconds, 0.0)
         if target is not None:
             checks.number("target", target)
+        if not self.judged and (target is not None or patience is not None):
+            raise ValueError(
+                "expected a reference point with target or patience for several objectives, got none; give reference="
+            )
         if max_evaluations is not None and self.state is None and max_evaluations < self._pending.k:
             raise ValueError(
                 f"expected max_evaluations >= {self._pending.k}, the candidates of the start, got {max_evaluations}; "
@@ -351,8 +403,8 @@ class Search(Generic[S]):
 
     def _reached(self, max_generations: int | None, max_evaluations: int | None, target: float | None) -> str:
         if target is not None:
-            value = self.value
-            if bool((value >= target if self.history.maximize else value <= target).all()):
+            merit = self.merit
+            if bool((merit >= target if self.rises else merit <= target).all()):
                 return "target"
         if max_generations is not None and self.generations >= max_generations:
             return "max_generations"
@@ -365,7 +417,7 @@ class Search(Generic[S]):
     def _result(self, stopped: str, seconds: float) -> Result:
         value = self.value
         return Result(
-            self.best.individual(),
+            self.best if self._many else self.best.individual(),
             value if value.ndim else float(value),
             self.evaluations,
             self.generations,
@@ -436,3 +488,12 @@ def _layout(start: Population) -> str:
     """Names, dtypes and shapes of a search: what two starts must share."""
     genes = ", ".join(f"{name}: {x.dtype} {checks.shape_text(x.shape[1:])}" for name, x in sorted(start.genes.items()))
     return f"{{{genes}}} with {start.batch_ndim} batch dimensions"
+
+
+def _point(reference: Iterable[float] | Tensor, device: torch.device) -> Tensor:
+    point = torch.as_tensor(reference if isinstance(reference, Tensor) else list(reference), dtype=torch.float64)
+    if point.ndim != 1 or not bool(torch.isfinite(point).all()):
+        raise ValueError(
+            f"expected reference as finite numbers, one per objective, got {reference!r}; pass e.g. (1, 1)"
+        )
+    return point.to(device)

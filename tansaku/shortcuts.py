@@ -44,6 +44,7 @@ def minimize(
     patience: int | None = None,
     progress: bool | None = None,
     callbacks: Iterable[Callable[[Search[Any]], bool | None]] = (),
+    reference: Iterable[float] | Tensor | None = None,
 ) -> Result:
     """Searches for the genes of the lowest value.
 
@@ -72,9 +73,11 @@ def minimize(
         patience: generations without a better value in any search.
         progress: whether to show a bar; by default on a terminal only.
         callbacks: see `Search`.
+        reference: for several objectives, see `Search`.
 
     Returns:
-        The best candidate, its value, and how it was found.
+        The best candidate, its value, and how it was found; for several objectives (``algorithm="nsga2"``, ``fn``
+        returning [k, *batch_shape, m]) the Pareto front and its values.
 
     Raises:
         TypeError, ValueError: wrong input, before the first evaluation.
@@ -130,7 +133,9 @@ def _run(fn: Callable[..., Any], maximize: bool, options: dict[str, Any]) -> Res
     )
     start = _start(individual, algorithm, o["std"], o["x0"] is not None, generator)
     objective = Objective(fn, maximize, o["vectorized"], named)
-    search: Search[Any] = Search(algorithm, objective, start, seed=o["seed"], callbacks=o["callbacks"])
+    search: Search[Any] = Search(
+        algorithm, objective, start, seed=o["seed"], callbacks=o["callbacks"], reference=o["reference"]
+    )
     search.generator.set_state(generator.get_state())  # go on from the start's random numbers
     budgets = {name: o[name] for name in ("max_generations", "max_evaluations", "max_seconds", "target", "patience")}
     if all(budget is None for budget in budgets.values()):

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import wraps
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -40,6 +40,9 @@ class Needs:
             the device and is no graph for `torch.compile`.
         plans: whether it takes ``max_evaluations`` and plans its course over them, hot or wide at first, cold or narrow
             at the end.
+        objectives: ``"one"``, values [k, *batch_shape]; ``"many"``, values [k, *batch_shape, m], and `Algorithm.best`
+            is the Pareto front of what is remembered.
+        descriptor: whether an assessment must have a ``descriptor``.
     """
 
     min_k: int = 1
@@ -50,6 +53,8 @@ class Needs:
     translates: bool = True
     on_host: bool = False
     plans: bool = False
+    objectives: Literal["one", "many"] = "one"
+    descriptor: bool = False
 
 
 class Algorithm(ABC, Generic[S]):
@@ -91,7 +96,7 @@ class Algorithm(ABC, Generic[S]):
 
     @abstractmethod
     def best(self, state: S) -> Population:
-        """The best candidate ever assessed (k = 1), with its assessment."""
+        """The best candidate ever assessed (k = 1), with its assessment; for several objectives the Pareto front."""
 
     def next_k(self, state: S) -> int:
         """How many candidates the next ``ask`` will give."""
@@ -132,10 +137,21 @@ class Algorithm(ABC, Generic[S]):
         """The start suits `needs`; for ``init``."""
         if start.assessment is None:
             raise ValueError("expected an assessed start, got one without an assessment; assess it first")
-        if start.assessment.value.ndim != 1 + start.batch_ndim:
+        several = start.assessment.value.ndim != 1 + start.batch_ndim
+        if several != (self.needs.objectives == "many"):
+            expected, remedy = (
+                ("one objective", "return one cost per candidate and search, or use NSGA2")
+                if several
+                else ("several objectives", "return values [k, *batch_shape, m]")
+            )
             raise ValueError(
-                f"expected one objective for {type(self).__name__}, got values of shape "
-                f"{checks.shape_text(start.assessment.value.shape)}; return one cost per candidate and search"
+                f"expected {expected} for {type(self).__name__}, got values of shape "
+                f"{checks.shape_text(start.assessment.value.shape)}; {remedy}"
+            )
+        if self.needs.descriptor and start.assessment.descriptor is None:
+            raise ValueError(
+                f"expected an assessment with a descriptor for {type(self).__name__}, got none; "
+                "return a dictionary with 'value' and 'descriptor'"
             )
         check_step(getattr(self, "std", None), start)
         for name, x in start.genes.items():

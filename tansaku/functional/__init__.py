@@ -1,6 +1,9 @@
 """Pure kernels: tensors in, tensors out, noise as an argument."""
 
+from tansaku.functional.archive import entering, nth_member
+from tansaku.functional.pareto import crowding_distances, dominates, pareto_ranks
 from tansaku.functional.perturb import flip, jitter
+from tansaku.functional.real_coded import polynomial, sbx
 from tansaku.functional.recombine import blend, exchange
 from tansaku.functional.rows import align, cat_rows, put_rows, select, take_rows
 from tansaku.functional.shape import (
@@ -13,6 +16,7 @@ from tansaku.functional.shape import (
     standardised_weights,
     weighted_sum,
 )
+from tansaku.functional.volume import hypervolume
 
 __all__ = [
     "align",
@@ -20,13 +24,21 @@ __all__ = [
     "cat_rows",
     "centred_costs",
     "centred_ranks",
+    "crowding_distances",
+    "dominates",
+    "entering",
     "exchange",
     "finite_costs",
     "flip",
+    "hypervolume",
     "jitter",
+    "nth_member",
+    "pareto_ranks",
+    "polynomial",
     "put_rows",
     "ranked_weights",
     "ranks",
+    "sbx",
     "select",
     "softmax_weights",
     "standardised_weights",

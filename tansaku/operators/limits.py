@@ -48,7 +48,8 @@ class Limit(Mutation):
         """See `Mutation.mutate`: for use in `PerName`."""
         if name not in self.only:
             return x
-        return _keep(x, self.mutation.mutate(name, x, batch_ndim, noise), self.only[name])
+        mutation = self.mutation[name] if isinstance(self.mutation, Mapping) else self.mutation
+        return _keep(x, mutation.mutate(name, x, batch_ndim, noise), self.only[name])
 
     def __call__(self, population: Population, noise: Noise) -> Population:
         """The population with changed genes; traits stay, the assessment is dropped."""

@@ -2,6 +2,7 @@
 
 from tansaku.testing.algorithm import ALGORITHM_CHECKS, check_algorithm
 from tansaku.testing.functions import ackley, ellipsoid, rastrigin, rosenbrock, sphere, zeros
+from tansaku.testing.many import dtlz2, zdt1, zdt2, zdt3
 from tansaku.testing.operator import OPERATOR_CHECKS, check_operator
 
 __all__ = [
@@ -10,9 +11,13 @@ __all__ = [
     "ackley",
     "check_algorithm",
     "check_operator",
+    "dtlz2",
     "ellipsoid",
     "rastrigin",
     "rosenbrock",
     "sphere",
+    "zdt1",
+    "zdt2",
+    "zdt3",
     "zeros",
 ]

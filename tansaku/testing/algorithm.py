@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from tansaku.algorithms import Algorithm
-from tansaku.assessment import Assessment
 from tansaku.draws import Replay
+from tansaku.functional import dominates
 from tansaku.operators import Bounds
 from tansaku.operators.bounds import Repair
 from tansaku.population import Population
 from tansaku.search import Search
 from tansaku.states import pack, unpack
-from tansaku.testing.claims import Suite, close, fingerprint, nothing_drawn_elsewhere, refused, require
+from tansaku.testing.claims import Suite, close, fingerprint, nothing_drawn_elsewhere, refused, require, tensors_of
 from tansaku.testing.problems import Problem
 from tansaku.testing.resume import importable, imported, in_fresh_process, outcome, resumed
 from tansaku.testing.subject import DTYPES, OTHER_DTYPES, Subject, genes_of, inside, run
@@ -70,8 +70,8 @@ def _beats_random_search(subject: Subject) -> None:
         for seed in range(seeds):
             start = problem.start(algorithm.k, seed)
             *_, (state, _) = run(algorithm, problem.assess, start, subject.noise(seed), generations)
-            random = problem.assess(problem.start(algorithm.k * (generations + 1), seed + 100)).cost.min()
-            better += int(algorithm.best(state).cost[0] < random)
+            random = problem.assess(problem.start(algorithm.k * (generations + 1), seed + 100))
+            better += int(problem.merit(algorithm.best(state)) < problem.merit(random))
         require(better >= seeds - 1, f"with {kind} genes it was better for {better} seeds of {seeds}")
 
 
@@ -177,17 +177,16 @@ def _survives(subject: Subject, problem: Problem, bad: float, share: float, what
         if turn <= 6:  # then the objective recovers
             mask = (torch.rand(value.shape, generator=spoil) < share).to(value.device)
             value = torch.where(mask, bad, value)
-        return population.assessed(Assessment(value, problem.maximize))
+        return problem.judged(population, value)
 
     lowest = torch.full((), float("inf"))
     for state, asked in run(algorithm, assess, problem.start(algorithm.k), subject.noise(), 8):
         finite = all(bool(torch.isfinite(x).all()) for x in genes_of(asked))
         require(finite, f"{what}: candidates that are not finite")
-        lowest = torch.minimum(lowest, asked.cost.amin(0).cpu())
-        best = algorithm.best(state)
+        lowest = torch.minimum(lowest, _lowest(asked).cpu())
+        found = _lowest(algorithm.best(state)).cpu()
         require(
-            torch.equal(best.cost[0].cpu(), lowest),
-            f"{what}: best() costs {float(best.cost[0])}, the lowest seen was {float(lowest)}",
+            torch.equal(found, lowest), f"{what}: best() costs {found.tolist()}, the lowest seen was {lowest.tolist()}"
         )
         estimate = algorithm.estimate(state)
         finite = all(bool(torch.isfinite(x).all()) for x in estimate.genes.values())
@@ -241,9 +240,10 @@ def _any_size_works(subject: Subject) -> None:
                     expected = (algorithm.next_k(before[-1][0]), *event)
                     require(asked["x"].shape == expected, f"{what}: asked for {tuple(asked['x'].shape)}")
                     best = algorithm.best(state)
-                    require(best["x"].shape == (1, *event), f"{what}: best() has shape {tuple(best['x'].shape)}")
-                    lowest = min(float(seen.cost.min()) for _, seen in [*before, (state, asked)])
-                    require(float(best.cost[0]) == lowest, f"{what}: best() is not the best")
+                    size = best.k if problem.objectives > 1 else 1  # a front has any size
+                    require(best["x"].shape == (size, *event), f"{what}: best() has shape {tuple(best['x'].shape)}")
+                    lowest = torch.stack([_lowest(seen) for _, seen in [*before, (state, asked)]]).amin(0)
+                    require(torch.equal(_lowest(best), lowest), f"{what}: best() is not the best")
 
 
 @_suite.claim("several named tensors are searched together, each with its own event_shape and dtype")
@@ -253,11 +253,11 @@ def _several_tensors_work(subject: Subject) -> None:
     events = {"w": (2, 3), "b": (3,), "m": (1,), "scalar": ()}
     for batch_shape in ((), (2,)) if subject.needs.batched else ((),):
         permuted = [name for i, name in enumerate(events) if kinds[i % len(kinds)] == "permutation"]
-        problem = Problem(dtypes, events, batch_shape, frozenset(permuted), device=subject.device)
+        problem = subject.posed(dtypes, events, batch_shape=batch_shape, permuted=frozenset(permuted))
         algorithm = subject.bounded(problem, generations=15)
         costs, k = [], algorithm.k
         for state, asked in run(algorithm, problem.assess, problem.start(algorithm.k), subject.noise(), 15):
-            costs.append(algorithm.best(state).cost)
+            costs.append(problem.merit(algorithm.best(state)))
             for name, event in events.items():
                 x = asked[name]
                 require(
@@ -285,8 +285,11 @@ def _unmet_needs_are_refused(subject: Subject) -> None:
     problem = subject.problem()
     start = problem.start(algorithm.k)
     refused(wrong, lambda: algorithm.init(start), "assess")
-    two = start.assessed(Assessment(torch.stack([problem.value(start)] * 2, -1)))
-    refused(wrong, lambda: algorithm.init(two), "objective")
+    other = replace(problem, objectives=1 if needs.objectives == "many" else 2)
+    refused(wrong, lambda: algorithm.init(other.assess(start)), "objective")
+    if needs.descriptor:
+        plain = replace(problem, descriptor=False)
+        refused(wrong, lambda: algorithm.init(plain.assess(start)), "descriptor")
     refused(TypeError, lambda: subject.make(bounds="everywhere"), "bounds")
     if not needs.batched:
         batched = subject.problem(batch_shape=(2,)).start(algorithm.k)
@@ -377,19 +380,37 @@ def _best_is_never_lost(subject: Subject) -> None:
         algorithm = subject.bounded(problem)
         for start_k in (1, max(1, algorithm.k // 2), 2 * algorithm.k + 1):
             what = f"{kind} genes, a start of {start_k}"
-            lowest = float("inf")
+            lowest = torch.full((), float("inf"), device=subject.device)
             for state, asked in run(algorithm, problem.assess, problem.start(start_k), subject.noise(), 12):
                 best = algorithm.best(state)
-                lowest = min(lowest, float(asked.cost.min()))
-                cost = float(best.cost[0])
-                require(best.k == 1, f"{what}: best() has k = {best.k}")
-                require(cost == lowest, f"{what}: best() costs {cost}, the lowest assessed was {lowest}")
-                again = float(problem.assess(best).cost[0])
-                require(again == cost, f"{what}: best() says {cost}, its genes cost {again}")
+                lowest = torch.minimum(lowest, _lowest(asked))
+                found = _lowest(best)
+                if problem.objectives == 1:
+                    require(best.k == 1, f"{what}: best() has k = {best.k}")
+                else:
+                    _is_front(best, asked, what)
+                require(
+                    torch.equal(found, lowest),
+                    f"{what}: best() costs {found.tolist()}, the lowest assessed was {lowest.tolist()}",
+                )
+                again = problem.assess(best).cost
+                require(torch.equal(again, best.cost), f"{what}: best() says {best.cost}, its genes cost {again}")
             perfect = _perfect(problem.start(start_k), problem)
             *_, (state, _) = run(algorithm, problem.assess, perfect, subject.noise(), 12)
-            kept = float(algorithm.best(state).cost[0])
+            kept = float(_lowest(algorithm.best(state)).flatten()[0])
             require(kept == 0, f"{what}: its best candidate cost 0, after 12 generations best() costs {kept}")
+
+
+def _is_front(best: Population, asked: Population, what: str) -> None:
+    """No member is dominated by another, nor by a candidate of the same generation."""
+    for others, whose in ((best, "another member"), (asked, "a candidate of its generation")):
+        beaten = dominates(others.cost[:, None], best.cost[None]).any()
+        require(not bool(beaten), f"{what}: a member of the front best() is dominated by {whose}")
+
+
+def _lowest(population: Population) -> Tensor:
+    """The lowest cost: [*batch_shape], or [*batch_shape, m] of every objective."""
+    return population.cost.amin(0)
 
 
 def _perfect(start: Population, problem: Problem) -> Population:
@@ -446,7 +467,7 @@ def _refresh_assesses_what_is_remembered(subject: Subject) -> None:
 
         def assess(population: Population, changed: Problem = changed, seen: list[Tensor] = seen) -> Population:
             assessed = changed.assess(population)
-            seen.append(assessed.cost.amin(0))
+            seen.append(_lowest(assessed))
             return assessed
 
         before = fingerprint(state)
@@ -455,10 +476,10 @@ def _refresh_assesses_what_is_remembered(subject: Subject) -> None:
         require(len(seen) > 0, f"{kind} genes: refresh() assessed nothing")
         best = algorithm.best(fresh)
         require(torch.equal(best.cost, changed.assess(best).cost), f"{kind} genes: best() still has its old cost")
-        lowest = float(torch.stack(seen).min())
+        found, lowest = _lowest(best), torch.stack(seen).amin(0)
         require(
-            float(best.cost[0]) == lowest,
-            f"{kind} genes: best() costs {float(best.cost[0])} now, a remembered candidate {lowest}",
+            torch.equal(found, lowest),
+            f"{kind} genes: best() costs {found.tolist()} now, a remembered candidate {lowest.tolist()}",
         )
         algorithm.tell(fresh, changed.assess(algorithm.ask(fresh, subject.noise(5))))
 
@@ -542,6 +563,8 @@ def _memory_is_a_multiple_of_the_population(subject: Subject) -> None:
         asked = algorithm.ask(state, subject.noise())
         algorithm.tell(state, problem.assess(asked))
     limit = max(8 * k * genes, genes * genes)
+    if subject.needs.descriptor:  # an archive has a size of its own, and a generation one more of it
+        limit = max(limit, *(x.numel() for x in tensors_of(pack(state))))
     require(seen.largest <= limit, f"k = {k} and {genes} genes: a tensor of {seen.largest} numbers, over {limit}")
 
 

@@ -107,6 +107,15 @@ def _bytes(packed: Any) -> Iterator[bytes | memoryview]:
         yield repr(packed).encode()
 
 
+def tensors_of(packed: Any) -> Iterator[Tensor]:
+    """Every tensor in what `tansaku.states.pack` gave."""
+    if isinstance(packed, Tensor):
+        yield packed
+    elif isinstance(packed, Mapping | list):
+        for item in packed.values() if isinstance(packed, Mapping) else packed:
+            yield from tensors_of(item)
+
+
 @contextmanager
 def nothing_drawn_elsewhere(what: str) -> Iterator[None]:
     """Within, no global random state moves: torch's, numpy's or Python's.

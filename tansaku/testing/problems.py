@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tansaku.assessment import Assessment
+from tansaku.functional import hypervolume
 from tansaku.operators import Bounds
 from tansaku.operators.bounds import Repair
 from tansaku.population import Population
@@ -30,6 +32,9 @@ class Problem:
         centre: of the cost, and ``low`` and ``high`` the box, of real genes.
         maximize: whether the value is the negated cost.
         change: of the cost before it becomes the value.
+        objectives: 1, or 2: the second one draws towards other genes, so that no candidate is best in both.
+        descriptor: whether the assessment has one: the mean of the first and of the second half of all genes, each
+            brought into [0, 1] by the box.
     """
 
     dtypes: Mapping[str, torch.dtype] = field(default_factory=lambda: {"x": torch.float64})
@@ -41,6 +46,8 @@ class Problem:
     high: float = 5.0
     maximize: bool = False
     change: Callable[[Tensor], Tensor] | None = None
+    objectives: int = 1
+    descriptor: bool = False
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def ends(self, name: str) -> tuple[float, float]:
@@ -80,26 +87,66 @@ class Problem:
 
     def assess(self, population: Population) -> Population:
         """The same candidates with their assessment."""
-        return population.assessed(Assessment(self.value(population), self.maximize))
+        return self.judged(population, self.value(population))
+
+    def judged(self, population: Population, value: Tensor) -> Population:
+        """The same candidates with this value."""
+        descriptor = self._descriptor(population) if self.descriptor else None
+        return population.assessed(Assessment(value, self.maximize, descriptor=descriptor))
 
     def value(self, population: Population) -> Tensor:
-        """[k, *batch_shape] in the sign that ``maximize`` asks for."""
-        cost: Tensor | None = None
-        for name, x in population.genes.items():
-            if name in self.permuted:
-                terms = (x - self.optimum(name, x)).abs().to(torch.float32)
-            elif x.dtype == torch.bool:
-                terms = (~x).to(torch.float32)
-            elif x.is_floating_point():
-                terms = (x - self.centre).square()
-            else:
-                terms = (x - 3).abs().to(torch.float32)
-            for gene in terms.flatten(1 + population.batch_ndim).unbind(-1) if self._has_event(terms) else [terms]:
-                cost = gene if cost is None else cost + gene
-        if cost is None:
-            raise ValueError("expected at least one tensor of genes, got none; name one in dtypes")
+        """[k, *batch_shape] in the sign that ``maximize`` asks for, or [k, *batch_shape, 2] for two objectives."""
+        costs = [self._cost(population, other=bool(i)) for i in range(self.objectives)]
+        cost = costs[0] if self.objectives == 1 else torch.stack(costs, -1)
         cost = cost if self.change is None else self.change(cost)
         return -cost if self.maximize else cost
 
-    def _has_event(self, x: Tensor) -> bool:
-        return x.ndim > 1 + len(self.batch_shape)
+    def _cost(self, population: Population, other: bool) -> Tensor:
+        lead = 1 + population.batch_ndim
+        terms: list[Tensor] = []
+        for name, x in population.genes.items():
+            goals = self.optimum(name, x).reshape(*x.shape[:lead], -1).unbind(-1)
+            for gene, goal in zip(x.reshape(*x.shape[:lead], -1).unbind(-1), goals, strict=True):
+                if gene.dtype == torch.bool:
+                    terms.append((gene if other and len(terms) % 2 else ~gene).to(torch.float32))
+                elif gene.is_floating_point():
+                    terms.append((gene - (self.centre + other)).square())
+                else:
+                    terms.append((gene - (goal + 2 * other)).abs().to(torch.float32))
+        return _sum(terms)
+
+    def _descriptor(self, population: Population) -> Tensor:
+        units = []
+        for x in self._genes(population):
+            low, high = (
+                (0, 1) if x.dtype == torch.bool else (self.low, self.high) if x.is_floating_point() else _INTEGERS
+            )
+            units.append((x.to(torch.float64) - low) / (high - low))
+        half = (len(units) + 1) // 2
+        halves = units[:half], units[half:] or units
+        return torch.stack([_sum(part) / len(part) for part in halves], -1)
+
+    def _genes(self, population: Population) -> list[Tensor]:
+        """Every gene as a tensor [k, *batch_shape]."""
+        lead = 1 + population.batch_ndim
+        return [gene for x in population.genes.values() for gene in x.reshape(*x.shape[:lead], -1).unbind(-1)]
+
+    def merit(self, population: Population) -> Tensor:
+        """[*batch_shape] lower is better: the lowest cost, or less the hypervolume of several objectives."""
+        if self.objectives == 1:
+            return population.cost.amin(0)
+        worst = 0.0
+        for name, dtype in self.dtypes.items():
+            low, high = (0.0, 1.0) if dtype == torch.bool else self.ends(name)
+            worst += (high - low) ** 2 * math.prod(self.events[name])
+        return -hypervolume(population.cost.double(), torch.full((self.objectives,), worst, dtype=torch.float64))
+
+
+def _sum(terms: list[Tensor]) -> Tensor:
+    """Gene after gene."""
+    if not terms:
+        raise ValueError("expected at least one tensor of genes, got none; name one in dtypes")
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total

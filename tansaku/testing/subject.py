@@ -64,8 +64,14 @@ class Subject:
         kind = kind or self.kinds[0]
         dtype = settings.pop("dtype", DTYPES[kind])
         permuted = frozenset({"x"} if kind == "permutation" else ())
+        return self.posed({"x": dtype}, {"x": settings.pop("event", (4,))}, permuted=permuted, **settings)
+
+    def posed(self, dtypes: dict[str, torch.dtype], events: dict[str, tuple[int, ...]], **settings: Any) -> Problem:
+        """A problem of any tensors, with the objectives and the descriptor that the algorithm needs."""
+        needs = self.needs
+        objectives = 2 if needs.objectives == "many" else 1
         return Problem(
-            {"x": dtype}, {"x": settings.pop("event", (4,))}, permuted=permuted, device=self.device, **settings
+            dtypes, events, objectives=objectives, descriptor=needs.descriptor, device=self.device, **settings
         )
 
     def bounded(

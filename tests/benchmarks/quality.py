@@ -3,8 +3,8 @@
     python tests/benchmarks/quality.py --dims 2 5 10 20 --json quality.json --picture quality.png
 
 A run is one algorithm on one instance of a function for 2,000 * D evaluations. It hits a target when it has seen a
-value within 10^2, 10^1.8, ..., 10^-8 (51 targets) of the optimum's; what counts is the share of (function, instance, target)
-hit. A function is solved when most of its instances are, to 10^-8. The expected running time of a target is
+value within 10^2, 10^1.8, ..., 10^-8 (51 targets) of the optimum's; what counts is the share of (function, instance,
+target) hit. A function is solved when most of its instances are, to 10^-8. The expected running time of a target is
 the evaluations of all instances, up to its hit or the end, over the number of hits; ratios to a reference are the
 geometric mean over the targets that both have hit. Our algorithms run all instances at once, as a batch of searches.
 

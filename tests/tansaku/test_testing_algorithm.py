@@ -12,17 +12,19 @@ from tansaku import (
     ALGORITHMS,
     CEM,
     CMAES,
+    DE,
     ES,
     GA,
-    PGPE,
-    DE,
     LSHADE,
+    NSGA2,
+    PBIL,
+    PGPE,
     PSO,
     SHADE,
-    PBIL,
     Age,
     Algorithm,
     Annealing,
+    Assessment,
     Bounds,
     Comma,
     Crowding,
@@ -34,6 +36,7 @@ from tansaku import (
     LinearRank,
     Needs,
     Noise,
+    NSGA2State,
     OpenAIES,
     PermutationGA,
     Plus,
@@ -277,6 +280,35 @@ class BeginsWithTheFirstCandidate(HillClimb):
         return HillClimbState(
             start.take(torch.zeros_like(start.cost[:1], dtype=torch.int64)), torch.ones_like(start.cost[0])
         )
+
+
+@found_by("best_is_never_lost")
+class KeepsDominatedCandidatesInTheFront(NSGA2):
+    def best(self, state: NSGA2State) -> Population:
+        return state.parents
+
+
+@found_by("best_is_never_lost")
+class TruncationKeepsTheWrongHalf(NSGA2):
+    def tell(self, state: NSGA2State, asked: Population) -> NSGA2State:
+        both = self.init(state.parents.cat(asked))
+        order = both.crowding.argsort(dim=0)[: self.k]
+        return NSGA2State(both.parents.take(order), both.rank.gather(0, order), both.crowding.gather(0, order))
+
+
+@found_by("unmet_needs_are_refused")
+class TakesOneObjectiveForSeveral(NSGA2):
+    def init(self, start: Population) -> NSGA2State:
+        cost = start.cost if start.cost.ndim > 1 else start.cost[:, None]
+        return super().init(start.assessed(Assessment(cost)))
+
+
+@found_by("unmet_needs_are_refused")
+class TakesAnAssessmentWithoutDescriptor(HillClimb):
+    needs = Needs(dtypes=frozenset({"real", "integer", "boolean"}), descriptor=True)
+
+    def init(self, start: Population) -> HillClimbState:
+        return HillClimb(self.k, bounds=self.bounds).init(start)
 
 
 @found_by("ask_is_a_query")

@@ -1,0 +1,161 @@
+"""The cells of an archive: a grid over the descriptors, or the regions nearest to given points.
+
+Centroids are those of V. Vassiliades, K. Chatzilygeroudis and J.-B. Mouret, Using Centroidal Voronoi Tessellations to
+Scale Up the Multidimensional Archive of Phenotypic Elites Algorithm, 2018.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from tansaku import checks
+from tansaku.draws import Noise, uniform
+
+_DISTANCES = 1 << 22  # held at once
+
+
+class Cells(Protocol):
+    """Where a descriptor belongs."""
+
+    @property
+    def count(self) -> int:
+        """How many cells there are."""
+
+    @property
+    def dimensions(self) -> int:
+        """How many numbers a descriptor has."""
+
+    def index(self, descriptor: Tensor) -> Tensor:
+        """[...] the number of the cell of each descriptor [..., d], which is free of NaN."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Equal boxes; what lies outside belongs to the nearest box.
+
+    Args:
+        shape: boxes along each dimension of the descriptor.
+        lower: one number for all dimensions, or one for each.
+        upper: the other ends.
+
+    Raises:
+        ValueError: lower >= upper, or another number of ends than dimensions.
+
+    Example:
+        >>> Grid((2, 5)).index(torch.tensor([[0.1, 0.1], [0.9, 0.5], [7.0, -7.0]]))
+        tensor([0, 7, 5])
+    """
+
+    shape: tuple[int, ...] = (16, 16)
+    lower: float | tuple[float, ...] = 0.0
+    upper: float | tuple[float, ...] = 1.0
+
+    def __post_init__(self) -> None:
+        shape = tuple(checks.count("every size of a grid", size) for size in self.shape)
+        object.__setattr__(self, "shape", shape)
+        for name in ("lower", "upper"):
+            given = getattr(self, name)
+            ends = tuple(given) if isinstance(given, tuple | list) else (given,) * len(shape)
+            if len(ends) != len(shape) or not shape:
+                raise ValueError(
+                    f"expected {name} with {len(shape)} numbers, one per dimension, got {given!r}; give one for each"
+                )
+            object.__setattr__(self, name, tuple(checks.number(name, end) for end in ends))
+        if any(low >= high or math.isinf(high - low) for low, high in zip(*self.ends, strict=True)):
+            raise ValueError(f"expected finite lower < upper for a grid, got {self.lower} and {self.upper}; swap them")
+
+    @property
+    def ends(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Lower and upper end of every dimension."""
+        return self.lower, self.upper  # type: ignore[return-value]
+
+    @property
+    def count(self) -> int:
+        """How many boxes there are."""
+        return math.prod(self.shape)
+
+    @property
+    def dimensions(self) -> int:
+        """How many numbers a descriptor has."""
+        return len(self.shape)
+
+    def index(self, descriptor: Tensor) -> Tensor:
+        """[...] the number of the box of each descriptor [..., d], the last dimension running fastest."""
+        number = torch.zeros(descriptor.shape[:-1], dtype=torch.int64, device=descriptor.device)
+        for x, size, low, high in zip(descriptor.unbind(-1), self.shape, *self.ends, strict=True):
+            along = ((x - low) * (size / (high - low))).clamp(0, size - 1)
+            number = number * size + along.to(torch.int64)
+        return number
+
+
+@dataclass(frozen=True)
+class Centroids:
+    """The regions of space that are nearest to one of several points.
+
+    Args:
+        points: [cells, d].
+
+    Raises:
+        ValueError: no such tensor.
+
+    Example:
+        >>> Centroids(torch.tensor([[0.0], [1.0]])).index(torch.tensor([[0.2], [0.7]]))
+        tensor([0, 1])
+    """
+
+    points: Tensor
+
+    def __post_init__(self) -> None:
+        if self.points.ndim != 2 or not self.points.numel() or not self.points.is_floating_point():
+            raise ValueError(
+                f"expected points as real numbers [cells, d], got {self.points.dtype} of shape "
+                f"{checks.shape_text(self.points.shape)}; give one row per cell"
+            )
+
+    @classmethod
+    def spread(cls, grid: Grid, count: int, noise: Noise, samples: int | None = None, steps: int = 50) -> Centroids:
+        """Points spread evenly over a grid's box: k-means of uniform samples (algorithm 1 of the paper).
+
+        Args:
+            grid: whose ends are the box; its shape has no effect.
+            count: points.
+            noise: random numbers.
+            samples: uniform samples of the box; 25 per point if not given.
+            steps: of Lloyd's iteration.
+        """
+        samples = checks.count("samples", 25 * count if samples is None else samples, checks.count("count", count))
+        like = torch.zeros((), device=getattr(noise, "device", None))
+        low, high = (like.new_tensor(end) for end in grid.ends)
+        drawn = low + (high - low) * uniform((samples,), (), (grid.dimensions,), like, noise)
+        points = drawn[:count].clone()
+        for _ in range(steps):
+            nearest = cls(points).index(drawn)
+            number = torch.zeros_like(points[:, 0]).index_add_(0, nearest, torch.ones_like(drawn[:, 0]))[:, None]
+            total = torch.zeros_like(points).index_add_(0, nearest, drawn)
+            points = torch.where(number > 0, total / number.clamp(min=1), points)
+        return cls(points)
+
+    @property
+    def count(self) -> int:
+        """How many regions there are."""
+        return self.points.shape[0]
+
+    @property
+    def dimensions(self) -> int:
+        """How many numbers a descriptor has."""
+        return self.points.shape[1]
+
+    def index(self, descriptor: Tensor) -> Tensor:
+        """[...] the number of the point nearest to each descriptor [..., d], of equal ones the first."""
+        flat = descriptor.reshape(-1, descriptor.shape[-1])
+        points = self.points.to(flat.device, flat.dtype)
+        chunks = flat.split(max(1, _DISTANCES // self.count))
+        exact = "donot_use_mm_for_euclid_dist"  # the other way rounds differently for one row and for many
+        return torch.cat([torch.cdist(x, points, compute_mode=exact).argmin(-1) for x in chunks]).view(
+            descriptor.shape[:-1]
+        )

@@ -1,0 +1,157 @@
+"""CMA-ME's improvement emitter: CMA-ES that climbs towards what the archive still lacks.
+
+M. C. Fontaine, J. Togelius, S. Nikolaidis and A. K. Hoover, Covariance Matrix Adaptation for the Rapid Illumination of
+Behavior Space, 2020, algorithm 2; the update is that of N. Hansen, The CMA Evolution Strategy: A Tutorial, 2016
+(numbers in brackets are its equations), without negative weights and without the correction of h_sigma for the first
+generations. All candidates that improve on the archive as it was before their batch are parents. Candidates are
+repaired by the bounds; the distribution learns from them as they were drawn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tansaku import draws
+from tansaku.algorithms.base import check_std, step_size
+from tansaku.algorithms.emitters import Emitter, elites
+from tansaku.algorithms.sampled import ravel, unravel
+from tansaku.draws import Noise
+from tansaku.operators.bounds import Bounds
+from tansaku.population import Population
+from tansaku.states import state
+
+
+@state
+class CMAEmitterState:
+    """A normal distribution over all genes as one vector, and whether it begins anew at another elite.
+
+    ``mean``, ``path`` (of the mean), ``step_path`` [*batch_shape, n]; ``covariance`` [*batch_shape, n, n]; ``step``,
+    ``restart`` [*batch_shape]; ``unit`` [*batch_shape, n], the length scale of each gene.
+    """
+
+    mean: Tensor
+    path: Tensor
+    step_path: Tensor
+    covariance: Tensor
+    step: Tensor
+    restart: Tensor
+    unit: Tensor
+
+
+@dataclass(frozen=True)
+class CMAEmitter(Emitter):
+    """Samples by CMA-ES, ranked by improvement: new cells first, by cost, then better elites, by how much.
+
+    When no candidate improves the archive, the distribution begins anew at an elite drawn at random.
+
+    Args:
+        std: of the first samples, in units of the genes: a number, a tensor that broadcasts against [*event_shape], or
+            a mapping from names to either; a fifth of the bounds' span if not given, else 1.
+    """
+
+    std: float | Tensor | Mapping[str, float | Tensor] | None = None
+    rank_based = False  # improvements are differences of costs
+    dtypes = frozenset({"real"})
+
+    def __post_init__(self) -> None:
+        check_std(self.std)
+
+    def init(self, start: Population, k: int, bounds: Bounds | None) -> CMAEmitterState:
+        """The distribution around the best of the start."""
+        best = start.best().individual()
+        unit = {}
+        for name, x in best.genes.items():
+            scale = torch.as_tensor(step_size(self.std, bounds, name, x), device=x.device, dtype=x.dtype)
+            unit[name] = torch.where(scale > 0, scale, torch.ones_like(scale)).expand_as(x)
+        units = ravel(Population({name: x[None] for name, x in unit.items()}, best.batch_ndim))[0]
+        dtype = torch.promote_types(units.dtype, torch.float32)
+        mean, units = ravel(best).to(dtype), units.to(dtype)
+        zero = torch.zeros_like(mean)
+        eye = torch.eye(mean.shape[-1], dtype=dtype, device=mean.device).expand(*mean.shape, -1).clone()
+        step = torch.ones_like(mean[..., 0])
+        return CMAEmitterState(mean, zero, zero.clone(), eye, step, torch.zeros_like(step, dtype=torch.bool), units)
+
+    def emit(self, state: Any, archive: Population, k: int, bounds: Bounds | None, noise: Noise) -> Population:
+        """See `Emitter.emit`."""
+        elite = elites(archive, 1, noise).individual()
+        now = _begun(state, ravel(elite).to(state.mean.dtype))
+        batch_shape, n = tuple(now.mean.shape[:-1]), now.mean.shape[-1]
+        z = draws.normal((k,), batch_shape, (n,), now.mean, noise)
+        root, _ = _roots(now.covariance)
+        away = (root @ z[..., None])[..., 0]
+        raw = now.mean + now.step[..., None] * now.unit * away
+        traits = {"raw": raw, "centre": now.mean.expand(k, *now.mean.shape)}
+        return Population(unravel(raw, elite), archive.batch_ndim, traits)
+
+    def learn(self, state: Any, asked: Population, cost: Tensor, held: Tensor) -> CMAEmitterState:
+        """See `Emitter.learn`."""
+        now = _begun(state, asked.traits["centre"][0])
+        n, dtype = now.mean.shape[-1], now.mean.dtype
+        better = cost < held
+        new = better & (held == float("inf"))
+        order = torch.where(new, cost, cost - held).argsort(dim=0, stable=True)
+        group = torch.where(new, 0, torch.where(better, 1, 2))
+        order = order.gather(0, group.gather(0, order).argsort(dim=0, stable=True))
+        away = (asked.traits["raw"] - now.mean) / (now.step[..., None] * now.unit)
+        away = away.gather(0, order[..., None].expand_as(away))
+        parents = better.sum(0).to(dtype)
+        place = torch.arange(1, cost.shape[0] + 1, dtype=dtype, device=cost.device)
+        place = place.view((-1,) + (1,) * parents.ndim)
+        weight = torch.where(place <= parents, torch.log(parents + 0.5) - torch.log(place), 0)  # as many as are better
+        weight = weight / weight.sum(0).clamp(min=1e-30)
+        mass = 1 / weight.square().sum(0).clamp(min=1e-30)  # mu_eff, (8); huge where nobody is, which begins anew
+        mass = torch.where(parents > 0, mass, 1)[..., None]
+        moved = (weight[..., None] * away).sum(0)  # (41)
+        c_step = (mass + 2) / (n + mass + 5)  # (55)
+        damping = 1 + 2 * (((mass - 1) / (n + 1)).sqrt() - 1).clamp(min=0) + c_step
+        c_path = (4 + mass / n) / (n + 4 + 2 * mass / n)  # (56)
+        c_one = 2 / ((n + 1.3) ** 2 + mass)  # (57)
+        c_mu = torch.minimum(1 - c_one, 2 * (mass - 2 + 1 / mass) / ((n + 2) ** 2 + mass)).clamp(min=0)  # (58)
+        _, inverse = _roots(now.covariance)
+        white = (inverse @ moved[..., None])[..., 0]
+        step_path = (1 - c_step) * now.step_path + (c_step * (2 - c_step) * mass).sqrt() * white  # (43)
+        expected = math.sqrt(n) * (1 - 1 / (4 * n) + 1 / (21 * n * n))
+        length = step_path.norm(dim=-1, keepdim=True)
+        step = now.step * torch.exp((c_step / damping * (length / expected - 1)).clamp(max=1.0))[..., 0]  # (44)
+        short = (length < (1.4 + 2 / (n + 1)) * expected).to(dtype)
+        path = (1 - c_path) * now.path + short * (c_path * (2 - c_path) * mass).sqrt() * moved  # (45)
+        rank_mu = torch.einsum("k...,k...i,k...j->...ij", weight, away, away)
+        one, mu, kept = c_one[..., None], c_mu[..., None], ((1 - short) * c_path * (2 - c_path))[..., None]
+        covariance = (1 - one - mu + one * kept) * now.covariance  # (47)
+        covariance = covariance + one * path[..., :, None] * path[..., None, :] + mu * rank_mu
+        mean = now.mean + now.step[..., None] * now.unit * moved
+        spread = covariance.diagonal(dim1=-2, dim2=-1)
+        sound = torch.isfinite(covariance).all(-1).all(-1) & torch.isfinite(mean).all(-1) & torch.isfinite(step)
+        sound = sound & (step * spread.amax(-1).sqrt() > 1e-11) & (spread.amax(-1) < 1e14 * spread.amin(-1))
+        sound = sound & (step * spread.amax(-1).sqrt() < 1e11)
+        restart = (parents == 0) | ~sound
+        told = CMAEmitterState(mean, path, step_path, covariance, step, restart, now.unit)
+        return replace(_begun(told, now.mean), restart=restart)  # where it restarts, nothing unsound is kept
+
+
+def _begun(state: CMAEmitterState, centre: Tensor) -> CMAEmitterState:
+    """The distribution as it is, or anew around ``centre`` [*batch_shape, n] where it restarts."""
+    fresh, vector = state.restart, state.restart[..., None]
+    eye = torch.eye(centre.shape[-1], dtype=centre.dtype, device=centre.device)
+    return CMAEmitterState(
+        torch.where(vector, centre, state.mean),
+        torch.where(vector, 0, state.path),
+        torch.where(vector, 0, state.step_path),
+        torch.where(vector[..., None], eye, state.covariance),
+        torch.where(fresh, 1, state.step),
+        torch.zeros_like(fresh),
+        state.unit,
+    )
+
+
+def _roots(covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """The symmetric square root and its inverse, of the positive part."""
+    value, vector = torch.linalg.eigh((covariance + covariance.mT) / 2)
+    length = value.clamp(min=torch.finfo(value.dtype).tiny).sqrt()[..., None, :]
+    return (vector * length) @ vector.mT, (vector / length) @ vector.mT

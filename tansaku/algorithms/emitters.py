@@ -1,0 +1,126 @@
+"""Emitters: how candidates are made from the elites of an archive."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tansaku import checks, draws
+from tansaku.algorithms.base import check_std, discrete_mutation, step_size
+from tansaku.draws import Noise
+from tansaku.functional import align, exchange, jitter, nth_member
+from tansaku.operators.bounds import Bounds
+from tansaku.operators.mutation import shapes
+from tansaku.population import Population
+
+
+class Emitter(ABC):
+    """Makes candidates; hyper-parameters only; what it learns is a state of its own, or None."""
+
+    rank_based: bool = True
+    dtypes: frozenset[str] = frozenset({"real", "integer", "boolean"})
+
+    def init(self, start: Population, k: int, bounds: Bounds | None) -> Any:
+        """The state before the first candidates; ``start`` is assessed."""
+        return None
+
+    @abstractmethod
+    def emit(self, state: Any, archive: Population, k: int, bounds: Bounds | None, noise: Noise) -> Population:
+        """[k, *batch_shape, *event_shape] candidates; out of bounds they are repaired by the caller."""
+
+    def learn(self, state: Any, asked: Population, cost: Tensor, held: Tensor) -> Any:
+        """The next state.
+
+        Args:
+            state: what `emit` was called with.
+            asked: what `emit` returned, repaired and assessed.
+            cost: [k, *batch_shape] of each, +inf where the descriptor has a NaN.
+            held: [k, *batch_shape] cost of the elite that each candidate met in its cell, +inf where there was none.
+        """
+        return state
+
+
+def elites(archive: Population, count: int, noise: Noise) -> Population:
+    """``count`` of the archive's elites, drawn uniformly with replacement, without assessment."""
+    filled = archive.cost < float("inf")
+    unit = draws.uniform(
+        (count,), tuple(archive.batch_shape), (), archive.cost.new_zeros((), dtype=torch.float64), noise
+    )
+    place = (unit * filled.sum(0)).to(torch.int64)
+    return archive.take(nth_member(filled, place)).unassessed()
+
+
+@dataclass(frozen=True)
+class GaussianEmitter(Emitter):
+    """An elite plus normal noise (J.-B. Mouret and J. Clune, 2015); genes that are not real mutate one per candidate.
+
+    Args:
+        std: of the noise, in units of the genes: a number, a tensor that broadcasts against [*event_shape], or a
+            mapping from names to either; a fifth of the bounds' span if not given, else 1.
+    """
+
+    std: float | Tensor | Mapping[str, float | Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        check_std(self.std)
+
+    def emit(self, state: Any, archive: Population, k: int, bounds: Bounds | None, noise: Noise) -> Population:
+        """See `Emitter.emit`."""
+        parents = elites(archive, k, noise)
+        n = parents.batch_ndim
+        genes = {}
+        for name, x in parents.genes.items():
+            if x.is_floating_point():
+                genes[name] = jitter(x, draws.normal(*shapes(x, n), x, noise), step_size(self.std, bounds, name, x))
+            else:
+                genes[name] = discrete_mutation(name, x, n, bounds).mutate(name, x, n, noise)
+        return parents.with_genes(genes)
+
+
+@dataclass(frozen=True)
+class IsoLineEmitter(Emitter):
+    """An elite plus round noise plus noise along the line to another elite, which shares what elites have in common.
+
+    Genes that are not real are taken from either elite, and mutate one per candidate.
+
+    Args:
+        iso: standard deviation of the round noise, as a share of the bounds' span (of 1 where there is none).
+        line: standard deviation of the step along the line, as a share of the way to the other elite.
+
+    Reference: V. Vassiliades and J.-B. Mouret, Discovering the Elite Hypervolume by Leveraging Interspecies
+    Correlation, 2018, equation 2 (sigma_1 and sigma_2).
+    """
+
+    iso: float = 0.01
+    line: float = 0.2
+
+    def __post_init__(self) -> None:
+        checks.number("iso", self.iso, 0.0)
+        checks.number("line", self.line, 0.0)
+
+    def emit(self, state: Any, archive: Population, k: int, bounds: Bounds | None, noise: Noise) -> Population:
+        """See `Emitter.emit`."""
+        both = elites(archive, 2 * k, noise)
+        places = torch.arange(2 * k, device=both.device)
+        parents, others = both.take(places[:k]), both.take(places[k:])
+        n, batch_shape = parents.batch_ndim, tuple(parents.batch_shape)
+        like = next((x for x in parents.genes.values() if x.is_floating_point()), archive.cost)
+        along = self.line * draws.normal((k,), batch_shape, (), like, noise)  # one number for all genes of a candidate
+        genes = {}
+        for name, x in parents.genes.items():
+            if x.is_floating_point():
+                around = jitter(x, draws.normal(*shapes(x, n), x, noise), self.iso * _span(bounds, name, x))
+                genes[name] = torch.addcmul(around, align(along.to(x.dtype), x), others[name] - x)
+            else:
+                mixed = exchange(x, others[name], draws.coins(0.5, *shapes(x, n), x, noise))
+                genes[name] = discrete_mutation(name, mixed, n, bounds).mutate(name, mixed, n, noise)
+        return parents.with_genes(genes)
+
+
+def _span(bounds: Bounds | None, name: str, x: Tensor) -> float | Tensor:
+    return 1.0 if bounds is None else 5 * step_size(None, bounds, name, x) if bounds.finite(name) else 1.0

@@ -1,0 +1,269 @@
+"""MAP-Elites: insertion against a slow reference, cells, emitters, coverage and QD-score, the heat map."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tansaku import (
+    Assessment,
+    Centroids,
+    CMAEmitter,
+    GaussianEmitter,
+    Grid,
+    Individual,
+    IsoLineEmitter,
+    MapElites,
+    MapElitesState,
+    Objective,
+    Population,
+    Replay,
+    Search,
+)
+from tansaku.functional import entering, nth_member
+from tansaku.plots import plot_archive
+from tansaku.testing import ALGORITHM_CHECKS, check_algorithm
+
+NAN, INF = math.nan, math.inf
+
+
+def candidates(rows: list[tuple[float, float, float]], maximize: bool = False) -> Population:
+    """(value, descriptor 1, descriptor 2) each; the gene is the row's number."""
+    table = torch.tensor(rows, dtype=torch.float64)
+    assessment = Assessment(table[:, 0], maximize, descriptor=table[:, 1:])
+    return Population({"x": torch.arange(len(rows), dtype=torch.float64)[:, None]}, assessment=assessment)
+
+
+def slow_archive(rows: list[tuple[float, float, float]], size: int) -> dict[int, int]:
+    """Candidate after candidate: cell -> the row of its elite."""
+    kept: dict[int, int] = {}
+    for i, (cost, a, b) in enumerate(rows):
+        if any(math.isnan(v) for v in (cost, a, b)) or cost == INF:
+            continue
+        across, along = (min(max(int(v * size // 1), 0), size - 1) for v in (a, b))
+        cell = across * size + along
+        if cell not in kept or cost < rows[kept[cell]][0]:
+            kept[cell] = i
+    return kept
+
+
+row = st.tuples(
+    st.sampled_from([0.0, 1.0, 2.0, 3.0, -1.0, NAN, INF, -INF]),
+    st.sampled_from([-3.0, 0.1, 0.3, 0.6, 0.9, 7.0, NAN]),
+    st.sampled_from([0.0, 0.2, 0.4, 1.0]),
+)
+
+
+@given(st.lists(row, min_size=1, max_size=20), st.lists(row, min_size=1, max_size=30))
+def test_a_batch_enters_as_if_one_came_after_another(
+    start: list[tuple[float, float, float]], batch: list[tuple[float, float, float]]
+) -> None:
+    elites = MapElites(k=len(batch), cells=Grid((3, 3)))
+    state = elites.init(candidates(start))
+    asked = candidates(batch)
+    told = elites.tell(state, asked.with_genes({"x": asked["x"] + len(start)}).assessed(asked.assessment))  # type: ignore[arg-type]
+    expected = slow_archive(start + batch, 3)
+    filled = told.filled.nonzero()[:, 0].tolist()
+    assert filled == sorted(expected)
+    assert [int(told.archive["x"][cell]) for cell in filled] == [expected[cell] for cell in filled]
+    assert float(told.coverage) == pytest.approx(len(expected) / 9)
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=40), st.data())
+def test_of_equal_candidates_the_first_enters(cells: list[int], data: st.DataObject) -> None:
+    cost = data.draw(st.lists(st.sampled_from([1.0, 2.0, 3.0]), min_size=len(cells), max_size=len(cells)))
+    held = [INF, 2.0, 1.0, 3.0, 0.0]
+    number, enters = entering(torch.tensor(held), torch.tensor(cost), torch.tensor(cells))
+    for i, cell in enumerate(cells):
+        rivals = [j for j, other in enumerate(cells) if other == cell and cost[j] < held[cell]]
+        assert bool(enters[i]) == bool(rivals)
+        if rivals:
+            assert int(number[i]) == min(rivals, key=lambda j: (cost[j], j))
+
+
+def test_the_nth_member_is_found_in_every_search() -> None:
+    member = torch.tensor([[False, True], [True, True], [True, False]])
+    assert nth_member(member, torch.tensor([[0, 0], [1, 1]])).tolist() == [[1, 0], [2, 1]]
+
+
+def test_both_directions_keep_the_better_elite() -> None:
+    rows = [(1.0, 0.1, 0.1), (5.0, 0.1, 0.1), (3.0, 0.1, 0.9)]
+    low = MapElites(k=3, cells=Grid((2, 2))).init(candidates(rows))
+    high = MapElites(k=3, cells=Grid((2, 2))).init(candidates(rows, maximize=True))
+    assert low.archive["x"][:2, 0].tolist() == [0.0, 2.0]
+    assert high.archive["x"][:2, 0].tolist() == [1.0, 2.0]
+    assert float(low.qd_score(10.0)) == (10 - 1) + (10 - 3)
+    assert float(high.qd_score(-2.0)) == (5 + 2) + (3 + 2)
+    assert float(low.coverage) == 0.5
+
+
+def test_a_grid_counts_its_boxes_with_the_last_dimension_fastest() -> None:
+    grid = Grid((2, 3), (0.0, -1.0), (1.0, 2.0))
+    descriptor = torch.tensor([[0.0, -1.0], [0.49, 1.99], [0.5, 0.0], [1.0, 2.0], [-INF, INF]])
+    assert grid.index(descriptor).tolist() == [0, 2, 4, 5, 2]
+    assert (grid.count, grid.dimensions) == (6, 2)
+
+
+@pytest.mark.parametrize("make", [lambda: Grid((2,), 1.0, 0.0), lambda: Grid((2, 2), (0.0,), 1.0), lambda: Grid((0,))])
+def test_a_wrong_grid_is_refused(make: Any) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        make()
+
+
+def test_a_descriptor_belongs_to_the_nearest_centroid() -> None:
+    generator = torch.Generator().manual_seed(0)
+    cells = Centroids.spread(Grid((1, 1), -1.0, 1.0), 40, generator)
+    descriptor = 3 * torch.rand(5, 300, 2, generator=generator) - 1.5
+    distance = (descriptor[:, :, None] - cells.points).square().sum(-1)
+    assert torch.equal(cells.index(descriptor), distance.argmin(-1))
+    with pytest.raises(ValueError, match=r"expected points as real numbers \[cells, d\]"):
+        Centroids(torch.zeros(3))
+
+
+def test_spread_centroids_have_regions_of_about_one_size() -> None:
+    generator = torch.Generator().manual_seed(0)
+    cells = Centroids.spread(Grid((1, 1)), 25, generator)
+    unit = torch.rand(20_000, 2, generator=generator)
+    share = torch.bincount(cells.index(unit), minlength=25) / 20_000
+    assert float(share.min()) > 0.5 / 25
+    assert float(share.max()) < 1.7 / 25
+    uniform = Centroids(torch.rand(25, 2, generator=generator))
+    assert float(share.std()) < 0.5 * float((torch.bincount(uniform.index(unit), minlength=25) / 20_000).std())
+
+
+def archive(k: int = 4, n: int = 3) -> MapElitesState:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(k, n, generator=generator, dtype=torch.float64)
+    place = (torch.arange(k) + 0.5).double()[:, None] / 8
+    start = Population({"x": x}, assessment=Assessment(x.sum(-1), descriptor=place))
+    return MapElites(k=k, cells=Grid((8,))).init(start)
+
+
+def test_elites_are_drawn_evenly_and_gaussian_noise_has_its_length() -> None:
+    state = archive()
+    asked = GaussianEmitter(1e-3).emit(None, state.archive, 20_000, None, torch.Generator().manual_seed(0))
+    nearest = torch.cdist(asked["x"], state.archive["x"][:4]).argmin(-1)
+    assert (torch.bincount(nearest, minlength=4) / 20_000).tolist() == pytest.approx([0.25] * 4, abs=0.015)
+    apart = asked["x"] - state.archive["x"][nearest]
+    assert float(apart.std()) == pytest.approx(1e-3, rel=0.02)
+
+
+def test_iso_line_is_the_papers_equation() -> None:
+    state = archive()
+    tape = Replay(torch.Generator().manual_seed(0))
+    asked = IsoLineEmitter(0.01, 0.2).emit(None, state.archive, 6, None, tape)
+    (_, unit), (_, along), (_, around) = tape._tape
+    place = (unit * 4).long()  # the first four cells are filled
+    a, b = state.archive["x"][place[:6]], state.archive["x"][place[6:]]
+    assert torch.allclose(asked["x"], a + 0.01 * around + 0.2 * along[:, None] * (b - a), atol=1e-14)
+
+
+def task(x: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {"value": x.square().sum(-1), "descriptor": x[..., :2]}
+
+
+def test_several_emitters_share_the_candidates() -> None:
+    elites = MapElites(k=7, emitters=(IsoLineEmitter(0.0, 0.0), GaussianEmitter(1.0)), bounds=(0.0, 1.0))  # type: ignore[arg-type]
+    state = elites.init(Objective(task)(Population({"x": torch.full((1, 3), 0.5)})))
+    asked = elites.ask(state, torch.Generator().manual_seed(0))["x"]
+    assert ((asked == 0.5).all(-1)).tolist() == [True] * 4 + [False] * 3
+    with pytest.raises(TypeError, match="expected at least one emitter"):
+        MapElites(emitters=())
+    with pytest.raises(ValueError, match="expected k >= 2, got 1"):
+        MapElites(k=1, emitters=(IsoLineEmitter(), GaussianEmitter()))
+
+
+def test_a_batch_on_centroids_fills_its_archives() -> None:
+    cells = Centroids.spread(Grid((1, 1)), 30, torch.Generator().manual_seed(0))
+    start = Individual({"x": torch.full((2, 3), 0.5)}, batch_ndim=1)
+    search: Search[Any] = Search(MapElites(32, cells, (GaussianEmitter(),), (0.0, 1.0)), Objective(task), start)  # type: ignore[arg-type]
+    result = search.run(max_generations=60)
+    assert bool((search.state.coverage > 0.9).all())
+    filled = search.state.filled
+    own = cells.index(search.state.archive.assessment.descriptor)
+    assert bool((own == torch.arange(30)[:, None])[filled].all())  # every elite is in its own cell
+    assert torch.equal(torch.as_tensor(result.value), search.state.archive.cost.amin(0))
+
+
+CENTROIDS = Centroids.spread(Grid((1, 1)), 64, torch.Generator().manual_seed(0))
+
+
+def test_centroids_and_the_gaussian_emitter_keep_the_promises_of_algorithms() -> None:
+    def made(**settings: Any) -> MapElites:
+        return MapElites(cells=CENTROIDS, emitters=(GaussianEmitter(), IsoLineEmitter()), **settings)
+
+    check_algorithm(
+        made,
+        only=[
+            "batch_equals_separate", "bounds_hold", "failed_evaluations_do_no_harm", "any_size_works",
+            "several_tensors_work", "best_is_never_lost", "refresh_assesses_what_is_remembered",
+            "no_hidden_synchronisation",
+        ],
+    )  # fmt: skip
+
+
+def cma_me(**settings: Any) -> MapElites:
+    return MapElites(emitters=(CMAEmitter(), IsoLineEmitter()), **settings)
+
+
+@pytest.mark.parametrize(
+    "check", [check for check in ALGORITHM_CHECKS if check != "large_populations_stay_as_they_were"]
+)
+def test_cma_me_keeps_the_promises_of_algorithms(check: str) -> None:
+    check_algorithm(cma_me, only=[check])
+
+
+def test_an_emitter_that_improves_nothing_begins_anew_at_an_elite() -> None:
+    elites = MapElites(k=6, cells=Grid((2, 2)), emitters=(CMAEmitter(0.1),))
+    state = elites.init(Objective(task)(Population({"x": torch.rand(5, 3)})))
+    noise = torch.Generator().manual_seed(0)
+    asked = elites.ask(state, noise)
+    lost = {"value": torch.full((6,), INF), "descriptor": torch.full((6, 2), 0.5)}
+    told = elites.tell(state, asked.assessed(Assessment(**lost)))
+    assert bool(told.emitters[0].restart)
+    centre = elites.ask(told, noise).traits["0.centre"][0]
+    assert bool((told.archive["x"][told.filled] == centre).all(-1).any())
+    won = {"value": torch.full((6,), -1.0), "descriptor": torch.full((6, 2), 0.5)}
+    assert not bool(elites.tell(state, asked.assessed(Assessment(**won))).emitters[0].restart)
+
+
+def test_the_mean_moves_towards_the_candidates_that_improve_in_the_order_of_their_improvement() -> None:
+    emitter = CMAEmitter(1.0)
+    state = emitter.init(Objective(task)(Population({"x": torch.zeros(1, 3)})), 5, None)
+    raw = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    asked = Population({"x": raw}, traits={"raw": raw, "centre": torch.zeros(5, 3)})
+    cost = torch.tensor([9.0, 1.0, 5.0, 2.0, 4.0])
+    held = torch.tensor([INF, 1.5, INF, 7.0, 3.0])  # new cells: 2, then 0; better elites: 3 (by 5), then 1 (by 0.5)
+    told = emitter.learn(state, asked, cost, held)
+    weight = math.log(4.5) - torch.tensor([1.0, 2.0, 3.0, 4.0]).log()
+    assert torch.allclose(told.mean, (weight / weight.sum()) @ raw[[2, 0, 3, 1]], atol=1e-6)
+
+
+def test_a_descriptor_of_another_length_is_refused() -> None:
+    start = candidates([(1.0, 0.5, 0.5)])
+    with pytest.raises(ValueError, match="expected a descriptor of 3 numbers, as the cells have, got 2"):
+        MapElites(cells=Grid((2, 2, 2))).init(start)
+    with pytest.raises(ValueError, match="expected an assessment with a descriptor for MapElites, got none"):
+        MapElites().init(start.assessed(Assessment(torch.zeros(1))))
+
+
+@pytest.mark.parametrize("cells", [Grid((4, 4)), Grid((6,)), CENTROIDS])
+def test_the_heat_map_is_drawn(cells: Any, tmp_path: Path) -> None:
+    start = candidates([(1.0, 0.5, 0.5), (2.0, 0.1, 0.9)])
+    if cells.dimensions == 1:
+        assert start.assessment is not None
+        start = start.assessed(Assessment(start.cost, descriptor=start.assessment.descriptor[:, :1]))  # type: ignore[index]
+    plot_archive(MapElites(cells=cells).init(start).archive, cells, tmp_path / "map.png", "a map")
+    assert (tmp_path / "map.png").stat().st_size > 1000
+
+
+def test_an_archive_of_three_dimensions_cannot_be_drawn(tmp_path: Path) -> None:
+    state = MapElites().init(candidates([(1.0, 0.5, 0.5)]))
+    with pytest.raises(ValueError, match="expected an assessed archive with one or two dimensions, got 3"):
+        plot_archive(state.archive, Grid((2, 2, 2)), tmp_path / "map.png")
