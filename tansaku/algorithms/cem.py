@@ -53,8 +53,9 @@ class CEM(GaussianSearch[CEMState]):
     Args:
         k: samples per generation.
         elite: share of the samples that the distribution is fitted to, rounded down, but two at least.
-        smoothing: share of the way that the mean goes to the elite's.
-        smoothing_std: the same for the standard deviations.
+        smoothing: share of the way that the mean goes to the elite's (the paper has 0.4 to 0.9).
+        smoothing_std: the same for the standard deviations; a smaller one keeps them from shrinking before the mean has
+            arrived.
         std: standard deviation to begin with, in units of the genes: a number, a tensor that broadcasts against
             [*event_shape], or a mapping from names to either; a fifth of the bounds' span if not given, else 1.
         bounds: `Bounds` or (lower, upper).
@@ -66,10 +67,10 @@ class CEM(GaussianSearch[CEMState]):
         True
     """
 
-    k: int = 50
+    k: int = 100
     elite: float = 0.2
     smoothing: float = 0.9
-    smoothing_std: float = 0.7
+    smoothing_std: float = 0.4
     std: float | Tensor | Mapping[str, float | Tensor] | None = None
     bounds: Bounds | None = None
     needs = Needs(min_k=3)

@@ -59,7 +59,8 @@ class OpenAIES(GaussianSearch[OpenAIESState]):
         optimizer: ``"adam"``, ``"sgd"``, ``"momentum"``, ``"clipup"``, or a `StepRule`, such as `TorchStep`.
         weight_decay: coefficient of the squared length of the genes in the objective that is followed. Above 0 the
             search pulls towards 0, and so no longer translates.
-        std_decay: what the standard deviation is multiplied with every generation; the paper has 1.
+        std_decay: what the standard deviation is multiplied with every generation; the paper has 1. With a
+            fixed width, a search comes no nearer to an optimum than that width; 0.99 lets it converge.
         bounds: `Bounds` or (lower, upper).
 
     Example:
