@@ -180,7 +180,7 @@ def test_restarts_solve_what_one_run_does_not() -> None:
                 dtype=F64,
                 algorithm=algorithm,
                 seed=seed,
-                max_evaluations=15_000,
+                max_evaluations=30_000,
                 target=1e-8,
             )
             for seed in range(2)
