@@ -124,8 +124,8 @@ class LMMAES(Algorithm[LMMAESState]):
         """
         vectors = state.memory.movedim(0, -2)  # [*batch_shape, m, n]
         m, n = vectors.shape[-2:]
-        rates = torch.tensor([min(0.5, 1 / (1.5**j * n)) for j in range(m)], dtype=z.dtype, device=z.device)  # c_d,j
-        rates = rates * (torch.arange(m, device=z.device) < state.generation)
+        order = torch.arange(m, dtype=z.dtype, device=z.device)
+        rates = (1.5**-order / n).clamp(max=0.5) * (order < state.generation)  # c_d,j; the unwritten do nothing
         odds = rates / (1 - rates)
         system = torch.eye(m, dtype=z.dtype, device=z.device) - torch.triu(vectors @ vectors.mT, 1) * odds
         inner = torch.linalg.solve_triangular(system, torch.diag(odds).expand_as(system), upper=True, left=False)
@@ -144,8 +144,8 @@ class LMMAES(Algorithm[LMMAESState]):
         mean = state.mean + spread * self._directions(state, z_mean[None])[0]  # line 12: the transformation is linear
         rate = min(0.5, 2 * k / n)  # c_sigma
         path = (1 - rate) * state.path + (mueff * rate * (2 - rate)).sqrt() * z_mean  # line 13
-        rates = torch.tensor([min(0.5, k / (4**j * n)) for j in range(m)], dtype=z.dtype, device=z.device)  # c_c,i
-        rates = rates.view(m, *[1] * z_mean.ndim)
+        order = torch.arange(m, dtype=z.dtype, device=z.device).view(m, *[1] * z_mean.ndim)
+        rates = (k / n * 4.0**-order).clamp(max=0.5)  # c_c,i
         memory = (1 - rates) * state.memory + (mueff * rates * (2 - rates)).sqrt() * z_mean  # line 15
         growth = (rate / 2 * (path.square().sum(-1) / n - 1)).clamp(-1, 1)
         least, most = torch.finfo(z.dtype).tiny ** 0.5, torch.finfo(z.dtype).max ** 0.4

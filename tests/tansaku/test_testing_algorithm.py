@@ -154,6 +154,12 @@ class ReadsTheValue(GA):
         return GAState(asked, lowest)
 
 
+@found_by("ask_is_a_query")
+class AsksForMoreThanItSays(HillClimb):
+    def next_k(self, state: HillClimbState) -> int:
+        return self.k - 1
+
+
 @found_by("batch_equals_separate")
 class MixesTheBatch(HillClimb):
     def tell(self, state: HillClimbState, asked: Population) -> HillClimbState:
