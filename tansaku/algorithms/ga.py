@@ -40,7 +40,7 @@ class GA(Algorithm[GAState]):
         select: (population, count, noise) -> index.
         crossover: (a, b, noise) -> children; by default `Blend` for real genes, `UniformCrossover` for all others. A
             dictionary gives each name its own, such as ``{"w": SBX(), "tour": OrderCrossover()}``.
-        mutate: (population, noise) -> population; by default none for real genes (BLX-0.5 widens what selection
+        mutate: (population, noise) -> population; by default none for real genes (BLX-0.6 widens what selection
             narrows), one changed gene per child on average for boolean and bounded integer genes. A
             dictionary gives each name its own, such as ``{"w": Gaussian(0.1), "mask": BitFlip(0.01)}``.
         survive: (parents, children) -> the next parents.
@@ -48,7 +48,7 @@ class GA(Algorithm[GAState]):
     """
 
     k: int = 100
-    select: Callable[[Population, int, Noise], Tensor] = field(default_factory=lambda: Tournament(2))
+    select: Callable[[Population, int, Noise], Tensor] = field(default_factory=lambda: Tournament(4))
     crossover: Crossover | Mapping[str, Crossover] | None = None
     mutate: Mutation | Mapping[str, Mutation] | None = None
     survive: Callable[[Population, Population], Population] = field(default_factory=lambda: Comma(1))
@@ -86,7 +86,7 @@ class GA(Algorithm[GAState]):
     def _crossed(self, a: Population, b: Population, noise: Noise) -> Population:
         if self.crossover is not None:
             return crossover_of(self.crossover)(a, b, noise)
-        real, discrete = Blend(0.5), UniformCrossover(0.5)
+        real, discrete = Blend(0.6), UniformCrossover(0.5)
         return a.with_genes(
             {
                 name: (real if x.is_floating_point() else discrete).cross(name, x, b[name], a.batch_ndim, noise)

@@ -1,7 +1,8 @@
 """SHADE: differential evolution that learns its rates from those that paid, with an archive of replaced candidates.
 
-R. Tanabe and A. Fukunaga, Success-History Based Parameter Adaptation for Differential Evolution, IEEE CEC 2013. One
-deviation: bounds are kept by their own repair, not by the point between the bound and the target.
+R. Tanabe and A. Fukunaga, Success-History Based Parameter Adaptation for Differential Evolution, IEEE CEC 2013. Two
+deviations: bounds are kept by their own repair, not by the point between the bound and the target; the paper's k and H
+of 100 are for 10,000 evaluations per gene, the defaults here did better on BBOB with 2,000.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ class SHADE(Algorithm[SHADEState]):
         True
     """
 
-    k: int = 100
-    memory: int = 100
+    k: int = 50
+    memory: int = 10
     greatest_share: float = 0.2
     archive: float = 1.0
     std: float | Tensor | Mapping[str, float | Tensor] | None = None

@@ -140,7 +140,7 @@ def ours(case: Case, fn: Function) -> Callable[[], object]:
         "ga+mutation": lambda: GA(
             k=case.k, crossover=UniformCrossover(0.5), mutate=Gaussian(STD), survive=Plus(), bounds=bounds
         ),
-        "pso": lambda: PSO(k=case.k, bounds=bounds),
+        "pso": lambda: PSO(k=case.k, bounds=bounds, neighbourhood="global"),
         "hill_climb": lambda: HillClimb(k=case.k, bounds=bounds),
     }
     start = torch.empty(case.k, case.n).uniform_(LOW, HIGH, generator=torch.Generator().manual_seed(0))

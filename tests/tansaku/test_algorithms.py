@@ -33,7 +33,7 @@ def start(k: int = 5, n: int = 3, seed: int = 0) -> Population:
 
 
 def test_pso_moves_by_inertia_and_two_pulls() -> None:
-    pso = PSO(k=5, inertia=0.7, cognitive=1.4, social=1.3)
+    pso = PSO(k=5, inertia=0.7, cognitive=1.4, social=1.3, neighbourhood="global")
     state = pso.init(start())
     noise = torch.Generator().manual_seed(1)
     for _ in range(4):

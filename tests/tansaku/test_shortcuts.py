@@ -224,9 +224,9 @@ def test_wrong_options_are_refused_in_words(options: dict[str, Any], message: st
     [
         (lambda x: 1.0, "expected fn to return a tensor as value, got float; .* vectorized=False"),
         (lambda x: None, "expected fn to return a tensor as value, got NoneType"),
-        (lambda x: x.sum(), r"expected value with shape .* = \[40\], got \[\]"),
-        (lambda x: x.sum(0), r"expected value with shape .* = \[40\], got \[2\]"),
-        (lambda x: x[..., :1], r"expected one objective for PSO, got values of shape \[40, 1\]"),
+        (lambda x: x.sum(), r"expected value with shape .* = \[30\], got \[\]"),
+        (lambda x: x.sum(0), r"expected value with shape .* = \[30\], got \[2\]"),
+        (lambda x: x[..., :1], r"expected one objective for PSO, got values of shape \[30, 1\]"),
         (lambda x: {"cost": x.sum(-1)}, r"expected a dictionary with 'value' .* got \['cost'\]; rename its keys"),
         (lambda x: x.sum(-1).to(torch.complex64), "expected value to be real, got torch.complex64"),
     ],
