@@ -150,7 +150,7 @@ def test_repair_drops_the_assessment() -> None:
             r"expected lower and upper of all genes to broadcast, got \[2\] and \[3\]",
         ),
         (0.0, math.inf, "wrap", "expected finite bounds to wrap at for all genes, got 0.0, inf; use 'clip'"),
-        (0.0, 1.0, "bounce", "expected repair 'clip', 'reflect' or 'wrap', got 'bounce'"),
+        (0.0, 1.0, "bounce", "expected repair 'clip', 'reflect', 'wrap' or 'resample', got 'bounce'"),
     ],
 )
 def test_what_cannot_be_a_box_is_refused(lower: Any, upper: Any, repair: Any, message: str) -> None:
