@@ -39,6 +39,7 @@ class Result:
         stopped: why it ended: ``"max_generations"``, ``"max_evaluations"``, ``"max_seconds"``, ``"target"``,
             ``"patience"``, ``"callback"`` or ``"interrupted"``.
         history: best, median and spread of every generation.
+        state: the algorithm's at the end: the archive of `MapElites`, the distribution of others.
     """
 
     best: Individual | Population
@@ -48,6 +49,7 @@ class Result:
     seconds: float
     stopped: str
     history: History
+    state: Any = None
 
     def plot(self, path: str | os.PathLike[str]) -> None:
         """Draws the history, or a front of several objectives; the ending of ``path`` says the format."""
@@ -424,6 +426,7 @@ class Search(Generic[S]):
             seconds,
             stopped,
             self.history,
+            self.state,
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from tansaku import (
     Population,
     Replay,
     Search,
+    minimize,
 )
 from tansaku.functional import entering, nth_member
 from tansaku.plots import plot_archive
@@ -166,6 +167,13 @@ def test_iso_line_is_the_papers_equation() -> None:
 
 def task(x: torch.Tensor) -> dict[str, torch.Tensor]:
     return {"value": x.square().sum(-1), "descriptor": x[..., :2]}
+
+
+def test_minimize_gives_the_best_elite_and_the_archive() -> None:
+    result = minimize(task, shape=3, bounds=(0.0, 1.0), algorithm="map_elites", max_evaluations=6000, progress=False)
+    assert isinstance(result.best, Individual)
+    assert float(result.value) == float(result.state.archive.cost.min())
+    assert float(result.state.coverage) > 0.95
 
 
 def test_several_emitters_share_the_candidates() -> None:
