@@ -12,12 +12,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from zenkai_core.values import IO
+from zenkai_core.values import IO, exact_error
 
 Criterion = Callable[[IO, IO], Tensor]
 """(y, t) -> `[n]` cost per row."""
+
+_IGNORED = -100
 
 
 class Cost:
@@ -74,6 +76,44 @@ class Cost:
         return self.name  # the module's own object: a copied or pickled machine keeps its criterion
 
 
+class _SquaredErrors(Cost):
+    """`sse`, whose gradient y - t is exact where t was made from y by a gradient."""
+
+    def gradient(self, y: IO, t: IO) -> tuple[Tensor | None, ...]:
+        """The error that made the target, if it was made from this y; else y - t."""
+        exact = exact_error(y, t)
+        return super().gradient(y, t) if exact is None else exact
+
+
+def per_row(cost: Tensor, y: IO, name: str = "criterion") -> Tensor:
+    """The cost, if it has one value per row of y.
+
+    Raises:
+        ValueError: it was reduced over the rows, or not over the features.
+    """
+    got = list(cost.shape) if isinstance(cost, Tensor) else type(cost).__name__
+    if got != [y.rows]:
+        remedy = "sum over all dimensions but the first" if isinstance(got, list) and len(got) > 1 else "do not reduce"
+        raise ValueError(f"{name} expected one cost per row [{y.rows}], got {got}: {remedy}")
+    return cost
+
+
+def checked(criterion: Criterion) -> Criterion:
+    """The criterion, if it can be one.
+
+    Raises:
+        TypeError: it is no callable, or a loss of torch, which takes tensors and reduces.
+    """
+    of_torch = isinstance(criterion, nn.Module) and type(criterion).__module__.startswith("torch.")
+    if of_torch or getattr(criterion, "__module__", None) == "torch.nn.functional" or not callable(criterion):
+        name = getattr(criterion, "__name__", type(criterion).__name__)
+        raise TypeError(
+            f"Machine expected a criterion (y: IO, t: IO) -> [n] cost per row, got {name}: take one of "
+            "zenkai_core.criteria, or write lambda y, t: F.mse_loss(y.f, t.f, reduction='none').flatten(1).sum(1)"
+        )
+    return criterion
+
+
 def output_gradient(criterion: Criterion, y: IO, t: IO) -> tuple[Tensor | None, ...]:
     """dcost/dy per row and tensor of y, for any criterion: its closed form if it has one, else by autograd."""
     closed: Any = getattr(criterion, "gradient", None)
@@ -84,7 +124,7 @@ def _by_autograd(criterion: Criterion, y: IO, t: IO) -> tuple[Tensor | None, ...
     with torch.enable_grad():
         leaves = y.leaves(requires_grad=True)
         wanted = [v for v in leaves if v.requires_grad]
-        grads = iter(torch.autograd.grad(criterion(leaves, t).sum(), wanted, allow_unused=True))
+        grads = iter(torch.autograd.grad(per_row(criterion(leaves, t), y).sum(), wanted, allow_unused=True))
     return tuple(next(grads) if v.requires_grad else None for v in leaves)
 
 
@@ -96,12 +136,24 @@ def _same_shape(name: str, y: Tensor, t: Tensor) -> None:
         )
 
 
-def _labels(name: str, y: Tensor, t: Tensor) -> None:
+def _labels(name: str, y: Tensor, t: Tensor) -> Tensor:
+    """The labels as int64, where -100 marks a row that costs nothing, as in torch."""
     if y.ndim < 2 or t.is_floating_point() or t.shape != (y.shape[0], *y.shape[2:]):
         raise ValueError(
             f"{name} expected outputs [n, classes, ...] and integer labels [n, ...], got {list(y.shape)} "
             f"and {t.dtype} {list(t.shape)}: give class indices, for example t.argmax(1)"
         )
+    t = t.long()
+    if t.device.type == "cpu" and t.numel():  # elsewhere it would wait for the device, which torch itself does not
+        lowest, highest = (int(v) for v in t.aminmax())
+        if lowest < 0 or highest >= y.shape[1]:
+            wrong = t[((t < 0) & (t != _IGNORED)) | (t >= y.shape[1])]
+            if len(wrong):
+                raise ValueError(
+                    f"{name} expected labels in [0, {y.shape[1]}), or {_IGNORED} for a row that costs nothing, got "
+                    f"{int(wrong[0])}: number the classes from 0"
+                )
+    return t
 
 
 def _rowsum(v: Tensor) -> Tensor:
@@ -125,25 +177,24 @@ def _absolute(y: Tensor, t: Tensor) -> Tensor:
 
 def _huber(y: Tensor, t: Tensor) -> Tensor:
     _same_shape("huber", y, t)
-    return _rowsum(F.huber_loss(y, t, reduction="none"))
+    return _rowsum(F.huber_loss(y, t.to(y.dtype), reduction="none"))
 
 
 def _cross_entropy(y: Tensor, t: Tensor) -> Tensor:
     if t.is_floating_point():
         _same_shape("cross_entropy", y, t)
     else:
-        _labels("cross_entropy", y, t)
+        t = _labels("cross_entropy", y, t)
     return _rowsum(F.cross_entropy(y, t, reduction="none"))
 
 
 def _cross_entropy_gradient(y: Tensor, t: Tensor) -> Tensor:
-    p = y.softmax(1)
     if t.is_floating_point():
         _same_shape("cross_entropy", y, t)
-        return p * t.sum(1, keepdim=True) - t
-    _labels("cross_entropy", y, t)
-    t = t.unsqueeze(1)
-    counted = (t != -100).to(p.dtype)  # torch's mark of a row that costs nothing
+        return y.softmax(1) * t.sum(1, keepdim=True) - t
+    t = _labels("cross_entropy", y, t).unsqueeze(1)
+    p = y.softmax(1)
+    counted = (t != _IGNORED).to(p.dtype)
     return p.mul_(counted).scatter_add_(1, t.clamp_min(0), -counted)
 
 
@@ -153,20 +204,22 @@ def _binary_cross_entropy(y: Tensor, t: Tensor) -> Tensor:
 
 
 def _margin(y: Tensor, t: Tensor) -> Tensor:
-    _labels("margin", y, t)
-    right = y.gather(1, t.unsqueeze(1))
-    wrong = y.scatter(1, t.unsqueeze(1), -torch.inf).amax(1)
-    return _rowsum((1 + wrong - right.squeeze(1)).clamp_min(0))
+    t = _labels("margin", y, t)
+    index = t.clamp_min(0).unsqueeze(1)
+    right = y.gather(1, index)
+    wrong = y.scatter(1, index, -torch.inf).amax(1)
+    return _rowsum((1 + wrong - right.squeeze(1)).clamp_min(0) * (t != _IGNORED))
 
 
 def _zero_one(y: Tensor, t: Tensor) -> Tensor:
-    _labels("zero_one", y, t)
-    wrong = y.argmax(1) != t
+    t = _labels("zero_one", y, t)
+    wrong = (y.argmax(1) != t) & (t != _IGNORED)
     return _rowsum(wrong.to(y.dtype if y.is_floating_point() else torch.get_default_dtype()))
 
 
-sse = Cost("sse", _sse, _sse_gradient)
-"""0.5 * the sum of squared errors over all event dimensions (equation 3); its gradient is y - t."""
+sse = _SquaredErrors("sse", _sse, _sse_gradient)
+"""0.5 * the sum of squared errors over all event dimensions (equation 3); its gradient is y - t, or the
+error itself where a gradient made t from this very y."""
 absolute_error = Cost("absolute_error", _absolute)
 """The sum of absolute errors."""
 huber = Cost("huber", _huber)
@@ -177,6 +230,6 @@ probabilities shaped as the logits."""
 binary_cross_entropy = Cost("binary_cross_entropy", _binary_cross_entropy)
 """Binary cross entropy of logits against targets in [0, 1], summed."""
 margin = Cost("margin", _margin)
-"""How far the right class falls short of the best wrong one by a margin of 1 (multi-class hinge)."""
+"""How far the right class falls short of the best wrong one by a margin of 1 (multi-class hinge); -100 as above."""
 zero_one = Cost("zero_one", _zero_one)
-"""1 where the highest output is not the label; no gradient, for searches and reports."""
+"""1 where the highest output is not the label (0 for -100); no gradient, for searches and reports."""

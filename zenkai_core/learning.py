@@ -6,6 +6,8 @@ The paper's interface (section 3): `forward_nn` remembers a pass, `accumulate` a
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections import OrderedDict
 from collections.abc import Mapping
 from functools import partial
@@ -16,10 +18,10 @@ from torch import Tensor, nn
 
 from zenkai_core import passes
 from zenkai_core.bridge import bridge
-from zenkai_core.criteria import Criterion, sse
+from zenkai_core.criteria import Criterion, per_row, sse
 from zenkai_core.hooks import Hooked
 from zenkai_core.state import State
-from zenkai_core.values import IO, as_io
+from zenkai_core.values import IO, Target, as_io, exact_error
 
 LMode = Literal["accumulate", "accumulate step_x step", "accumulate step step_x", "step_x"]
 Loss = Literal["mean", "sum"]
@@ -41,12 +43,13 @@ class LearningMachine(Hooked, nn.Module):
 
     Args:
         loss: how the user's loss above the machine is reduced over rows; gradients per row follow from it.
-        scale: s in t = y - s * (gradient per row), in autograd.
+        scale: s in t = y - s * (gradient per row), in autograd; a finite number.
         lmode: what `backward()` does: "accumulate" (and pass the target on; never moves parameters), one of the two
             orders that also step, for networks without another optimiser, or "step_x" alone (targets only).
 
     Raises:
         ValueError: an unknown loss or lmode.
+        TypeError: scale is no number.
     """
 
     lmode: LMode
@@ -58,8 +61,10 @@ class LearningMachine(Hooked, nn.Module):
         self._told: Told | None = None
         if loss not in ("mean", "sum"):
             raise ValueError(f"loss expected 'mean' or 'sum', got {loss!r}: say how the loss reduces over rows")
+        if not isinstance(scale, numbers.Real) or not math.isfinite(scale):
+            raise TypeError(f"scale expected a finite number, got {scale!r}: 1.0 gives t = y - (gradient per row)")
         self.loss: Loss = loss
-        self.scale = scale
+        self.scale: float = scale
         set_lmode(self, lmode)
 
     # ------------------------------------------------------------------------------------------- what users override
@@ -126,6 +131,9 @@ class LearningMachine(Hooked, nn.Module):
 
         Returns:
             `[]` the mean cost before the update.
+
+        Raises:
+            ValueError: `assess_y` gives anything but one cost per row.
         """
         x, t = as_io(x), as_io(t).detach()
         with passes.mode(self, True):
@@ -133,7 +141,7 @@ class LearningMachine(Hooked, nn.Module):
             try:
                 y = self.remember(x, state)
                 with torch.no_grad():
-                    cost = self.assess_y(y.detach(), t)
+                    cost = per_row(self.assess_y(y.detach(), t), y, "assess_y")
                 told = self.tell(t, state)
                 self.step(*told)
             except BaseException:
@@ -156,7 +164,8 @@ class LearningMachine(Hooked, nn.Module):
     def test(self, x: IO | Tensor, t: IO | Tensor) -> Tensor:
         """`[]` the mean cost in evaluation mode, without gradient; modes are as before afterwards."""
         with passes.mode(self, False), torch.no_grad():
-            cost = self.assess_y(self.remember(as_io(x).detach(), State(remember=False)), as_io(t).detach())
+            y = self.remember(as_io(x).detach(), State(remember=False))
+            cost = per_row(self.assess_y(y, as_io(t).detach()), y, "assess_y")
         return cost.mean()
 
     # -------------------------------------------------------------------------------------------- what containers call
@@ -189,7 +198,8 @@ class LearningMachine(Hooked, nn.Module):
         y = state.outputs
         n = y.rows if self.loss == "mean" else 1
         state.criterion = sse
-        t = IO(*(torch.sub(v.detach(), g, alpha=self.scale * n) for v, g in zip(y, grads, strict=True)))
+        s = self.scale * n
+        t: IO = Target.away_from(y, (g if s == 1 else g * s for g in grads))
         if self.lmode == "step_x":
             x = state.inputs
             state.t = t
@@ -202,7 +212,10 @@ class LearningMachine(Hooked, nn.Module):
             self.step_told()
         if t_x is None:
             return (None,) * len(x)
-        return tuple((a.detach() - b).div_(n) if a.is_floating_point() else None for a, b in zip(x, t_x, strict=True))
+        errors = exact_error(x, t_x)
+        if errors is None:
+            errors = tuple(a.detach() - b if a.is_floating_point() else None for a, b in zip(x, t_x, strict=True))
+        return tuple(None if e is None else e / n for e in errors)
 
     def step_told(self) -> None:
         """Steps with what the last backward pass accumulated; nothing where there was none."""

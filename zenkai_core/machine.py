@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from zenkai_core import passes
 from zenkai_core.capabilities import capabilities, remedy
-from zenkai_core.criteria import Criterion, output_gradient, sse
+from zenkai_core.criteria import Criterion, checked, output_gradient, per_row, sse
 from zenkai_core.learning import LearningMachine, LMode, Loss
 from zenkai_core.state import State
 from zenkai_core.values import IO
@@ -107,7 +107,7 @@ class Machine(LearningMachine):
         loss, scale, lmode: as for `LearningMachine`.
 
     Raises:
-        TypeError: the module lacks what a rule requires.
+        TypeError: the module lacks what a rule requires, or the criterion is one of torch's losses.
 
     >>> from zenkai_core import theta, targets
     >>> layer = Machine(nn.Linear(3, 2), theta.Gradient(torch.optim.SGD, lr=0.1), targets.Gradient())
@@ -139,7 +139,7 @@ class Machine(LearningMachine):
         self.theta = theta
         self.x = x
         self.y = y
-        self.criterion = criterion
+        self.criterion = checked(criterion)
         self.version = 0  # counts steps: a pass older than the last one is refused
         free = [rule for rule in self._rules() if not rule.bound]
         try:
@@ -167,8 +167,12 @@ class Machine(LearningMachine):
         return state.y
 
     def assess_y(self, y: IO, t: IO) -> Tensor:
-        """The criterion's cost per row, `[n]`."""
-        return self.criterion(y, t)
+        """The criterion's cost per row, `[n]`.
+
+        Raises:
+            ValueError: the criterion gives anything but one cost per row.
+        """
+        return per_row(self.criterion(y, t), y)
 
     def cost(self, y: IO, t: IO, state: State) -> Tensor:
         """The local loss of this pass per row, `[k * n]`, for outputs `[k * n, ...]` (k copies of the rows)."""
@@ -224,10 +228,8 @@ class Machine(LearningMachine):
             Per input, of the *sum* of costs over rows (None where the pass has none); per trainable parameter, with it,
             of the cost as `self.loss` reduces it (None where unused).
 
-        Raises:
-            RuntimeError: the module, or `torch.inference_mode()`, cut the graph.
-
-        A pass whose graph is used up, or older than the last step, is replayed first.
+        A pass whose graph is used up, or older than the last step, is replayed first. A module that cuts the graph is a
+        RuntimeError.
         """
         held = state.data.get("gradients")
         if held is not None and held[0] is t and held[1] == self.version:
@@ -247,17 +249,16 @@ class Machine(LearningMachine):
         params = self.trainable() if (self.theta.uses_graph if theta is None else theta) else []
         leaves = [v for v in (*x, *params) if v.requires_grad]
         outputs, errors = [], []
+        if not leaves:
+            return (None,) * len(x), []
         for v, e in zip(y, output_gradient(state.criterion or self.criterion, y.detach(), t), strict=True):
             if e is not None and v.requires_grad:
                 outputs.append(v)
                 errors.append((e / n if n > 1 else e).to(v.dtype))
-        if not leaves:
-            return (None,) * len(x), []
         if not outputs:
             raise RuntimeError(
-                f"gradient rules expected an output that depends on the parameters or inputs through autograd's graph, "
-                f"got {y} without from {type(self.module).__name__}: drop .detach() and no_grad from its forward, and "
-                "run it outside torch.inference_mode()"
+                f"a gradient rule expected outputs with autograd's graph, got {y} without from "
+                f"{type(self.module).__name__}: drop .detach() and no_grad from it, and run it outside inference_mode()"
             )
         grads = iter(torch.autograd.grad(outputs, leaves, errors, allow_unused=True))
         of_x = [next(grads) if v.requires_grad else None for v in x]
@@ -272,7 +273,7 @@ class Machine(LearningMachine):
         """The pass's rows once more, on the present parameters: y `[n, ...]`, differentiable.
 
         BatchNorm takes the statistics of the rows x, dropout the pass's masks; no buffer and no generator moves.
-        With the pass's own x and parameters this is the pass.
+        With the pass's own x and parameters it is the pass.
         """
         return passes.replay(self.module, x, state)
 

@@ -122,6 +122,53 @@ class IO(tuple[Tensor, ...]):
         )
 
 
+class Target(IO):
+    """A target y - error that knows its error exactly, which in short dtypes y - target does not give back.
+
+    Where |y| is far above |error|, the subtraction rounds the error away; a chain of such targets would learn from what
+    is left of it. As a value it is the IO of y - error. A copy, and what `map`, `detach` or `to` makes, is a plain IO.
+
+    >>> y = IO(torch.tensor([1e8]))
+    >>> t = Target.away_from(y, [torch.tensor([1.0])])
+    >>> (y.f - t.f).item(), t.error_of(y.detach())[0].item()
+    (0.0, 1.0)
+    """
+
+    _y: tuple[Tensor, ...]
+    _errors: tuple[Tensor | None, ...]
+
+    @classmethod
+    def away_from(cls, y: IO, errors: Iterable[Tensor | None]) -> Target:
+        """The target y - error; y itself where an error is None. The errors are kept, so nobody may write into them."""
+        errors, y = tuple(errors), y.detach()
+        target = cls(*(v if e is None else v - e for v, e in zip(y, errors, strict=True)))
+        target._y, target._errors = tuple(y), errors
+        return target
+
+    def error_of(self, y: IO) -> tuple[Tensor | None, ...] | None:
+        """The errors, if the target was made from this very y (the same memory); else None."""
+        made = len(y) == len(self._y) and all(_same_memory(a, b) for a, b in zip(y, self._y, strict=True))
+        return self._errors if made else None
+
+    def __reduce__(self) -> tuple[type[IO], tuple[Tensor, ...]]:
+        return IO, tuple(self)
+
+
+def exact_error(y: IO, t: IO) -> tuple[Tensor | None, ...] | None:
+    """What separates y from t, where t is a `Target` made from y; else None."""
+    return t.error_of(y) if isinstance(t, Target) else None
+
+
+def _same_memory(a: Tensor, b: Tensor) -> bool:
+    return a is b or (
+        a.shape == b.shape
+        and a.dtype == b.dtype
+        and a.data_ptr() == b.data_ptr()
+        and a.stride() == b.stride()
+        and a.device == b.device
+    )
+
+
 def as_io(value: IO | Tensor | Iterable[Tensor]) -> IO:
     """An IO of a tensor or of several; an IO is handed back as it is.
 
@@ -137,5 +184,8 @@ def _unflatten(children: Iterable[Any], _: Any) -> IO:
     return tuple.__new__(IO, children)  # torch.func also builds trees of dimensions and specs, which are no tensors
 
 
-_pytree.register_pytree_node(IO, lambda io: (list(io), None), _unflatten, serialized_type_name="zenkai_core.IO")
+for _kind in (IO, Target):
+    _pytree.register_pytree_node(
+        _kind, lambda io: (list(io), None), _unflatten, serialized_type_name=f"zenkai_core.{_kind.__name__}"
+    )
 torch.serialization.add_safe_globals([IO])

@@ -5,8 +5,9 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from zenkai_core import IO, criteria
+from zenkai_core import IO, LearningMachine, Machine, State, criteria, targets, theta
 from zenkai_core.criteria import Criterion, output_gradient
 
 
@@ -93,3 +94,69 @@ def test_any_function_of_y_and_t_is_a_criterion() -> None:
 
 def test_a_copied_criterion_is_the_same_object() -> None:
     assert copy.deepcopy(criteria.sse) is criteria.sse
+
+
+def machine(criterion: Criterion) -> Machine:
+    return Machine(nn.Linear(4, 2), theta.Gradient(torch.optim.SGD, lr=0.1), targets.Gradient(), criterion)
+
+
+def test_a_cost_that_is_not_one_per_row_is_refused_wherever_it_is_asked() -> None:
+    x, t = torch.randn(16, 4), torch.randn(16, 2)
+    with pytest.raises(ValueError, match=r"criterion expected one cost per row \[16\], got \[\]: do not reduce"):
+        machine(lambda y, t: (y.f - t.f).square().mean()).learn(x, t)
+    each = machine(lambda y, t: (y.f - t.f).square())
+    for ask in (each.learn, each.test):
+        with pytest.raises(ValueError, match=r"got \[16, 2\]: sum over all dimensions but the first"):
+            ask(x, t)
+    state = State()
+    each.remember(IO(x), state)
+    with pytest.raises(ValueError, match=r"got \[16, 2\]"):
+        each.tell(IO(t), state)
+
+    class Own(LearningMachine):
+        def forward_nn(self, x: IO, state: State) -> IO:
+            return x
+
+        def assess_y(self, y: IO, t: IO) -> torch.Tensor:
+            return y.f.mean()
+
+    with pytest.raises(ValueError, match=r"assess_y expected one cost per row \[16\], got \[\]"):
+        Own().learn(x, x)
+
+
+@pytest.mark.parametrize("loss", [nn.MSELoss(), F.mse_loss, F.cross_entropy, 3])
+def test_torchs_own_losses_are_refused_as_criteria(loss: object) -> None:
+    with pytest.raises(TypeError, match=r"expected a criterion \(y: IO, t: IO\) -> \[n\] cost per row, got"):
+        machine(loss)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.int16, torch.uint8, torch.bool])
+@pytest.mark.parametrize("criterion", [criteria.cross_entropy, criteria.margin, criteria.zero_one])
+def test_labels_of_any_integer_dtype_are_labels(criterion: criteria.Cost, dtype: torch.dtype) -> None:
+    y, t = torch.randn(4, 3), torch.tensor([0, 1, 1, 0])
+    assert torch.equal(criterion(IO(y), IO(t.to(dtype))), criterion(IO(y), IO(t)))
+    if criterion is not criteria.zero_one:
+        grads = [output_gradient(criterion, IO(y), IO(v))[0] for v in (t, t.to(dtype))]
+        assert torch.equal(*grads)
+
+
+@pytest.mark.parametrize("label", [3, -1])
+@pytest.mark.parametrize("criterion", [criteria.cross_entropy, criteria.margin, criteria.zero_one])
+def test_a_label_without_a_class_is_refused(criterion: criteria.Cost, label: int) -> None:
+    y, t = IO(torch.randn(2, 3)), IO(torch.tensor([-100, label]))
+    for ask in (criterion, criterion.gradient):
+        with pytest.raises(ValueError, match=rf"expected labels in \[0, 3\), or -100 .* got {label}"):
+            ask(y, t)
+
+
+@pytest.mark.parametrize("criterion", [criteria.cross_entropy, criteria.margin, criteria.zero_one])
+def test_a_row_labelled_minus_100_costs_nothing(criterion: criteria.Cost) -> None:
+    assert criterion(IO(torch.randn(2, 3)), IO(torch.tensor([-100, -100]))).tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("name", ["sse", "absolute_error", "huber", "binary_cross_entropy"])
+def test_integer_targets_of_a_regression_are_numbers(name: str) -> None:
+    criterion: Criterion = getattr(criteria, name)
+    y, t = IO(torch.randn(3, 2)), torch.ones(3, 2)
+    assert torch.equal(criterion(y, IO(t.long())), criterion(y, IO(t)))
+    assert torch.equal(output_gradient(criterion, y, IO(t.long()))[0], output_gradient(criterion, y, IO(t))[0])

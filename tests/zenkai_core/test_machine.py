@@ -319,3 +319,9 @@ def test_a_machine_that_was_refused_uses_up_none_of_its_rules() -> None:
     for _ in range(2):
         with pytest.raises(RuntimeError, match="serve one machine"):
             Machine(nn.Linear(2, 2), taken, zk.targets.Null())
+
+
+@pytest.mark.parametrize("scale", ["a", float("nan"), None])
+def test_a_scale_that_is_no_finite_number_is_refused(scale: object) -> None:
+    with pytest.raises(TypeError, match="scale expected a finite number, got"):
+        normed(scale=scale)

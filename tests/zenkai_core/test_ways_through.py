@@ -114,13 +114,13 @@ def test_a_module_that_cuts_the_graph_is_refused_by_gradient_rules() -> None:
     for theta in (gradient(), zk.theta.Null()):
         machine, state, x = Machine(Cuts(), theta, zk.targets.Gradient()), State(), IO(torch.randn(6, 4))
         machine.remember(x, state)
-        with pytest.raises(RuntimeError, match=r"got IO\(float32\[6, 2\]\) without from Cuts: drop .detach"):
+        with pytest.raises(RuntimeError, match=r"got IO\(float32\[6, 2\]\) without from Cuts: drop \.detach"):
             machine.step_x(x, machine.tell(IO(torch.randn(6, 2)), state).t, state)
 
 
 def test_learning_by_gradient_in_inference_mode_is_refused() -> None:
     machine = Machine(nn.Linear(4, 2), gradient(), zk.targets.Gradient())
-    with torch.inference_mode(), pytest.raises(RuntimeError, match=r"outside torch\.inference_mode"):
+    with torch.inference_mode(), pytest.raises(RuntimeError, match=r"outside inference_mode"):
         machine.learn(torch.randn(6, 4), torch.randn(6, 2))
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
+from torch import Tensor
 
 from zenkai_core.machine import Machine, StepX
 from zenkai_core.state import State
-from zenkai_core.values import IO
+from zenkai_core.values import IO, Target
 
 
 class Gradient(StepX):
@@ -39,16 +39,19 @@ class Gradient(StepX):
         self.scale = scale
 
     def step_x(self, machine: Machine, t: IO, state: State) -> IO:
-        """The moved inputs, detached."""
-        x = self._moved(state.inputs.detach(), machine.gradients(t, state)[0])
+        """The moved inputs, detached; a `Target`, from which the layer below reads the whole gradient exactly."""
+        errors = [self._scaled(g) for g in machine.gradients(t, state)[0]]
+        x = Target.away_from(state.inputs, errors)
         for _ in range(self.n - 1):
             leaves = x.leaves(requires_grad=True)
-            x = self._moved(x, machine.pull(leaves, machine.replay(leaves, state), t, state, theta=False)[0])
+            further = machine.pull(leaves, machine.replay(leaves, state), t, state, theta=False)[0]
+            pairs = zip(errors, further, strict=True)
+            errors = [e if e is None or g is None else e.add(g, alpha=self.scale) for e, g in pairs]
+            x = Target.away_from(state.inputs, errors)
         return x
 
-    def _moved(self, x: IO, grads: tuple[torch.Tensor | None, ...]) -> IO:
-        pairs = zip(x, grads, strict=True)
-        return IO(*(v if g is None else torch.sub(v, g, alpha=self.scale) for v, g in pairs))
+    def _scaled(self, g: Tensor | None) -> Tensor | None:
+        return g if g is None or self.scale == 1 else g * self.scale
 
     def extra_repr(self) -> str:
         """What `print` shows."""

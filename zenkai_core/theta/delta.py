@@ -8,7 +8,7 @@ from zenkai_core.capabilities import linear_parts, slope
 from zenkai_core.machine import Machine
 from zenkai_core.state import State
 from zenkai_core.theta.optimized import Optimized, add_gradients
-from zenkai_core.values import IO
+from zenkai_core.values import IO, exact_error
 
 
 class Delta(Optimized):
@@ -46,7 +46,10 @@ class Delta(Optimized):
                 f"theta.Delta expected a target shaped as the output {list(y.shape)}, got "
                 f"{list(t.f.shape)}: the rule needs an error per output"
             )
-        error = (y - t.f) / (y.shape[0] if machine.loss == "mean" else 1)
+        exact = exact_error(state.outputs, t)
+        error = (y - t.f if exact is None or exact[0] is None else exact[0]) / (
+            y.shape[0] if machine.loss == "mean" else 1
+        )
         if activation is not None:
             error = error * slope(activation, y)
         error = error.flatten(0, -2)
