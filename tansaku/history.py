@@ -76,6 +76,7 @@ class History:
         last = self._waiting[-1] if self._waiting else self._done[-1] if self._done else None
         return None if last is None else last.dtype
 
+    @property
     def hypervolume(self) -> Tensor | None:
         """[generations, *batch_shape] of the front found so far; None without a reference point."""
         return torch.stack(self._volumes) if self._volumes else None
