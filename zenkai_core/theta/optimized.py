@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -53,12 +54,22 @@ class Optimized(StepTheta):
         return self._optimizer
 
     def bind(self, machine: Machine) -> None:
-        """Builds the optimiser over the module's trainable parameters."""
+        """Builds the optimiser over the module's trainable parameters.
+
+        Raises:
+            TypeError: its `step` needs a closure, as LBFGS's does.
+        """
         super().bind(machine)
-        self._optimizer = self.factory(machine.trainable(), **self.options)
+        self._optimizer = without_closure(self.factory(machine.trainable(), **self.options))
 
     def step(self, machine: Machine) -> None:
-        """Steps the optimiser and clears the gradients."""
+        """Steps the optimiser and clears the gradients.
+
+        Parameters unfrozen since the last step join it, with the options of its last group.
+        """
+        held = {p for group in self.optimizer.param_groups for p in group["params"]}
+        if joining := [p for p in machine.trainable() if p not in held]:
+            self.optimizer.add_param_group({**self.optimizer.param_groups[-1], "params": joining})
         self.optimizer.step()
         for group in self.optimizer.param_groups:  # no gradient survives a step
             for p in group["params"]:
@@ -80,6 +91,21 @@ class Optimized(StepTheta):
                     if isinstance(value, Tensor) and value.ndim > 0:
                         held[name] = fn(value)
         return super()._apply(fn, recurse)
+
+
+def without_closure(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The optimiser, if one gradient is all that its `step` needs.
+
+    Raises:
+        TypeError: its `step` needs a closure.
+    """
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise TypeError(
+            f"expected an optimiser whose step() needs no closure, got {type(optimizer).__name__}, which evaluates the "
+            "loss many times: a target is accumulated once; take SGD, Adam or another first-order one"
+        )
+    return optimizer
 
 
 def add_gradients(pairs: Iterable[tuple[Tensor, Tensor | None]]) -> None:
