@@ -21,7 +21,8 @@ class Gradient(Optimized):
     Args:
         factory: a `torch.optim` class or a callable (parameters, **options) -> optimiser.
         n: local updates per `step`; the later ones replay the accumulated passes on the moved parameters, with their
-            batch statistics and dropout masks.
+            batch statistics and dropout masks. A backward pass that no step follows is kept too, until
+            `Optimizer.zero_grad()` or the machine's `forget()`.
         options: for the factory, for example `lr=1e-3`.
 
     Raises:

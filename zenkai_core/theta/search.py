@@ -151,7 +151,7 @@ class Search(StepTheta):
                 self.loop = True
                 warnings.warn(
                     f"theta.Search takes the candidates of {type(machine.module).__name__} one after another, since "
-                    f"vmap does not take them together ({str(refused).splitlines()[0]}): say loop=True if that is meant",
+                    f"vmap does not take them at once ({str(refused).splitlines()[0]}): say loop=True if that is meant",
                     stacklevel=2,
                 )
         flat = IO(*(v.flatten(0, 1) for v in y))
