@@ -168,6 +168,7 @@ def figure(runs: Sequence[Run]) -> Figure:
 
     result = Figure(figsize=(12, 8), layout="constrained")
     accuracy, distance, local, whole = result.subplots(2, 2).flat
+    local.set_yscale("symlog", linthresh=0.1)  # a step may overshoot a near target many times over
     colors = {name: f"C{i}" for i, name in enumerate(dict.fromkeys(run.experiment for run in runs))}
     for run in runs:
         style = "-" if run.control is None else "--"
@@ -184,7 +185,6 @@ def figure(runs: Sequence[Run]) -> Figure:
         whole, "Global error reduction (equation 4 of the paper)", "fall of the network's cost by the layer's step"
     )
     result.supxlabel(f"The paper: {PAPER}", fontsize="small")
-    local.set_yscale("symlog", linthresh=0.1)  # a step may overshoot a near target many times over
     return result
 
 

@@ -118,6 +118,14 @@ def test_networks_of_different_budgets_fill_the_same_axis_as_far_as_they_trained
     assert accuracy.get_xlim() == (0.0, 101.0)
 
 
+def test_local_error_reduction_leaves_room_below_a_great_overshoot() -> None:
+    overshot = run("sign")
+    overshot.layers[0]["hidden"]["local"] = -9.0
+    local = report.figure([overshot]).axes[2]
+    edge, lowest = (local.transAxes.inverted().transform(local.transData.transform((50.0, y)))[1] for y in (-9.0, 0.1))
+    assert 0.02 < edge < lowest < 0.98
+
+
 def test_figure_names_the_paper_of_its_equations() -> None:
     figure = report.figure([run("sign")])
     assert PAPER in figure.get_supxlabel()
