@@ -63,17 +63,20 @@ class Optimized(StepTheta):
         self._optimizer = without_closure(self.factory(machine.trainable(), **self.options))
 
     def step(self, machine: Machine) -> None:
-        """Steps the optimiser and clears the gradients.
-
-        Parameters unfrozen since the last step join it, with the options of its last group.
-        """
-        held = {p for group in self.optimizer.param_groups for p in group["params"]}
-        if joining := [p for p in machine.trainable() if p not in held]:
-            self.optimizer.add_param_group({**self.optimizer.param_groups[-1], "params": joining})
+        """Steps the optimiser and clears the gradients."""
         self.optimizer.step()
         for group in self.optimizer.param_groups:  # no gradient survives a step
             for p in group["params"]:
                 p.grad = None
+
+    def add(self, pairs: Iterable[tuple[Tensor, Tensor | None]]) -> None:
+        """Adds gradients; a parameter unfrozen since joins the optimiser, with the options of its last group."""
+        pairs = list(pairs)
+        groups = self.optimizer.param_groups
+        held = {p for group in groups for p in group["params"]}
+        if joining := [p for p, _ in pairs if p not in held]:
+            self.optimizer.add_param_group({**groups[-1], "params": joining})
+        add_gradients(pairs)
 
     def get_extra_state(self) -> Any:
         """The optimiser's state, so that it is part of the machine's `state_dict`."""
@@ -114,7 +117,8 @@ def add_gradients(pairs: Iterable[tuple[Tensor, Tensor | None]]) -> None:
     for p, g in pairs:
         if g is None:
             continue
-        g = g.to(p.dtype)  # under autocast a rule may have worked in a shorter one
+        if g.dtype != p.dtype:  # under autocast a rule may have worked in a shorter one
+            g = g.to(p.dtype)
         if p.grad is not None:
             p.grad = p.grad + g
             continue
