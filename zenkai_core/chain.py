@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Literal
+from typing import Literal, cast
 
 from torch import Tensor
 
@@ -29,7 +29,8 @@ class Chain(LearningMachine):
 
     Raises:
         TypeError: something is not a machine.
-        ValueError: no machine, an unknown order, or machines whose `loss` differ.
+        ValueError: no machine, an unknown order, machines whose `loss` differ, or one machine at two places in the
+            second order.
 
     >>> import torch
     >>> from torch import nn
@@ -66,11 +67,23 @@ class Chain(LearningMachine):
                 f"Chain expected order 'accumulate step_x step' or 'accumulate step step_x', got {order!r}: "
                 "choose which comes first"
             )
+        if order == "accumulate step step_x":
+            inside = [m for given in machines for m in given.modules() if isinstance(m, LearningMachine)]
+            if len(set(inside)) < len(inside):
+                raise ValueError(
+                    "a Chain that steps before step_x expected each machine once, got one at two places, whose lower "
+                    "pass would be older than its upper step: use the other order, or machines of their own"
+                )
         super().__init__(loss=machines[0].loss, scale=scale, lmode=lmode)
         for i, m in enumerate(machines):
             self.add_module(str(i), m)
-        self.machines = tuple(machines)
+        self._length = len(machines)
         self.order: Order = order
+
+    @property
+    def machines(self) -> tuple[LearningMachine, ...]:
+        """From the input to the output: the submodules "0", "1", ..., as they are registered now."""
+        return tuple(cast(LearningMachine, self._modules[str(i)]) for i in range(self._length))
 
     def remember(self, x: IO, state: State) -> IO:
         """As `forward_nn`; the machines note their own passes."""
@@ -101,7 +114,7 @@ class Chain(LearningMachine):
         if self.order == "accumulate step_x step":
             self._sweep(t, state, accumulate=True)
         else:
-            self.machines[-1].tell(t, self._sub(state, -1))
+            self.machines[-1].tell(t, self._sub(state, self._length - 1))
 
     def step_x(self, x: IO, t: IO, state: State) -> IO:
         """The first machine's target for what is below the chain; the sweep of `accumulate` serves if there was one."""
@@ -122,9 +135,9 @@ class Chain(LearningMachine):
                 "accumulate(x, t, state) first"
             )
         stepped: set[LearningMachine] = set()
-        for i in reversed(range(len(self.machines))):
-            m, sub = self.machines[i], self._sub(state, i)
-            if self.order == "accumulate step step_x" and i < len(self.machines) - 1:
+        for i, m in reversed(list(enumerate(self.machines))):
+            sub = self._sub(state, i)
+            if self.order == "accumulate step step_x" and i < self._length - 1:
                 m.tell(self._step_x_of(i + 1, state), sub)
             if m not in stepped:
                 m.step(sub.inputs, self._target_of(sub), sub)
@@ -152,8 +165,8 @@ class Chain(LearningMachine):
 
     def _sweep(self, t: IO, state: State, accumulate: bool) -> None:
         swept = t
-        for i in reversed(range(len(self.machines))):
-            m, sub = self.machines[i], self._sub(state, i)
+        for i, m in reversed(list(enumerate(self.machines))):
+            sub = self._sub(state, i)
             if accumulate:
                 m.tell(t, sub)
             else:
@@ -184,7 +197,7 @@ class Chain(LearningMachine):
         return [(m, state.sub(str(i))) for i, m in enumerate(self.machines)]
 
     def _sub(self, state: State, i: int) -> State:
-        return state.sub(str(i % len(self.machines)))
+        return state.sub(str(i))
 
 
 def _through(layers: list[tuple[LearningMachine, State]], x: IO) -> IO:

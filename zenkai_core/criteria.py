@@ -7,7 +7,8 @@ Inside a network the target of a layer is t = y - dL/dy (equation 2 of the paper
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -143,17 +144,22 @@ def _labels(name: str, y: Tensor, t: Tensor) -> Tensor:
             f"{name} expected outputs [n, classes, ...] and integer labels [n, ...], got {list(y.shape)} "
             f"and {t.dtype} {list(t.shape)}: give class indices, for example t.argmax(1)"
         )
-    t = t.long()
-    if t.device.type == "cpu" and t.numel():  # elsewhere it would wait for the device, which torch itself does not
-        lowest, highest = (int(v) for v in t.aminmax())
-        if lowest < 0 or highest >= y.shape[1]:
-            wrong = t[((t < 0) & (t != _IGNORED)) | (t >= y.shape[1])]
-            if len(wrong):
-                raise ValueError(
-                    f"{name} expected labels in [0, {y.shape[1]}), or {_IGNORED} for a row that costs nothing, got "
-                    f"{int(wrong[0])}: number the classes from 0"
-                )
-    return t
+    return t.long()
+
+
+@contextmanager
+def _indexing(name: str, y: Tensor, t: Tensor) -> Iterator[None]:
+    """Says which label has no class, where torch finds one; on other devices than the CPU it cannot say which."""
+    try:
+        yield
+    except (IndexError, RuntimeError) as error:
+        wrong = t[((t < 0) & (t != _IGNORED)) | (t >= y.shape[1])] if t.device.type == "cpu" else t[:0]
+        if not len(wrong):
+            raise
+        raise ValueError(
+            f"{name} expected labels in [0, {y.shape[1]}), or {_IGNORED} for a row that costs nothing, got "
+            f"{int(wrong[0])}: number the classes from 0"
+        ) from error
 
 
 def _rowsum(v: Tensor) -> Tensor:
@@ -185,7 +191,8 @@ def _cross_entropy(y: Tensor, t: Tensor) -> Tensor:
         _same_shape("cross_entropy", y, t)
     else:
         t = _labels("cross_entropy", y, t)
-    return _rowsum(F.cross_entropy(y, t, reduction="none"))
+    with _indexing("cross_entropy", y, t):
+        return _rowsum(F.cross_entropy(y, t, reduction="none"))
 
 
 def _cross_entropy_gradient(y: Tensor, t: Tensor) -> Tensor:
@@ -194,8 +201,10 @@ def _cross_entropy_gradient(y: Tensor, t: Tensor) -> Tensor:
         return y.softmax(1) * t.sum(1, keepdim=True) - t
     t = _labels("cross_entropy", y, t).unsqueeze(1)
     p = y.softmax(1)
-    counted = (t != _IGNORED).to(p.dtype)
-    return p.mul_(counted).scatter_add_(1, t.clamp_min(0), -counted)
+    counted = t != _IGNORED
+    index, counted = t * counted, counted.to(p.dtype)
+    with _indexing("cross_entropy", y, t):
+        return p.mul_(counted).scatter_add_(1, index, -counted)
 
 
 def _binary_cross_entropy(y: Tensor, t: Tensor) -> Tensor:
@@ -205,10 +214,12 @@ def _binary_cross_entropy(y: Tensor, t: Tensor) -> Tensor:
 
 def _margin(y: Tensor, t: Tensor) -> Tensor:
     t = _labels("margin", y, t)
-    index = t.clamp_min(0).unsqueeze(1)
-    right = y.gather(1, index)
+    counted = t != _IGNORED
+    index = (t * counted).unsqueeze(1)
+    with _indexing("margin", y, t):
+        right = y.gather(1, index)
     wrong = y.scatter(1, index, -torch.inf).amax(1)
-    return _rowsum((1 + wrong - right.squeeze(1)).clamp_min(0) * (t != _IGNORED))
+    return _rowsum((1 + wrong - right.squeeze(1)).clamp_min(0) * counted)
 
 
 def _zero_one(y: Tensor, t: Tensor) -> Tensor:

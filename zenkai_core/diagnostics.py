@@ -7,6 +7,7 @@ Everything is computed in hooks, by passes that move no buffer and no generator:
 
 from __future__ import annotations
 
+import weakref
 from types import TracebackType
 from typing import Any
 
@@ -49,8 +50,8 @@ class Recorder:
     """
 
     def __init__(self, model: nn.Module, *, every: int = 1) -> None:
-        if every < 1:
-            raise ValueError(f"Recorder expected every >= 1, got {every}: 1 keeps every update")
+        if not isinstance(every, int) or every < 1:
+            raise ValueError(f"Recorder expected a whole number every >= 1, got {every}: 1 keeps every update")
         found = {name: m for name, m in model.named_modules() if isinstance(m, LearningMachine) and _innermost(m)}
         if not found:
             raise ValueError(
@@ -59,7 +60,7 @@ class Recorder:
             )
         self.every = every
         self._rows: list[dict[str, Any]] = []
-        self._current: dict[LearningMachine, tuple[State | None, dict[str, Any] | None]] = {}
+        self._current: dict[LearningMachine, tuple[weakref.ref[State], dict[str, Any]]] = {}
         self._count: dict[LearningMachine, int] = dict.fromkeys(found.values(), 0)
         self._names = {m: name or type(m).__name__ for name, m in found.items()}
         listeners: tuple[tuple[Event, Hook, When], ...] = (
@@ -97,7 +98,7 @@ class Recorder:
         step = self._count[machine]
         self._count[machine] += 1
         if step % self.every or state is None or t is None or state.y is None:
-            self._current[machine] = (state, None)
+            self._current.pop(machine, None)
             return
         row: dict[str, Any] = {"step": step, "layer": self._names[machine], **dict.fromkeys(_FIELDS)}
         y = state.y.detach()
@@ -105,7 +106,7 @@ class Recorder:
         if len(y) == len(t) and all(a.shape == b.shape and b.is_floating_point() for a, b in zip(y, t, strict=True)):
             row["distance"] = _distance(y, t)
         self._rows.append(row)
-        self._current[machine] = (state, row)
+        self._current[machine] = (weakref.ref(state), row)  # weakly: a recorder keeps no graph alive
 
     @torch.no_grad()
     def _step_x(self, call: Call) -> None:
@@ -123,8 +124,8 @@ class Recorder:
             _fill(row, "theta", call, call.state.outputs.detach(), after)
 
     def _row_of(self, call: Call) -> dict[str, Any] | None:
-        state, row = self._current.get(call.machine, (None, None))
-        return row if state is call.state else None
+        held = self._current.get(call.machine)
+        return held[1] if held is not None and held[0]() is call.state else None
 
 
 def _fill(row: dict[str, Any], what: str, call: Call, before: IO, after: IO) -> None:

@@ -69,7 +69,7 @@ class Hooked:
             when: "before" or "after".
 
         Returns:
-            A handle whose `remove()` ends it.
+            A handle whose `remove()` ends it. A copied or pickled machine starts without hooks.
 
         Raises:
             ValueError: the event or the moment is unknown.

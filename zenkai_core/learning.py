@@ -224,7 +224,8 @@ class LearningMachine(Hooked, nn.Module):
             self.step(*told)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_told": None}  # a pass in flight belongs to its graph: copies start without
+        """What a copy or a file takes along: no pass in flight (it belongs to its graph), and nobody who listens."""
+        return {**self.__dict__, "_told": None, "_listeners": OrderedDict(), "_running": set()}
 
 
 def set_lmode(model: nn.Module, lmode: LMode) -> None:

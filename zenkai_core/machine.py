@@ -228,8 +228,7 @@ class Machine(LearningMachine):
             Per input, of the *sum* of costs over rows (None where the pass has none); per trainable parameter, with it,
             of the cost as `self.loss` reduces it (None where unused).
 
-        A pass whose graph is used up, or older than the last step, is replayed first. A module that cuts the graph is a
-        RuntimeError.
+        A pass whose graph is used up, or older than the last step, is replayed first; a cut graph is a RuntimeError.
         """
         held = state.data.get("gradients")
         if held is not None and held[0] is t and held[1] == self.version:
@@ -254,7 +253,8 @@ class Machine(LearningMachine):
         for v, e in zip(y, output_gradient(state.criterion or self.criterion, y.detach(), t), strict=True):
             if e is not None and v.requires_grad:
                 outputs.append(v)
-                errors.append((e / n if n > 1 else e).to(v.dtype))
+                e = e / n if n > 1 else e
+                errors.append(e if e.dtype == v.dtype else e.to(v.dtype))
         if not outputs:
             raise RuntimeError(
                 f"a gradient rule expected outputs with autograd's graph, got {y} without from "

@@ -28,6 +28,7 @@ class NoiseKey(nn.Module):
             reproduces a run.
 
     Raises:
+        TypeError: the seed is no integer.
         ValueError: the seed is out of range.
 
     >>> a, b = NoiseKey(0), NoiseKey(0)
@@ -41,6 +42,8 @@ class NoiseKey(nn.Module):
         super().__init__()
         if seed is None:
             seed = int(torch.randint(2**62, ()))
+        elif not isinstance(seed, int) or isinstance(seed, bool):
+            raise TypeError(f"NoiseKey expected an integer seed, got {seed!r}: use int(seed), or None")
         elif not 0 <= seed < 2**62:
             raise ValueError(f"NoiseKey expected a seed in [0, 2**62), got {seed}: use a smaller integer or None")
         self.register_buffer("key", torch.tensor([seed, 0], dtype=torch.int64))

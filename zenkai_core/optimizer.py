@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from zenkai_core.learning import outermost
+from zenkai_core.theta.optimized import without_closure
 
 
 def plain_parameters(model: nn.Module) -> list[nn.Parameter]:
@@ -33,7 +34,7 @@ class Optimizer(torch.optim.Optimizer):
 
     Raises:
         ValueError: the torch optimiser also holds parameters of a machine, which would move twice.
-        TypeError: torch_optimizer is something else.
+        TypeError: torch_optimizer is something else, or one whose `step` needs a closure, as LBFGS's does.
 
     Warns where parameters outside machines ask for a gradient and nobody moves them.
     """
@@ -52,7 +53,7 @@ class Optimizer(torch.optim.Optimizer):
                     f"{type(torch_optimizer).__name__}: for example lambda ps: torch.optim.Adam(ps, lr=1e-3)"
                 )
             torch_optimizer = torch_optimizer(plain)
-        self.torch_optimizer = torch_optimizer
+        self.torch_optimizer = None if torch_optimizer is None else without_closure(torch_optimizer)
         moved = {p for group in torch_optimizer.param_groups for p in group["params"]} if torch_optimizer else set()
         if any(p in moved for m in self.machines for p in m.parameters()):
             raise ValueError(

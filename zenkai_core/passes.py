@@ -92,7 +92,7 @@ def outputs(module: nn.Module, x: IO, params: Mapping[str, Tensor] | None = None
         TypeError: the module returns something other than tensors.
         RuntimeError: the module wrote into its input.
     """
-    given = IO(*(v.clone() for v in x)) if any(getattr(m, "inplace", False) for m in module.modules()) else x
+    given = IO(*(v.clone() for v in x)) if any(m.__dict__.get("inplace") for m in module.modules()) else x
     versions = [_version(v) for v in x]
     y = module(*given) if params is None else torch.func.functional_call(module, dict(params), tuple(given))
     if versions != [_version(v) for v in x]:

@@ -33,7 +33,8 @@ class State:
         wants_x: whether a target for x will be asked; False spares its gradient.
         training: the mode the pass was made in.
         version: the machine's count of steps when the pass was made.
-        data: whatever else rules and users keep.
+        data: whatever else rules and users keep; a `Machine` notes there the random state, the autocast and the
+            statistics of normalisation of the pass.
 
     >>> state = State()
     >>> state.sub("0") is state.sub("0"), state.sub("0") is state.sub("1")

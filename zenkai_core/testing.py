@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from zenkai_core import passes
+from zenkai_core.criteria import per_row
+from zenkai_core.hooks import Call
 from zenkai_core.learning import LearningMachine
 from zenkai_core.machine import Machine
 from zenkai_core.state import State
@@ -223,6 +225,46 @@ def _temporaries(make: Make) -> None:
             _claim(_equal(list(state.inputs.detach()), list(made)), f"input {i} of 1,000 was taken for another")
 
 
+def _one_cost_per_row(make: Make) -> None:
+    machine, x, t = _fresh(make)
+    y = machine.remember(x, State()).detach()
+    try:
+        per_row(machine.assess_y(y, t), y, "assess_y")
+    except ValueError as error:
+        raise ClaimError(str(error)) from error
+
+
+class _Interrupted(BaseException):
+    """What the suite raises in the middle of a `learn`."""
+
+
+def _no_trace(make: Make) -> None:
+    machine, x, t = _fresh(make)
+    machine.learn(x, t)
+    before = _kept_by_rules(machine)
+
+    def interrupt(call: Call) -> None:
+        raise _Interrupted
+
+    handle = machine.register_hook("step", interrupt, "before")
+    try:
+        machine.learn(x.map(lambda v: v.flip(0)), t)
+    except _Interrupted:
+        handle.remove()
+    grown = [name for name, p in machine.named_parameters() if p.grad is not None]
+    _claim(not grown, f"gradients of the pass survive in {grown}")
+    _claim(_equal(before, _kept_by_rules(machine)), "a rule's state_dict keeps something of the pass")
+    ends = []
+    for each in (copy.deepcopy(machine), machine):  # a copy takes no pass in flight along
+        torch.manual_seed(_SEED)
+        ends.append((each.learn(x, t), _tensors(each)))
+    _claim(_equal(*ends), "the next learn is not what it is without the pass")
+
+
+def _kept_by_rules(machine: LearningMachine) -> dict[str, Any]:
+    return {k: copy.deepcopy(v) for k, v in machine.state_dict().items() if k.endswith("_extra_state")}
+
+
 def _stale(make: Make) -> None:
     machine, x, t = _fresh(make)
     if not isinstance(machine, Machine):
@@ -238,6 +280,7 @@ def _stale(make: Make) -> None:
 
 
 CLAIMS: dict[str, Callable[[Make], None]] = {
+    "a cost is one per row": _one_cost_per_row,
     "parameters move only in step": _moves_only_in_step,
     "backward moves no parameter": _backward_moves_nothing,
     "step_x moves nothing but its noise count": _step_x_moves_nothing,
@@ -248,6 +291,7 @@ CLAIMS: dict[str, Callable[[Make], None]] = {
     "the same seed gives the same run": _same_seed,
     "a state_dict continues bit for bit": _resumes,
     "short-lived inputs never collide": _temporaries,
+    "an exception in learn leaves no trace": _no_trace,
     "a pass older than the last step is refused": _stale,
 }
 """Claim -> its check."""

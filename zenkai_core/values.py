@@ -140,9 +140,9 @@ class Target(IO):
     @classmethod
     def away_from(cls, y: IO, errors: Iterable[Tensor | None]) -> Target:
         """The target y - error; y itself where an error is None. The errors are kept, so nobody may write into them."""
-        errors, y = tuple(errors), y.detach()
-        target = cls(*(v if e is None else v - e for v, e in zip(y, errors, strict=True)))
-        target._y, target._errors = tuple(y), errors
+        errors, values = tuple(errors), tuple(v.detach() for v in y)
+        target = cls(*(v if e is None else v - e for v, e in zip(values, errors, strict=True)))
+        target._y, target._errors = values, errors
         return target
 
     def error_of(self, y: IO) -> tuple[Tensor | None, ...] | None:

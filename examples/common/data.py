@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,7 @@ def load(source: str = "digits", directory: Path | None = None) -> Data:
     """Read a data set: MNIST's IDX files where a directory is given, else `source`, "digits" or "openml".
 
     Raises:
-        UsageError: a file is missing, cut short or no IDX file; the download failed.
+        UsageError: a file is missing, cut short or no IDX file, or holds other labels; the download failed.
     """
     if directory is not None:
         return _mnist(**{name: _find_idx(directory, *expected) for name, expected in MNIST_FILES.items()})
@@ -110,7 +111,12 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
 def _find_idx(directory: Path, name: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     for path in (directory / name, directory / f"{name}.gz"):
         if path.exists():
-            return read_idx(path, shape)
+            content = read_idx(path, shape)
+            if len(shape) == 1 and content.max() >= CLASSES:
+                raise UsageError(
+                    f"{path}: expected labels in 0..{CLASSES - 1}, got {content.max()}; fetch the file again"
+                )
+            return content
     raise UsageError(
         f"expected {name} or {name}.gz in {directory}, got neither; "
         "give --data-dir a directory with MNIST's four IDX files, or leave it out for scikit-learn's digits"
@@ -127,7 +133,9 @@ def _openml() -> Data:
     from sklearn.datasets import fetch_openml
 
     try:
-        x, t = fetch_openml("mnist_784", version=1, return_X_y=True, as_frame=False, parser="liac-arff")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of a failed try: the error below says it once
+            x, t = fetch_openml("mnist_784", version=1, return_X_y=True, as_frame=False, parser="liac-arff")
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(

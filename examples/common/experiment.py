@@ -1,4 +1,11 @@
-"""What an experiment is: a file that says how to build its network and its controls."""
+"""What an experiment is: a file that says how to build its network and its controls.
+
+`examples/experiments/my_net.py` is the experiment `my-net` (or `my_net`) of the command line, as soon as it holds
+
+    EXPERIMENT = Experiment(build, epochs={"digits": 20, "mnist": 20})
+
+with a function `build(plan, control)` that returns a `Network`. Nothing else is asked of the file.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +18,8 @@ from torch import nn
 
 from common.data import Data
 from zenkai_core import LearningMachine, Optimizer
+
+PAPER = '"Zenkai: Framework for Exploring Beyond Backpropagation" (Short, 2023)'
 
 
 @dataclass(frozen=True)
@@ -47,9 +56,11 @@ class Experiment:
 
     Args:
         build: `(plan, control)` -> network; `control` is None for the experiment itself, else one of `controls`.
-        epochs: the default budget, by the name of the data set ("digits", "mnist").
-        controls: for example "frozen", the same network with its hidden layers left as initialised.
-        paper: the paper's accuracy on MNIST, where it has one.
+        epochs: the default budget, by the name of the data set ("digits", "mnist"); on data that it does not name,
+            the command asks for --epochs.
+        controls: for example "frozen", the same network with its hidden layers left as initialised. Each becomes
+            an entry of the experiment's results, its accuracy on the test images.
+        paper: the accuracy on MNIST's test images that `PAPER` gives, where it gives one.
     """
 
     build: Callable[[Plan, str | None], Network]

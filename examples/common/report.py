@@ -13,61 +13,143 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from common import checkpoints
+from common.checkpoints import Run
+from common.errors import UsageError
+from common.experiment import PAPER
 from common.files import write_atomically
-from common.loop import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Papers = Mapping[str, float | None]
+RESULTS, CURVES = FILES = ("results.json", "curves.png")
 STYLES = ("-", "--", ":", "-.")
 
 
 def results(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Return an object per experiment with at least one finished epoch; a control is its experiment's further entry."""
-    begun = [run for run in runs if run.epochs]
+    """Return an object per experiment with at least one finished epoch.
+
+    A control with the experiment's whole budget behind it is a further entry of its experiment: its test accuracy.
+    """
     return [
         {
             "experiment": run.experiment,
             "data": run.data,
             "seed": run.seed,
             "epochs": run.epochs,
+            "planned_epochs": run.planned_epochs,
             "accuracy": run.test[-1],
             "validation": run.validation[-1],
             "seconds": round(run.seconds, 3),
             "parameters": run.parameters,
         }
-        | {other.control: other.test[-1] for other in begun if other.control and other.experiment == run.experiment}
-        for run in begun
-        if run.control is None
+        | {other.control: other.test[-1] for other in runs if other.control and _controls(other, run)}
+        for run in runs
+        if run.control is None and run.epochs
     ]
 
 
-def write(runs: Sequence[Run], out: Path) -> None:
-    """Write `results.json` and `curves.png` into a directory, each whole or not at all."""
-    write_atomically(out / "results.json", (json.dumps(results(runs), indent=2) + "\n").encode())
-    write_atomically(out / "curves.png", picture(runs))
+def earlier_rows(out: Path) -> list[dict[str, Any]]:
+    """Return what `results.json` of a directory holds, nothing where there is none.
+
+    Raises:
+        UsageError: the file holds something else.
+    """
+    path = out / RESULTS
+    if not path.exists():
+        return []
+    try:
+        rows = json.loads(path.read_bytes())
+        if not all(isinstance(row["experiment"], str) and {"data", "seed"} <= row.keys() for row in rows):
+            raise ValueError("an object without data or seed")
+    except OSError as error:
+        raise UsageError(f"{path}: expected a readable file, got {error.strerror}; give another --out") from error
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise UsageError(
+            f"{path}: expected the results of an earlier command, got another kind of file; "
+            "move it, or give another --out"
+        ) from error
+    return list(rows)
+
+
+def replaced(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], out: Path) -> list[str]:
+    """Return the names of the earlier results that these runs will not leave as they are, with their data and seed.
+
+    Those are the rows and the checkpoints of a network that starts again, and the rows of other data or another seed.
+    """
+    anew = {run.experiment for run in runs if not run.epochs and run.control is None}
+    lost = {
+        f"{row['experiment']} ({row['data']}, seed {row['seed']})"
+        for row in rows
+        if row["experiment"] in anew or not _alike(row, runs[0])
+    }
+    starts = {run.file: run.name for run in runs if run.experiment in anew}
+    for run in checkpoints.found(out / "checkpoints"):
+        if run.control is None and run.file in starts:
+            lost.add(f"{run.experiment} ({run.data}, seed {run.seed})")
+    return sorted(lost)
+
+
+def write(runs: Sequence[Run], out: Path) -> list[str]:
+    """Write `results.json` and `curves.png` into a directory, each whole or not at all.
+
+    Earlier results there of experiments that have not begun in `runs` stay, where they are of the same data and seed:
+    whole where their checkpoints are there, else their rows of `results.json`.
+
+    Returns:
+        The names of those experiments.
+
+    Raises:
+        UsageError: a file cannot be written, or `results.json` is not one of this program.
+    """
+    begun = {run.experiment for run in runs if run.epochs}
+    earlier = [run for run in checkpoints.found(out / "checkpoints") if run.experiment not in begun]
+    earlier = [run for run in earlier if (run.data, run.seed) == (runs[0].data, runs[0].seed)]
+    whole = {run.experiment: run for run in earlier if run.control is None}
+    earlier = [run for run in earlier if run.control is None or _controls(run, whole.get(run.experiment))]
+    shown = [run for run in runs if run.experiment in begun] + earlier
+    found = results(shown)
+    names = {row["experiment"] for row in found}
+    found += [row for row in earlier_rows(out) if row["experiment"] not in names and _alike(row, runs[0])]
+    write_atomically(out / RESULTS, (json.dumps(found, indent=2) + "\n").encode())
+    write_atomically(out / CURVES, picture(shown))
+    return [row["experiment"] for row in found if row["experiment"] not in begun]
 
 
 def table(runs: Sequence[Run], papers: Papers, console: Console) -> None:
     """Print a row per network; the paper's figure stands beside an MNIST run of an experiment that has one."""
     title = ", ".join(dict.fromkeys(f"{run.data}, seed {run.seed}" for run in runs))
-    shown = Table("network", "epochs", "validation", "test", "seconds", "parameters", title=title, box=box.SIMPLE_HEAD)
+    columns = ["network", "epochs", "validation", "test", "training seconds", "parameters"]
     with_paper = any(run.data == "mnist" and papers.get(run.experiment) for run in runs)
     if with_paper:
-        shown.add_column("paper")
+        columns.append("paper's test")
+    shown = Table(*columns, title=title, box=box.SIMPLE_HEAD)
     for column in shown.columns[1:]:
         column.justify = "right"
     for run in runs:
         row = [run.name, str(run.epochs) if run.finished else f"{run.epochs} of {run.planned_epochs}"]
-        row += [f"{run.validation[-1]:.4f}", f"{run.test[-1]:.4f}"] if run.epochs else ["-", "-"]
-        row += [f"{run.seconds:.1f}", f"{run.parameters:,}"]
+        if run.epochs:
+            row += [f"{run.validation[-1]:.4f}", f"{run.test[-1]:.4f}", f"{run.seconds:.1f}", f"{run.parameters:,}"]
+        else:
+            row += ["-"] * 4
         if with_paper:
             paper = papers.get(run.experiment) if run.control is None else None
             row.append(f"{paper:.3f}" if paper else "-")
         shown.add_row(*row)
     console.print(shown)
+
+
+def _controls(control: Run, run: Run | None) -> bool:
+    """Return whether one run is a control of another, with the same budget, and at its end."""
+    if run is None or control.experiment != run.experiment:
+        return False
+    return control.finished and control.planned_epochs == run.planned_epochs
+
+
+def _alike(row: Mapping[str, Any], run: Run) -> bool:
+    return (row["data"], row["seed"]) == (run.data, run.seed)
 
 
 def picture(runs: Sequence[Run]) -> bytes:
@@ -78,41 +160,50 @@ def picture(runs: Sequence[Run]) -> bytes:
 
 
 def figure(runs: Sequence[Run]) -> Figure:
-    """Draw test accuracy per epoch, and per layer the distance to the target and the error reductions."""
+    """Draw test accuracy, and per layer the distance to the target and the error reductions, over each epoch.
+
+    The horizontal axis is the share of a run's own training, for budgets differ.
+    """
     from matplotlib.figure import Figure
 
     result = Figure(figsize=(12, 8), layout="constrained")
     accuracy, distance, local, whole = result.subplots(2, 2).flat
+    local.set_yscale("symlog", linthresh=0.1)  # a step may overshoot a near target many times over
     colors = {name: f"C{i}" for i, name in enumerate(dict.fromkeys(run.experiment for run in runs))}
     for run in runs:
-        epochs = range(1, run.epochs + 1)
         style = "-" if run.control is None else "--"
-        accuracy.plot(epochs, run.test, style, color=colors[run.experiment], marker=".", label=run.name)
+        label = f"{run.name}, {run.planned_epochs} epochs"
+        accuracy.plot(_shares(run), run.test, style, color=colors[run.experiment], marker=".", label=label)
         if run.control is None:
             _draw_layers(distance, run, "distance", colors[run.experiment])
             _draw_layers(local, run, "local", colors[run.experiment])
             _draw_layers(whole, run, "global", colors[run.experiment])
     _decorate(accuracy, "Test accuracy", "share of images classified rightly")
     _decorate(distance, "Distance from output to target", "Euclidean distance, mean over images")
-    _decorate(local, "Local error reduction (equation 5)", "share of the layer's cost removed by its step")
-    _decorate(whole, "Global error reduction (equation 4)", "fall of the network's cost by the layer's step")
-    local.set_yscale("symlog", linthresh=0.1)  # a step may overshoot a near target many times over
+    _decorate(local, "Local error reduction (equation 5 of the paper)", "share of the layer's cost removed by its step")
+    _decorate(
+        whole, "Global error reduction (equation 4 of the paper)", "fall of the network's cost by the layer's step"
+    )
+    result.supxlabel(f"The paper: {PAPER}", fontsize="small")
     return result
 
 
 def _draw_layers(axes: Axes, run: Run, quantity: str, color: str) -> None:
     names = dict.fromkeys(name for layers in run.layers for name in layers)
     for style, name in zip(itertools.cycle(STYLES), names):
-        points = [(i, layers[name][quantity]) for i, layers in enumerate(run.layers, 1) if quantity in layers[name]]
+        layers = zip(_shares(run), run.layers, strict=True)
+        points = [(share, found[name][quantity]) for share, found in layers if quantity in found.get(name, {})]
         if points:
             axes.plot(*zip(*points, strict=True), style, color=color, label=f"{run.experiment}: {name}")
 
 
-def _decorate(axes: Axes, title: str, unit: str) -> None:
-    from matplotlib.ticker import MaxNLocator
+def _shares(run: Run) -> list[float]:
+    """Return the share of the planned training, in percent, that was done at the end of each finished epoch."""
+    return [100.0 * epoch / run.planned_epochs for epoch in range(1, run.epochs + 1)]
 
-    axes.set(title=title, xlabel="epoch", ylabel=unit)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+def _decorate(axes: Axes, title: str, unit: str) -> None:
+    axes.set(title=title, xlabel="share of the training done (%)", ylabel=unit, xlim=(0, 101))
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend(fontsize="small")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,16 @@ def test_missing_file_is_named_with_the_remedy(small: tuple[Path, dict[str, np.n
         data.load(directory=directory)
 
 
+def test_label_that_is_no_digit_is_refused(small: tuple[Path, dict[str, np.ndarray]]) -> None:
+    directory, arrays = small
+    labels = arrays["test_t"].copy()
+    labels[3] = 77
+    path = next(directory.glob("t10k-labels-idx1-ubyte*"))
+    path.write_bytes(idx(labels))
+    with pytest.raises(UsageError, match=rf"{path}: expected labels in 0\.\.9, got 77; fetch the file again"):
+        data.load(directory=directory)
+
+
 def write(path: Path, content: bytes) -> Path:
     path.write_bytes(content)
     return path
@@ -139,6 +150,7 @@ def test_openml_rows_beyond_sixty_thousand_are_the_test_images(monkeypatch: pyte
 
 def test_failed_download_is_one_line_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*_: object, **__: object) -> None:
+        warnings.warn("A network error occurred. Retrying...", UserWarning, stacklevel=2)  # an error in these tests
         raise OSError("no route\nto host")
 
     monkeypatch.setattr("sklearn.datasets.fetch_openml", offline)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import signal
@@ -17,7 +18,8 @@ import torch
 
 import experiments
 import mnist
-from common.experiment import Experiment, Network, Plan
+from common import checkpoints, report
+from common.experiment import PAPER, Experiment, Network, Plan
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,8 +35,8 @@ def results(out: Path) -> list[dict[str, Any]]:
 
 def history(out: Path, name: str = "baseline") -> dict[str, Any]:
     """Return the curves of a checkpoint, without the seconds."""
-    run: dict[str, Any] = torch.load(out / "checkpoints" / f"{name}.pt", weights_only=True)["run"]
-    return {key: value for key, value in run.items() if key != "seconds"}
+    run, _ = checkpoints.load(out / "checkpoints" / f"{name}.pt")
+    return {key: value for key, value in dataclasses.asdict(run).items() if key != "seconds"}
 
 
 def test_baseline_reads_digits_in_its_default_budget(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -42,7 +44,7 @@ def test_baseline_reads_digits_in_its_default_budget(tmp_path: Path, capfd: pyte
     (row,) = results(tmp_path)
     assert row["accuracy"] > 0.95
     assert row.keys() == {
-        "experiment", "data", "seed", "epochs", "accuracy", "validation", "seconds", "parameters",
+        "experiment", "data", "seed", "epochs", "planned_epochs", "accuracy", "validation", "seconds", "parameters",
     }  # fmt: skip
     assert (row["experiment"], row["data"], row["seed"]) == ("baseline", "digits", 0)
     assert row["parameters"] == 64 * 128 + 2 * 128 + 128 * 32 + 2 * 32 + 32 * 10 + 10
@@ -100,15 +102,15 @@ def test_stopped_and_resumed_run_equals_an_uninterrupted_one(
         patch.setattr(experiments, "get", lambda _: stopped)
         assert job(*arguments, parts) == 130
     assert "--resume continues" in capsys.readouterr().err
-    assert [row["epochs"] for row in results(parts)] == [2]
+    assert [(row["epochs"], row["planned_epochs"]) for row in results(parts)] == [(2, 4)]
     assert history(parts)["test"] == history(whole)["test"][:2]
     assert job(*arguments, parts, "--resume") == 0
     assert history(parts) == history(whole)
     (one,), (other,) = results(whole), results(parts)
     del one["seconds"], other["seconds"]
     assert one == other
-    ours, theirs = (torch.load(out / "checkpoints" / "baseline.pt", weights_only=True) for out in (parts, whole))
-    torch.testing.assert_close(ours["machine"], theirs["machine"], rtol=0, atol=0)
+    (_, ours), (_, theirs) = (checkpoints.load(out / "checkpoints" / "baseline.pt") for out in (parts, whole))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
 def test_resuming_a_finished_run_trains_nothing_and_reports_the_same(
@@ -122,13 +124,110 @@ def test_resuming_a_finished_run_trains_nothing_and_reports_the_same(
     assert results(tmp_path) == before
 
 
-def test_without_resume_a_run_starts_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_resume_a_run_starts_again_and_the_first_epoch_replaces_the_old_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert job("baseline", "--epochs", 2, "--out", tmp_path) == 0
+    capsys.readouterr()
+    started = interrupted(experiments.get("baseline"), at=0.4)
+    monkeypatch.setattr(experiments, "get", lambda _: started)
+    assert job("baseline", "--epochs", 3, "--out", tmp_path) == 130
+    assert f"will replace earlier ones in {tmp_path}: baseline (digits, seed 0)" in capsys.readouterr().err
+    assert [(row["epochs"], row["planned_epochs"]) for row in results(tmp_path)] == [(1, 3)]
+    assert history(tmp_path)["planned_epochs"] == 3
+
+
+def contents(out: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+
+
+def test_ctrl_c_before_the_first_epoch_leaves_all_earlier_results_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert job("baseline", "--epochs", 1, "--out", tmp_path) == 0
+    before = contents(tmp_path)
     started = interrupted(experiments.get("baseline"), at=0.0)
     monkeypatch.setattr(experiments, "get", lambda _: started)
-    assert job("baseline", "--epochs", 1, "--out", tmp_path) == 130
-    assert results(tmp_path) == []
-    assert list((tmp_path / "checkpoints").iterdir()) == []
+    assert job("baseline", "--epochs", 2, "--out", tmp_path) == 130
+    assert contents(tmp_path) == before
+    assert "before the end of the first epoch; nothing was written" in capsys.readouterr().err
+    assert job("baseline", "--out", tmp_path / "new") == 130
+    assert contents(tmp_path / "new") == {}
+
+
+def test_results_of_experiments_that_are_not_named_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert job("sign", "--epochs", 1, "--out", tmp_path) == 0
+    (sign,) = results(tmp_path)
+    drawn = []
+    whole = report.figure
+    monkeypatch.setattr(report, "figure", lambda runs: drawn.extend(run.name for run in runs) or whole(runs))
+    capsys.readouterr()
+    assert job("baseline", "--epochs", 2, "--out", tmp_path) == 0
+    shown = capsys.readouterr()
+    assert "which keep the earlier results of sign" in shown.out
+    assert "will replace" not in shown.err
+    baseline, kept = results(tmp_path)
+    assert kept == sign
+    assert baseline["experiment"] == "baseline"
+    assert sorted(drawn) == ["baseline", "sign", "sign (frozen)"]
+
+
+def test_results_of_another_seed_are_named_before_they_go(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "results.json").write_text(json.dumps([{"experiment": "sign", "data": "digits", "seed": 7}]))
+    assert job("baseline", "--epochs", 1, "--out", tmp_path) == 0
+    assert "sign (digits, seed 7); another --out keeps them" in capsys.readouterr().err
+    assert [row["experiment"] for row in results(tmp_path)] == ["baseline"]
+
+
+def test_network_not_begun_in_this_command_keeps_its_earlier_results_and_starts_again_at_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = experiments.get("baseline")
+    second = dataclasses.replace(first, epochs={})
+    stopped = interrupted(first, at=0.5)
+    with monkeypatch.context() as patch:
+        patch.setattr(experiments, "get", lambda name: second if name == "sign" else first)
+        assert job("sign", "--epochs", 1, "--out", tmp_path) == 0
+        (old,) = results(tmp_path)
+        patch.setattr(experiments, "get", lambda name: second if name == "sign" else stopped)
+        assert job("baseline", "sign", "--epochs", 2, "--out", tmp_path) == 130
+        assert [row["epochs"] for row in results(tmp_path)] == [1, 1]
+        assert results(tmp_path)[1] == old
+        capsys.readouterr()
+        patch.setattr(experiments, "get", lambda name: second if name == "sign" else first)
+        assert job("baseline", "sign", "--epochs", 2, "--out", tmp_path, "--resume") == 0
+    assert "sign starts again: its checkpoint was made with --epochs 1" in capsys.readouterr().err
+    assert [row["epochs"] for row in results(tmp_path)] == [2, 2]
+
+
+def test_resume_without_anything_to_resume_says_so_and_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert job("baseline", "--epochs", 1, "--out", tmp_path, "--resume") == 0
+    assert f"nothing to resume in {tmp_path}; starting with the first epoch" in capsys.readouterr().err
+    assert [row["epochs"] for row in results(tmp_path)] == [1]
+
+
+def test_experiments_name_is_spelt_with_either_dash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    baseline = experiments.get("baseline")
+    monkeypatch.setattr(experiments, "known", lambda: ["my-net"])
+    monkeypatch.setattr(experiments, "get", lambda _: baseline)
+    assert job("my_net", "my-net", "--epochs", 1, "--out", tmp_path) == 0
+    assert [row["experiment"] for row in results(tmp_path)] == ["my-net"]
+
+
+def test_experiment_without_a_budget_for_the_data_asks_for_epochs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = dataclasses.replace(experiments.get("baseline"), epochs={"mnist": 3})
+    monkeypatch.setattr(experiments, "get", lambda _: other)
+    line = refused(capsys, "baseline", "--out", tmp_path / "out")
+    assert "a default number of epochs for digits, got one for mnist only; give --epochs N" in line
+    assert not (tmp_path / "out").exists()
 
 
 def test_control_runs_beside_its_experiment_and_is_reported_with_it(
@@ -136,12 +235,17 @@ def test_control_runs_beside_its_experiment_and_is_reported_with_it(
 ) -> None:
     experiment = dataclasses.replace(experiments.get("baseline"), controls=("frozen",))
     stopped = interrupted(experiment, at=0.5, control="frozen")
-    monkeypatch.setattr(experiments, "get", lambda _: stopped)
-    assert job("baseline", "--epochs", 2, "--out", tmp_path) == 130
+    with monkeypatch.context() as patch:
+        patch.setattr(experiments, "get", lambda _: stopped)
+        assert job("baseline", "--epochs", 2, "--out", tmp_path) == 130
+        assert "baseline (frozen)" in capsys.readouterr().out
     (row,) = results(tmp_path)
     assert row["epochs"] == 2
+    assert "frozen" not in row  # half a budget is no control
+    monkeypatch.setattr(experiments, "get", lambda _: experiment)
+    assert job("baseline", "--epochs", 2, "--out", tmp_path, "--resume") == 0
+    (row,) = results(tmp_path)
     assert row["frozen"] == history(tmp_path, "baseline-frozen")["test"][-1]
-    assert "baseline (frozen)" in capsys.readouterr().out
 
 
 PROGRAM = """
@@ -171,6 +275,48 @@ def test_interrupt_signal_ends_the_program_with_130_and_what_is_there_written(tm
     (row,) = results(out)
     assert row["epochs"] >= 1
     assert (out / "curves.png").exists()
+
+
+PAUSED_IMPORT = """
+import importlib.abc, sys, time
+
+awaited = sys.argv[1]
+
+class Pause(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == awaited:
+            print("importing", flush=True)
+            time.sleep(30)
+
+sys.meta_path.insert(0, Pause())
+"""
+
+
+@pytest.mark.parametrize("module", ["torch", "torch.nn", "rich.console"])
+def test_ctrl_c_while_imports_run_is_one_line_and_130(module: str, tmp_path: Path) -> None:
+    program = PAUSED_IMPORT + PROGRAM.replace("sys.argv[1:]", "sys.argv[2:]")
+    with subprocess.Popen(
+        [sys.executable, "-c", program, module, "baseline", "--out", str(tmp_path / "out")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "examples")},
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"importing\n"
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=120)
+        finally:
+            process.kill()
+    assert process.returncode == 130, errors
+    assert errors == b"mnist.py: stopped by Ctrl-C before training; nothing was written\n"
+
+
+def test_help_names_the_paper(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        job("--help")
+    assert PAPER in " ".join(capsys.readouterr().out.split())
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -209,6 +355,44 @@ def test_wrong_option_is_one_line_and_exit_code_2(
     assert message in refused(capsys, *arguments, "--out", tmp_path / "out")
 
 
+def test_reason_of_a_refused_device_is_its_first_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise NotImplementedError("Could not run 'aten::empty' with\narguments. This could be because of much. " * 40)
+
+    monkeypatch.setattr(torch, "zeros", refuse)
+    line = refused(capsys, "--device", "mps", "--out", tmp_path / "out")
+    assert line.endswith("got 'mps' (Could not run 'aten::empty' with arguments); try --device cpu")
+
+
+@pytest.mark.parametrize("name", ["curves.png", "results.json", "checkpoints/sign-frozen.pt"])
+def test_target_that_is_a_directory_is_found_before_training(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).mkdir(parents=True)
+    assert f"{tmp_path / name}: expected a file or nothing, got a directory" in refused(capsys, "--out", tmp_path)
+
+
+def test_results_of_another_program_are_refused_before_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "results.json").write_text("my notes")
+    assert "got another kind of file" in refused(capsys, "baseline", "--out", tmp_path)
+
+
+def test_full_disk_is_one_line_and_exit_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    assert job("baseline", "--epochs", 1, "--out", tmp_path) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "baseline.pt: expected to write this file, got No space left on device; make room" in last
+
+
 def test_cut_short_data_file_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "train-images-idx3-ubyte").write_bytes(bytes((0, 0, 8, 3)) + bytes(3))
     assert "got a file of 7; fetch the file again" in refused(capsys, "--data-dir", tmp_path, "--out", tmp_path / "out")
@@ -219,33 +403,56 @@ def test_output_that_is_a_file_is_refused(tmp_path: Path, capsys: pytest.Capture
     assert "give another --out" in refused(capsys, "--out", tmp_path / "out")
 
 
-@pytest.mark.parametrize("other", [("--seed", 1, "--epochs", 1), ("--epochs", 2)])
-def test_resuming_with_other_settings_is_refused(
-    other: tuple[object, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("other", "made"), [(("--seed", 1, "--epochs", 1), "--seed 0"), (("--epochs", 2), "--epochs 1")]
+)
+def test_resuming_with_other_settings_is_refused_with_the_options_to_repeat(
+    other: tuple[object, ...], made: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert job("baseline", "--epochs", 1, "--out", tmp_path) == 0
     capsys.readouterr()
     line = refused(capsys, "baseline", *other, "--out", tmp_path, "--resume")
-    assert "expected a checkpoint with" in line
-    assert "leave --resume out" in line
+    assert f"got one that was made with {made}; repeat that, leave --resume out to start again" in line
+
+
+DAMAGED = "got a file that is damaged, or not of this program; leave --resume out"
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04"])
-def test_resuming_from_a_damaged_checkpoint_is_refused(
+def test_resuming_from_another_kind_of_file_is_refused(
     content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "baseline.pt").write_bytes(content)
-    line = refused(capsys, "baseline", "--out", tmp_path, "--resume")
-    assert "expected a checkpoint of this program" in line
+    assert DAMAGED in refused(capsys, "baseline", "--out", tmp_path, "--resume")
 
 
-def test_resuming_from_a_checkpoint_cut_short_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_resuming_from_a_checkpoint_cut_short_or_with_a_flipped_byte_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert job("baseline", "--epochs", 1, "--out", tmp_path) == 0
     capsys.readouterr()
     path = tmp_path / "checkpoints" / "baseline.pt"
-    path.write_bytes(path.read_bytes()[:-2000])
-    assert "expected a checkpoint of this program" in refused(capsys, "baseline", "--out", tmp_path, "--resume")
+    whole = path.read_bytes()
+    places = (30, len(whole) // 2, len(whole) - 9)
+    flipped = [whole[:place] + bytes((whole[place] ^ 1,)) + whole[place + 1 :] for place in places]
+    for content in (whole[:-2000], *flipped):
+        path.write_bytes(content)
+        assert DAMAGED in refused(capsys, "baseline", "--out", tmp_path, "--resume")
+
+
+def test_resuming_a_network_that_has_changed_since_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(experiments, "known", lambda: ["net"])
+    sign, baseline = experiments.get("sign"), experiments.get("baseline")
+    stopped = interrupted(baseline, at=0.5)
+    monkeypatch.setattr(experiments, "get", lambda _: stopped)
+    assert job("net", "--epochs", 2, "--out", tmp_path) == 130
+    capsys.readouterr()
+    monkeypatch.setattr(experiments, "get", lambda _: dataclasses.replace(sign, controls=()))
+    line = refused(capsys, "net", "--epochs", 2, "--out", tmp_path, "--resume")
+    assert "expected a checkpoint of the network that net is now, got one of another" in line
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch can use")

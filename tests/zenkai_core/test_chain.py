@@ -150,3 +150,20 @@ def test_the_network_above_a_users_own_machine_is_frozen_in_evaluation_mode() ->
 def test_what_a_machine_must_write_is_said_where_it_is_missing() -> None:
     with pytest.raises(NotImplementedError, match="forward_nn"):
         zk.LearningMachine().forward_nn(IO(), State())
+
+
+def test_the_second_order_refuses_one_machine_at_two_places() -> None:
+    m = machine(2, 2)
+    for machines in ((m, m), (m, Chain(machine(2, 2), m))):
+        with pytest.raises(ValueError, match="expected each machine once, got one at two places"):
+            Chain(*machines, order="accumulate step step_x")
+        Chain(*machines)
+
+
+def test_a_machine_put_in_the_place_of_another_is_the_chains() -> None:
+    chain, new = Chain(machine(2, 3), machine(3, 2)), machine(3, 2)
+    setattr(chain, "1", new)
+    before = new.module.weight.detach().clone()
+    chain.learn(torch.randn(4, 2), torch.randn(4, 2))
+    assert chain.machines[1] is new
+    assert not torch.equal(before, new.module.weight)

@@ -183,9 +183,30 @@ class OnceIsEnough(Sound):
         super().__init__(1)
 
 
+class MeansItsCost(Sound):
+    def assess_y(self, y: IO, t: IO) -> Tensor:
+        return super().assess_y(y, t).mean()
+
+
+class KeepsWhatFailed(Sound):
+    def forget(self) -> None:
+        pass
+
+
+class KeepsThePassThatFailed(Sound):
+    """Its gradients go; the passes that its rule would replay stay."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+        self.theta.forget = lambda: None
+
+
 @pytest.mark.parametrize(
     ("broken", "claim"),
     [
+        (MeansItsCost, "a cost is one per row: assess_y expected one cost per row"),
+        (KeepsWhatFailed, "an exception in learn leaves no trace: gradients of the pass survive"),
+        (KeepsThePassThatFailed, "an exception in learn leaves no trace: the next learn is not what it is"),
         (MovesInAccumulate, "parameters move only in step: accumulate moved"),
         (MovesInForward, "parameters move only in step: forward_nn moved"),
         (StepsInBackward, "backward moves no parameter"),

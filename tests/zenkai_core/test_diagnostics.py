@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import copy
+import io
+import weakref
 
 import pytest
 import torch
 from torch import nn
 
 import zenkai_core as zk
-from zenkai_core import Chain, Machine, Recorder
+from zenkai_core import Chain, Machine, Recorder, targets, theta
 
 
 def chain(dropout: float = 0.0, order: zk.chain.Order = "accumulate step_x step") -> Chain:
@@ -122,3 +124,28 @@ def test_wrong_arguments_are_refused() -> None:
         Recorder(chain(), every=0)
     with pytest.raises(ValueError, match="model with machines, got a Linear"):
         Recorder(nn.Linear(1, 1))
+
+
+def test_a_model_that_is_listened_to_can_be_copied_and_saved() -> None:
+    net = Chain(*(Machine(nn.Linear(3, 3), theta.Gradient(torch.optim.SGD, lr=0.1), targets.Gradient()) for _ in "ab"))
+    x, t = torch.randn(4, 3), torch.randn(4, 3)
+    with Recorder(net) as recorder:
+        net.learn(x, t)
+        torch.save(net, io.BytesIO())
+        copy.deepcopy(net).learn(x, t)
+        assert len(recorder.rows()) == 2
+
+
+def test_a_recorder_keeps_no_pass_alive() -> None:
+    machine = Machine(nn.Linear(3, 3), theta.Gradient(torch.optim.SGD, lr=0.1), targets.Gradient())
+    passes: list[weakref.ref] = []
+    machine.register_hook("forward", lambda call: passes.append(weakref.ref(call.state)))
+    with Recorder(machine):
+        machine.learn(torch.randn(4, 3), torch.randn(4, 3))
+        assert passes[0]() is None
+
+
+def test_every_is_a_whole_number() -> None:
+    machine = Machine(nn.Linear(3, 3), theta.Gradient(torch.optim.SGD, lr=0.1), targets.Gradient())
+    with pytest.raises(ValueError, match=r"expected a whole number every >= 1, got 1\.5"):
+        Recorder(machine, every=1.5)  # type: ignore[arg-type]

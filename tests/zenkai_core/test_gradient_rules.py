@@ -230,3 +230,27 @@ def test_sparse_gradients_are_taken_as_they_are() -> None:
     m.learn(torch.tensor([1, 1, 3]), torch.zeros(3, 2))
     assert torch.allclose(m.module.weight[1], before[1] * (1 - 0.1 * 2 / 3))
     assert torch.equal(m.module.weight[0], before[0])
+
+
+@pytest.mark.parametrize("rule", [zk.theta.Gradient, zk.theta.Delta])
+def test_a_parameter_unfrozen_after_binding_moves_as_if_it_had_never_been_frozen(rule: type) -> None:
+    torch.manual_seed(0)
+    late = nn.Linear(4, 2)
+    early = copy.deepcopy(late)
+    late.bias.requires_grad_(False)
+    machines = [zk.Machine(m, rule(torch.optim.SGD, lr=0.1), zk.targets.Null()) for m in (late, early)]
+    late.bias.requires_grad_(True)
+    for _ in range(3):
+        x, t = torch.randn(6, 4), torch.randn(6, 2)
+        for m in machines:
+            m.learn(x, t)
+    assert torch.equal(late.bias, early.bias)
+    assert late.bias.grad is None
+
+
+def test_an_optimiser_that_needs_a_closure_is_refused() -> None:
+    with pytest.raises(TypeError, match="step\\(\\) needs no closure, got LBFGS"):
+        zk.Machine(nn.Linear(2, 2), zk.theta.Gradient(torch.optim.LBFGS), zk.targets.Null())
+    model = nn.Sequential(zk.Machine(nn.Linear(2, 2), zk.theta.Null(), zk.targets.Gradient()), nn.Linear(2, 1))
+    with pytest.raises(TypeError, match="got LBFGS"):
+        zk.Optimizer(model, torch.optim.LBFGS)

@@ -90,7 +90,7 @@ def test_a_call_through_super_fires_once() -> None:
     assert heard.count("before accumulate") == 1
 
 
-def test_a_removed_hook_hears_nothing_and_a_copys_hooks_are_its_own() -> None:
+def test_a_removed_hook_hears_nothing_and_a_copy_starts_without_hooks() -> None:
     m, heard = machine(), []
     handle = m.register_hook("learn", lambda call: heard.append(1))
     other = copy.deepcopy(m)
@@ -98,7 +98,10 @@ def test_a_removed_hook_hears_nothing_and_a_copys_hooks_are_its_own() -> None:
     m.learn(torch.ones(3, 2), torch.ones(3, 2))
     assert heard == []
     other.learn(torch.ones(3, 2), torch.ones(3, 2))
-    assert heard == [1]
+    assert heard == []
+    other.register_hook("learn", lambda call: heard.append(2))
+    other.learn(torch.ones(3, 2), torch.ones(3, 2))
+    assert heard == [2]
 
 
 def test_an_error_leaves_the_hooks_working() -> None:
@@ -113,3 +116,12 @@ def test_an_error_leaves_the_hooks_working() -> None:
 def test_an_unknown_event_is_refused() -> None:
     with pytest.raises(ValueError, match="a hook expected an event of forward"):
         machine().register_hook("steps", print)  # type: ignore[arg-type]
+
+
+def test_a_machine_copied_while_it_runs_does_not_think_that_it_runs() -> None:
+    m, copies, heard = machine(), [], []
+    m.register_hook("forward", lambda call: copies.append(copy.deepcopy(call.machine)))
+    m.learn(torch.ones(3, 2), torch.ones(3, 2))
+    copies[0].register_hook("learn", lambda call: heard.append(1))
+    copies[0].learn(torch.ones(3, 2), torch.ones(3, 2))
+    assert heard == [1]

@@ -53,3 +53,9 @@ def test_a_seed_out_of_range_is_refused(seed: int) -> None:
 
 def test_a_key_prints_its_seed_and_count() -> None:
     assert repr(NoiseKey(5)) == "NoiseKey(seed=5, count=0)"
+
+
+@pytest.mark.parametrize("seed", [1.5, True, "1"])
+def test_a_seed_that_is_no_integer_is_refused(seed: object) -> None:
+    with pytest.raises(TypeError, match="expected an integer seed, got"):
+        NoiseKey(seed)  # type: ignore[arg-type]

@@ -329,3 +329,94 @@ def test_wrong_arguments_of_a_parameter_search_say_the_remedy() -> None:
         theta.Search(climb(), write="mean")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="parameters"):
         Machine(nn.ReLU(), theta.Search(climb()), targets.Null())
+
+
+def searching(**options: object) -> Machine:
+    torch.manual_seed(0)
+    return Machine(nn.Linear(4, 2), theta.Search(climb(std=0.01), seed=0, **options), targets.Null())  # type: ignore[arg-type]
+
+
+def batch() -> tuple[Tensor, Tensor]:
+    return torch.randn(8, 4), torch.randn(8, 2)
+
+
+def test_a_parameter_frozen_later_stays_where_it_is() -> None:
+    machine = searching()
+    machine.learn(*batch())
+    machine.module.bias.requires_grad_(False)
+    bias, weight = machine.module.bias.detach().clone(), machine.module.weight.detach().clone()
+    for _ in range(10):
+        machine.learn(*batch())
+    assert torch.equal(bias, machine.module.bias)
+    assert not torch.equal(weight, machine.module.weight)
+    machine.module.weight.requires_grad_(False)
+    machine.learn(*batch())
+
+
+def test_weights_written_from_outside_are_where_the_search_goes_on() -> None:
+    machine = searching()
+    for _ in range(3):
+        machine.learn(*batch())
+    with torch.no_grad():
+        machine.module.weight.fill_(7.0)
+    machine.learn(*batch())
+    assert (machine.module.weight - 7).abs().max() < 0.1
+
+
+def test_a_search_goes_on_in_another_dtype() -> None:
+    machine = searching()
+    machine.learn(*batch())
+    before = machine.module.weight.detach().clone()
+    machine.double()
+    x, t = batch()
+    machine.learn(x.double(), t.double())
+    assert machine.module.weight.dtype == torch.float64
+    assert (machine.module.weight - before).abs().max() < 0.1
+
+
+def test_a_batch_without_rows_moves_nothing() -> None:
+    machine = searching()
+    before = machine.module.weight.detach().clone()
+    machine.learn(torch.zeros(0, 4), torch.zeros(0, 2))
+    assert torch.equal(before, machine.module.weight)
+
+
+def test_the_state_of_another_algorithm_is_refused() -> None:
+    state = searching().state_dict()
+    for other in (tansaku.PSO(k=16), climb(k=8)):
+        machine = Machine(nn.Linear(4, 2), theta.Search(other), targets.Null())
+        with pytest.raises(ValueError, match="got that of HillClimb with k=16: make the rule with the algorithm"):
+            machine.load_state_dict(state)
+
+
+class Recurrent(nn.Module):
+    """A GRU over the steps of each row, its last output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(3, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gru(x)[0][:, -1]
+
+
+def test_a_module_that_vmap_does_not_take_is_searched_in_a_loop_with_one_warning() -> None:
+    machine = Machine(Recurrent(), theta.Search(climb(), seed=0), targets.SearchX(climb(), seed=0))
+    x, t = torch.randn(8, 5, 3), torch.zeros(8, 2)
+    with pytest.warns(UserWarning, match="candidates of Recurrent one after another"):
+        first = machine.learn(x, t)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(10):
+            last = machine.learn(x, t)
+        assert last < first
+        Machine(Recurrent(), theta.Search(climb(), loop=True), targets.Null()).learn(x, t)
+
+
+def test_the_loop_over_candidates_is_the_vmap() -> None:
+    machines = [searching(), searching(loop=True)]
+    x, t = batch()
+    for machine in machines:
+        for _ in range(3):
+            machine.learn(x, t)
+    assert torch.allclose(machines[0].module.weight, machines[1].module.weight, atol=1e-6)

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import Ridge
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeRegressor
+from torch import nn
 
 import zenkai_core as zk
 from zenkai_core import IO, Machine, State
@@ -195,3 +197,39 @@ def test_the_callers_rows_may_change_after_accumulate() -> None:
     t.zero_()
     m.step(IO(x), IO(t), state)
     assert m.module.feature.any()
+
+
+@pytest.mark.parametrize("side", [-1.0, 1.0])
+def test_a_missing_feature_goes_where_the_fit_sent_it(side: float) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(300, 3)
+    t = torch.stack([torch.where(x[:, 0] * side > 0.5, 1.0, -1.0), x[:, 1]], 1)
+    x[x[:, 0] * side < -0.3, 0] = torch.nan
+    tree = DecisionTreeRegressor(max_depth=4, random_state=0).fit(x.numpy(), t.numpy())
+    trees = zk.modules.Trees(3, 2)
+    trees.add_member(tree)
+    expected = torch.as_tensor(tree.predict(x.numpy())).float()
+    assert torch.allclose(trees(x), expected, atol=1e-6)
+    resumed = zk.modules.Trees(3, 2)
+    resumed.load_state_dict(trees.state_dict())
+    assert torch.equal(resumed(x), trees(x))
+
+
+@pytest.mark.parametrize("labels", [[-1, 1], ["0", "1"], [0.0, 1.0]])
+def test_classes_that_are_no_integers_from_0_are_refused(labels: list) -> None:
+    tree = DecisionTreeClassifier().fit([[0.0], [1.0]], labels)
+    with pytest.raises(ValueError, match="expected integer labels >= 0, got the classes"):
+        zk.modules.Trees(1, 2, kind="classification").add_member(tree)
+
+
+@pytest.mark.parametrize("cast", [nn.Module.half, nn.Module.bfloat16, nn.Module.float])
+def test_a_cast_moves_no_threshold(cast: Callable[[nn.Module], nn.Module]) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(500, 3)
+    trees = zk.modules.Trees(3, 2)
+    trees.add_member(DecisionTreeRegressor(max_depth=11, random_state=0).fit(x.numpy(), x[:, :2].numpy()))
+    expected, exact = trees(x), trees.threshold.clone()
+    cast(trees)
+    assert trees.threshold.dtype == torch.float64
+    assert torch.equal(trees.threshold, exact)
+    assert torch.allclose(trees(x).float(), expected, atol=0.03)

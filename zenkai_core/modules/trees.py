@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 Kind = Literal["regression", "classification"]
-_BUFFERS = ("branches", "feature", "threshold", "value", "depth")
+_BUFFERS = ("branches", "feature", "threshold", "missing_left", "value", "depth")
 
 
 class Trees(nn.Module):
@@ -37,7 +38,8 @@ class Trees(nn.Module):
     differentiable = False
     branches: Tensor  # [v, nodes, 2] where to go; a leaf leads to itself
     feature: Tensor  # [v, nodes]
-    threshold: Tensor  # [v, nodes] float64, as scikit-learn compares
+    threshold: Tensor  # [v, nodes] float64, as scikit-learn compares, whatever dtype the module is cast to
+    missing_left: Tensor  # [v, nodes] whether a NaN goes left
     value: Tensor  # [v, nodes, outputs]
     depth: Tensor  # [v]
     surrogate: Tensor  # [inputs, outputs]
@@ -55,10 +57,12 @@ class Trees(nn.Module):
         self.register_buffer("branches", torch.zeros(0, 0, 2, dtype=torch.int64))
         self.register_buffer("feature", torch.zeros(0, 0, dtype=torch.int64))
         self.register_buffer("threshold", torch.zeros(0, 0, dtype=torch.float64))
+        self.register_buffer("missing_left", torch.zeros(0, 0, dtype=torch.bool))
         self.register_buffer("value", torch.zeros(0, 0, outputs))
         self.register_buffer("depth", torch.zeros(0, dtype=torch.int64))
         self.register_buffer("surrogate", torch.randn(inputs, outputs) / inputs**0.5)
         self._levels = 0  # the deepest tree, known to the host so that a prediction waits for nobody
+        self._missing = False  # whether any NaN goes left, known likewise
 
     def __len__(self) -> int:
         """The number of fitted members."""
@@ -82,7 +86,10 @@ class Trees(nn.Module):
         node = torch.zeros(len(self), x.shape[0], dtype=torch.int64, device=x.device)
         member = torch.arange(len(self), device=x.device).unsqueeze(1)
         for _ in range(self._levels):
-            right = ~(x[row, self.feature[member, node]] <= self.threshold[member, node])
+            value = x[row, self.feature[member, node]]
+            right = ~(value <= self.threshold[member, node])
+            if self._missing:
+                right &= ~(value.isnan() & self.missing_left[member, node])
             node = self.branches[member, node, right.long()]
         return self.value[member, node]
 
@@ -114,6 +121,11 @@ class Trees(nn.Module):
         if classes is None:
             value = raw[:, :, 0]
         else:
+            if getattr(getattr(classes, "dtype", None), "kind", "") not in "iub" or (len(classes) and min(classes) < 0):
+                raise ValueError(
+                    f"Trees expected integer labels >= 0, got the classes {list(classes)}: number them from 0 before "
+                    "the fit, for example with sklearn.preprocessing.LabelEncoder"
+                )
             seen = torch.as_tensor(classes).long()
             if len(seen) and int(seen.max()) >= self.outputs:
                 raise ValueError(
@@ -128,13 +140,25 @@ class Trees(nn.Module):
             "branches": torch.stack([torch.where(leaf, own, left), torch.where(leaf, own, right)], 1),
             "feature": torch.as_tensor(tree.feature.copy()).clamp_min(0),
             "threshold": torch.as_tensor(tree.threshold.copy()),
+            "missing_left": torch.as_tensor(tree.missing_go_to_left.copy()).bool(),
             "value": value,
             "depth": torch.tensor(tree.max_depth),
         }
         for name in _BUFFERS:
             held: Tensor = getattr(self, name)
             setattr(self, name, _append(held, member[name].to(held))[-self.members :])
-        self._levels = int(self.depth.max())
+        self._note()
+
+    def _note(self) -> None:
+        self._levels = int(self.depth.max()) if len(self) else 0
+        self._missing = bool(self.missing_left.any())
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Trees:
+        exact = self.threshold
+        super()._apply(fn, recurse)
+        if self.threshold.dtype != exact.dtype:  # .half() and the like: a rounded threshold sends rows elsewhere
+            self.threshold = exact.to(self.threshold.device)
+        return self
 
     def extra_repr(self) -> str:
         """What `print` shows."""
@@ -145,7 +169,7 @@ class Trees(nn.Module):
             if isinstance(saved := state_dict.get(prefix + name), Tensor):
                 setattr(self, name, getattr(self, name).new_empty(saved.shape))
         super()._load_from_state_dict(state_dict, prefix, *args)
-        self._levels = int(self.depth.max()) if len(self) else 0
+        self._note()
 
 
 def _append(held: Tensor, new: Tensor) -> Tensor:

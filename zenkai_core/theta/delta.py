@@ -7,7 +7,7 @@ import torch
 from zenkai_core.capabilities import linear_parts, slope
 from zenkai_core.machine import Machine
 from zenkai_core.state import State
-from zenkai_core.theta.optimized import Optimized, add_gradients
+from zenkai_core.theta.optimized import Optimized
 from zenkai_core.values import IO, exact_error
 
 
@@ -56,4 +56,4 @@ class Delta(Optimized):
         pairs = [(linear.weight, error.T @ x.flatten(0, -2).to(error.dtype))]
         if linear.bias is not None:
             pairs.append((linear.bias, error.sum(0)))
-        add_gradients((p, g) for p, g in pairs if p.requires_grad)
+        self.add((p, g) for p, g in pairs if p.requires_grad)

@@ -8,7 +8,7 @@ import torch
 
 from zenkai_core.machine import Machine
 from zenkai_core.state import State
-from zenkai_core.theta.optimized import Factory, Optimized, add_gradients
+from zenkai_core.theta.optimized import Factory, Optimized
 from zenkai_core.values import IO
 
 
@@ -21,7 +21,8 @@ class Gradient(Optimized):
     Args:
         factory: a `torch.optim` class or a callable (parameters, **options) -> optimiser.
         n: local updates per `step`; the later ones replay the accumulated passes on the moved parameters, with their
-            batch statistics and dropout masks.
+            batch statistics and dropout masks. A backward pass that no step follows is kept too, until
+            `Optimizer.zero_grad()` or the machine's `forget()`.
         options: for the factory, for example `lr=1e-3`.
 
     Raises:
@@ -43,7 +44,7 @@ class Gradient(Optimized):
 
     def accumulate(self, machine: Machine, t: IO, state: State) -> None:
         """Adds the gradient of the pass to `.grad`."""
-        add_gradients(machine.gradients(t, state)[1])
+        self.add(machine.gradients(t, state)[1])
         if self.n > 1:
             self._pending.append((state.inputs.detach(), t, state))
 
@@ -53,7 +54,7 @@ class Gradient(Optimized):
         pending, self._pending = self._pending, []
         for _ in range(self.n - 1):
             for x, t, state in pending:
-                add_gradients(machine.pull(x, machine.replay(x, state), t, state)[1])
+                self.add(machine.pull(x, machine.replay(x, state), t, state)[1])
             super().step(machine)
 
     def forget(self) -> None:

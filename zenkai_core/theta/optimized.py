@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -53,9 +54,13 @@ class Optimized(StepTheta):
         return self._optimizer
 
     def bind(self, machine: Machine) -> None:
-        """Builds the optimiser over the module's trainable parameters."""
+        """Builds the optimiser over the module's trainable parameters.
+
+        Raises:
+            TypeError: its `step` needs a closure, as LBFGS's does.
+        """
         super().bind(machine)
-        self._optimizer = self.factory(machine.trainable(), **self.options)
+        self._optimizer = without_closure(self.factory(machine.trainable(), **self.options))
 
     def step(self, machine: Machine) -> None:
         """Steps the optimiser and clears the gradients."""
@@ -63,6 +68,15 @@ class Optimized(StepTheta):
         for group in self.optimizer.param_groups:  # no gradient survives a step
             for p in group["params"]:
                 p.grad = None
+
+    def add(self, pairs: Iterable[tuple[Tensor, Tensor | None]]) -> None:
+        """Adds gradients; a parameter unfrozen since joins the optimiser, with the options of its last group."""
+        pairs = list(pairs)
+        groups = self.optimizer.param_groups
+        held = {p for group in groups for p in group["params"]}
+        if joining := [p for p, _ in pairs if p not in held]:
+            self.optimizer.add_param_group({**groups[-1], "params": joining})
+        add_gradients(pairs)
 
     def get_extra_state(self) -> Any:
         """The optimiser's state, so that it is part of the machine's `state_dict`."""
@@ -82,13 +96,29 @@ class Optimized(StepTheta):
         return super()._apply(fn, recurse)
 
 
+def without_closure(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The optimiser, if one gradient is all that its `step` needs.
+
+    Raises:
+        TypeError: its `step` needs a closure.
+    """
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise TypeError(
+            f"expected an optimiser whose step() needs no closure, got {type(optimizer).__name__}, which evaluates the "
+            "loss many times: a target is accumulated once; take SGD, Adam or another first-order one"
+        )
+    return optimizer
+
+
 def add_gradients(pairs: Iterable[tuple[Tensor, Tensor | None]]) -> None:
     """Adds to the `.grad` of each parameter, in its dtype; a gradient that shares storage with another is copied."""
     seen: set[int] = set()
     for p, g in pairs:
         if g is None:
             continue
-        g = g.to(p.dtype)  # under autocast a rule may have worked in a shorter one
+        if g.dtype != p.dtype:  # under autocast a rule may have worked in a shorter one
+            g = g.to(p.dtype)
         if p.grad is not None:
             p.grad = p.grad + g
             continue

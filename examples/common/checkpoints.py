@@ -1,0 +1,125 @@
+"""A network's training so far, and the file that keeps it: replaced after each epoch, checked by a digest."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common.errors import UsageError
+from common.files import write_atomically
+
+MAGIC = b"mnist.py checkpoint 1\n"
+SETTINGS = {"data": "the data", "seed": "--seed", "planned_epochs": "--epochs"}
+ANEW = "leave --resume out to start again, or give another --out"
+
+
+@dataclass
+class Run:
+    """One network's training so far: what was asked for, and one entry per finished epoch in each list."""
+
+    experiment: str
+    control: str | None
+    data: str
+    seed: int
+    planned_epochs: int
+    parameters: int = 0
+    seconds: float = 0.0  # of training, without the evaluations
+    cost: list[float] = field(default_factory=list)
+    validation: list[float] = field(default_factory=list)
+    test: list[float] = field(default_factory=list)
+    layers: list[dict[str, dict[str, float]]] = field(default_factory=list)  # layer -> quantity -> mean
+
+    @property
+    def name(self) -> str:
+        """Return the experiment's name, with its control in brackets."""
+        return self.experiment if self.control is None else f"{self.experiment} ({self.control})"
+
+    @property
+    def file(self) -> str:
+        """Return the name of the checkpoint's file."""
+        return f"{'-'.join(filter(None, (self.experiment, self.control)))}.pt"
+
+    @property
+    def epochs(self) -> int:
+        """Return the number of finished epochs."""
+        return len(self.test)
+
+    @property
+    def finished(self) -> bool:
+        """Return whether no epoch is left."""
+        return self.epochs == self.planned_epochs
+
+
+class OtherSettings(UsageError):
+    """A checkpoint of the same network, made with other options; `found` says which."""
+
+    def __init__(self, path: Path, found: str) -> None:
+        super().__init__(
+            f"{path}: expected a checkpoint of the same options, got one that {found}; repeat that, {ANEW}"
+        )
+        self.found = f"its checkpoint {found}"
+
+
+def save(path: Path, run: Run, machine: torch.nn.Module) -> None:
+    """Replace a checkpoint: `MAGIC`, the SHA-256 of what follows, and torch's archive of the run and its machine.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    buffer = io.BytesIO()
+    torch.save({"run": asdict(run), "machine": machine.state_dict()}, buffer)
+    payload = buffer.getvalue()
+    write_atomically(path, MAGIC + hashlib.sha256(payload).digest() + payload)
+
+
+def load(path: Path) -> tuple[Run, dict[str, Any]]:
+    """Return the run and the machine's state that a checkpoint holds.
+
+    Raises:
+        UsageError: the file cannot be read, is damaged or of another program.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: expected a readable file, got {error.strerror}; {ANEW}") from error
+    start = len(MAGIC) + hashlib.sha256().digest_size
+    payload = content[start:]
+    if content[:start] != MAGIC + hashlib.sha256(payload).digest():
+        raise UsageError(f"{path}: expected a checkpoint, got a file that is damaged, or not of this program; {ANEW}")
+    saved = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    if saved["run"].keys() != {entry.name for entry in fields(Run)}:
+        raise UsageError(f"{path}: expected a checkpoint of this version, got one of another; {ANEW}")
+    return Run(**saved["run"]), saved["machine"]
+
+
+def restore(run: Run, path: Path) -> None:
+    """Enter into a run the epochs that its checkpoint holds, where it exists.
+
+    Raises:
+        UsageError: the checkpoint is damaged, or was made with other settings.
+    """
+    if not path.exists():
+        return
+    saved, _ = load(path)
+    if saved.file != run.file:
+        raise UsageError(f"{path}: expected a checkpoint of {run.name}, got one of {saved.name}; {ANEW}")
+    for entry, option in SETTINGS.items():
+        if getattr(saved, entry) != getattr(run, entry):
+            raise OtherSettings(path, f"was made with {option} {getattr(saved, entry)}")
+    for found in fields(run):
+        setattr(run, found.name, getattr(saved, found.name))
+
+
+def found(folder: Path) -> Iterator[Run]:
+    """Yield the runs of all checkpoints in a folder, but for damaged ones."""
+    for path in sorted(folder.glob("*.pt")):
+        try:
+            yield load(path)[0]
+        except UsageError:
+            continue
