@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tansaku import checks
-from tansaku.algorithms import ALGORITHMS, Algorithm
+from tansaku.algorithms import ALGORITHMS, Algorithm, Needs
 from tansaku.assessment import Assessment
 from tansaku.population import Individual, Population
 from tansaku.states import pack, unpack
@@ -168,13 +168,18 @@ def _loss(value: Any, like: Tensor) -> Tensor:
     return loss.reshape(()).to(like.dtype)
 
 
+def _suits(needs: Needs) -> bool:
+    """Whether a loss over real parameters is all that an algorithm needs."""
+    return "real" in needs.dtypes and needs.objectives == "one" and not needs.descriptor
+
+
 _OPTIMIZERS: dict[str, type[SearchOptimizer]] = {}
 
 
 def __getattr__(name: str) -> type[SearchOptimizer]:
-    """The optimiser under the name of an algorithm's class, for every algorithm that searches over real genes."""
+    """The optimiser under the name of an algorithm's class, for every algorithm over real genes and one loss."""
     if name not in _OPTIMIZERS:
-        kinds = {kind.__name__: kind for kind in ALGORITHMS.values() if "real" in kind.needs.dtypes}
+        kinds = {kind.__name__: kind for kind in ALGORITHMS.values() if _suits(kind.needs)}
         if name not in kinds:
             raise AttributeError(f"expected SearchOptimizer or one of {sorted(kinds)}, got {name!r}; see ALGORITHMS")
         doc = f"`tansaku.{name}` as a torch optimiser, its settings as keyword arguments; see `SearchOptimizer`."

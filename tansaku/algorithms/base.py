@@ -173,7 +173,8 @@ def _resampled(ask: Callable[[Any, Any, Noise], Population]) -> Callable[[Any, A
     @wraps(ask)
     def asked(self: Any, state: Any, noise: Noise) -> Population:
         bounds = self.bounds
-        if bounds is None or bounds.repair != "resample":
+        own = any(field.name == "bounds" for field in fields(self))  # else they are those of an algorithm inside
+        if bounds is None or bounds.repair != "resample" or not own:
             return ask(self, state, noise)
         free = replace(self, bounds=OpenBounds(bounds.lower, bounds.upper))
         population = ask(free, state, noise)

@@ -192,7 +192,13 @@ def test_ten_redraws_and_no_more() -> None:
     assert bool((asked["x"].abs() <= 1e-9).all())
 
 
-@pytest.mark.parametrize("name", [name for name in ALGORITHMS if "real" in ALGORITHMS[name]().needs.dtypes])
+def single(name: str) -> bool:
+    """Whether it searches real genes for the best in one objective."""
+    needs = ALGORITHMS[name]().needs
+    return "real" in needs.dtypes and needs.objectives == "one" and not needs.descriptor
+
+
+@pytest.mark.parametrize("name", [name for name in ALGORITHMS if single(name)])
 def test_every_algorithm_finds_an_optimum_inside_resampling_bounds(name: str) -> None:
     result = minimize(
         lambda x: (x - 0.5).square().sum(-1),

@@ -33,7 +33,7 @@ def cost_of(machine: Machine, x: IO, t: IO, state: State) -> Tensor:
 ALGORITHMS: dict[str, Callable[[], tansaku.Algorithm]] = {
     "hill_climb": lambda: climb(),
     "ga": lambda: tansaku.GA(k=16, mutate=tansaku.Gaussian(0.3)),
-    "pso": lambda: tansaku.PSO(k=16, std=0.5),
+    "pso": lambda: tansaku.PSO(k=16, std=1.5),
 }
 
 
