@@ -1,5 +1,8 @@
 """tansaku: population-based search on batched tensors."""
 
+import importlib
+from typing import Any
+
 from tansaku import checkpoint, draws, functional, optim
 from tansaku.algorithms import (
     ALGORITHMS,
@@ -139,6 +142,14 @@ from tansaku.population import Individual, Population
 from tansaku.search import Result, Search
 from tansaku.shortcuts import maximize, minimize
 from tansaku.states import pack, state, unpack
+
+
+def __getattr__(name: str) -> Any:
+    """``tansaku.testing`` and ``tansaku.bridges``, loaded when they are first used."""
+    if name in ("testing", "bridges"):
+        return importlib.import_module(f"tansaku.{name}")
+    raise AttributeError(f"module 'tansaku' has no attribute {name!r}")
+
 
 __all__ = [
     "ALGORITHMS",

@@ -60,6 +60,7 @@ class Replay:
 
 
 Noise = torch.Generator | Replay
+"""Where random numbers come from: a generator on the device of the genes, or a recording of one."""
 _FEW = 1 << 13  # numbers; below it a draw costs less than the calls that would save random bits
 
 

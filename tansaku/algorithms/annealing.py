@@ -86,7 +86,7 @@ class Annealing(Algorithm[AnnealingState]):
     needs = Needs(dtypes=frozenset({"real", "integer", "boolean"}), rank_based=False, plans=True)
 
     def __post_init__(self) -> None:
-        self._check()
+        self.check_settings()
         check_std(self.std)
         checks.count("max_evaluations", self.max_evaluations)
         for name, value in (("coldest", self.coldest), ("first_acceptance", self.first_acceptance)):
@@ -101,7 +101,7 @@ class Annealing(Algorithm[AnnealingState]):
 
     def init(self, start: Population) -> AnnealingState:
         """The best k of the start are where the chains begin; of fewer, each has its turn."""
-        self._check_start(start)
+        self.check_start(start)
         order = start.cost.argsort(dim=0, stable=True)
         turns = torch.arange(self.k, device=start.device) % start.k
         chains = start.without_traits().take(order[turns])

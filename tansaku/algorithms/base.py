@@ -61,6 +61,38 @@ class Algorithm(ABC, Generic[S]):
     """A search algorithm: hyper-parameters only; everything that changes is in the state.
 
     A subclass is a frozen dataclass with ``k`` and ``bounds`` among its fields, and a state made with `tansaku.state`.
+    It calls `check_settings` in ``__post_init__`` and `check_start` in ``init``, and `tansaku.testing.check_algorithm`
+    says whether it keeps the promises of all algorithms. One of this package also gets a name in `ALGORITHMS`.
+
+    Example:
+        A random walk that keeps its best, whole:
+
+        >>> from tansaku import Algorithm, Bounds, Gaussian, Individual, Objective, Population, Search, state
+        >>> @state
+        ... class WalkState:
+        ...     place: Population
+        ...     best: Population
+        >>> @dataclass(frozen=True)
+        ... class Walk(Algorithm[WalkState]):
+        ...     k: int = 8
+        ...     std: float = 0.3
+        ...     bounds: Bounds | None = None
+        ...     def __post_init__(self):
+        ...         self.check_settings()
+        ...     def init(self, start):
+        ...         self.check_start(start)
+        ...         return WalkState(start.best(), start.best())
+        ...     def ask(self, state, noise):
+        ...         steps = Gaussian(self.std)(state.place.individual().populate(self.k), noise)
+        ...         return steps if self.bounds is None else self.bounds(steps)
+        ...     def tell(self, state, asked):
+        ...         place = asked.best()
+        ...         return WalkState(place, place.where(place.cost < state.best.cost, state.best))
+        ...     def best(self, state):
+        ...         return state.best
+        >>> search = Search(Walk(), Objective(lambda x: x.square().sum(-1)), Individual({"x": torch.ones(2)}))
+        >>> search.run(max_generations=100).value < 0.1
+        True
     """
 
     k: Any  # an int; None where the number of genes decides
@@ -121,7 +153,7 @@ class Algorithm(ABC, Generic[S]):
                 remembered[field.name] = assess(value)
         return replace(state, **remembered)
 
-    def _check(self, min_k: int | None = None) -> None:
+    def check_settings(self, min_k: int | None = None) -> None:
         """Checks ``k`` against `needs` and makes ``bounds`` a `Bounds`; for ``__post_init__``."""
         if self.k is not None:
             checks.count("k", self.k, self.needs.min_k if min_k is None else min_k)
@@ -133,7 +165,7 @@ class Algorithm(ABC, Generic[S]):
             )
         object.__setattr__(self, "bounds", Bounds.of(self.bounds))
 
-    def _check_start(self, start: Population) -> None:
+    def check_start(self, start: Population) -> None:
         """The start suits `needs`; for ``init``."""
         if start.assessment is None:
             raise ValueError("expected an assessed start, got one without an assessment; assess it first")

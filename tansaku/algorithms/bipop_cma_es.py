@@ -44,7 +44,7 @@ class BIPOPCMAES(Restarting):
     needs = Needs(min_k=2, batched=False, rank_based=False, on_host=True)  # TolFun reads costs
 
     def __post_init__(self) -> None:
-        self._check()
+        self.check_settings()
         check_std(self.std)
 
     def _algorithm(self, run: Run) -> CMAES:

@@ -76,7 +76,7 @@ class CEM(GaussianSearch[CEMState]):
     needs = Needs(min_k=3)
 
     def __post_init__(self) -> None:
-        self._check()
+        self.check_settings()
         check_std(self.std)
         for name in ("elite", "smoothing", "smoothing_std"):
             checks.probability(name, getattr(self, name))

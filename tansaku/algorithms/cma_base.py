@@ -61,7 +61,7 @@ class CovarianceAdaptation(Algorithm[CMAState]):
     std: float | Tensor | Mapping[str, float | Tensor] | None
 
     def __post_init__(self) -> None:
-        self._check()
+        self.check_settings()
         check_std(self.std)
 
     @abstractmethod
@@ -98,7 +98,7 @@ class CovarianceAdaptation(Algorithm[CMAState]):
 
     def init(self, start: Population) -> CMAState:
         """The best of the start is the mean."""
-        self._check_start(start)
+        self.check_start(start)
         incumbent = start.best().without_traits()
         individual = incumbent.individual()
         mean = ravel(individual)

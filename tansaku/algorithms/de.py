@@ -67,7 +67,7 @@ class DE(Algorithm[DEState]):
     needs = Needs(min_k=4)
 
     def __post_init__(self) -> None:
-        self._check()
+        self.check_settings()
         check_std(self.std)
         checks.number("scale_factor", self.scale_factor, 0.0, 2.0)
         checks.probability("crossover_rate", self.crossover_rate)
@@ -79,7 +79,7 @@ class DE(Algorithm[DEState]):
 
     def init(self, start: Population) -> DEState:
         """The start (its best k, if there are more) is the population."""
-        self._check_start(start)
+        self.check_start(start)
         return DEState(at_most(start, self.k))
 
     def ask(self, state: DEState, noise: Noise) -> Population:

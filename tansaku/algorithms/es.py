@@ -70,7 +70,7 @@ class ES(GaussianSearch[ESState]):
     needs = Needs(min_k=2)
 
     def __post_init__(self) -> None:
-        self._check()
+        self.check_settings()
         check_std(self.std)
         if self.parents is not None and checks.count("parents", self.parents) > self.k:
             raise ValueError(

@@ -56,11 +56,11 @@ class GA(Algorithm[GAState]):
     needs = Needs(dtypes=frozenset({"real", "integer", "boolean"}))
 
     def __post_init__(self) -> None:
-        self._check()
+        self.check_settings()
 
     def init(self, start: Population) -> GAState:
         """The start, whatever its number, is the first generation of parents."""
-        self._check_start(start)
+        self.check_start(start)
         return GAState(start, start.best())
 
     def ask(self, state: GAState, noise: Noise) -> Population:

@@ -63,7 +63,7 @@ class GaussianSearch(Algorithm[S]):
 
     def _begin(self, start: Population) -> tuple[Tensor, Population]:
         """The mean and the best candidate of the start; half precision is too narrow for a mean."""
-        self._check_start(start)
+        self.check_start(start)
         best = start.without_traits().best()
         mean = ravel(best)[0]
         return mean.to(torch.promote_types(mean.dtype, torch.float32)), best

@@ -60,12 +60,12 @@ class HillClimb(Algorithm[HillClimbState]):
     def __post_init__(self) -> None:
         if self.antithetic:
             object.__setattr__(self, "needs", replace(self.needs, min_k=2, k_multiple=2))
-        self._check()
+        self.check_settings()
         check_std(self.std)
 
     def init(self, start: Population) -> HillClimbState:
         """The best of the start is the incumbent."""
-        self._check_start(start)
+        self.check_start(start)
         cost = start.cost[0]  # half precision is too narrow for a scale
         return HillClimbState(start.best(), torch.ones_like(cost, dtype=torch.promote_types(cost.dtype, torch.float32)))
 

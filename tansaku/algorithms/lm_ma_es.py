@@ -79,14 +79,14 @@ class LMMAES(Algorithm[LMMAESState]):
     needs = Needs(min_k=2)
 
     def __post_init__(self) -> None:
-        self._check()
+        self.check_settings()
         check_std(self.std)
         if self.m is not None:
             checks.count("m", self.m)
 
     def init(self, start: Population) -> LMMAESState:
         """The best of the start is the mean."""
-        self._check_start(start)
+        self.check_start(start)
         incumbent = start.best().without_traits()
         individual = incumbent.individual()
         mean = ravel(individual)

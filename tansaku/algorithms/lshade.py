@@ -68,7 +68,7 @@ class LSHADE(Algorithm[LSHADEState]):
     needs = Needs(min_k=4, rank_based=False, plans=True)
 
     def __post_init__(self) -> None:
-        self._check()
+        self.check_settings()
         check_std(self.std)
         checks.count("max_evaluations", self.max_evaluations)
         checks.count("least_k", self.least_k, 4)
@@ -80,7 +80,7 @@ class LSHADE(Algorithm[LSHADEState]):
 
     def init(self, start: Population) -> LSHADEState:
         """The start (its best k, if there are more) is the population."""
-        self._check_start(start)
+        self.check_start(start)
         population = at_most(start, self.k)
         history = forgetful(population, self.memory, round(self.archive * self.k))
         return LSHADEState(population, history, start.k)

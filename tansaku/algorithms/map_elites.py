@@ -82,11 +82,11 @@ class MapElites(Algorithm[MapElitesState]):
         dtypes = frozenset.intersection(*(emitter.dtypes for emitter in self.emitters))
         needs = replace(self.needs, min_k=len(self.emitters), rank_based=rank_based, dtypes=dtypes)
         object.__setattr__(self, "needs", needs)
-        self._check()
+        self.check_settings()
 
     def init(self, start: Population) -> MapElitesState:
         """The start, whatever its number, enters an empty archive."""
-        self._check_start(start)
+        self.check_start(start)
         size = _descriptor(start).shape[-1]
         if size != self.cells.dimensions:
             raise ValueError(

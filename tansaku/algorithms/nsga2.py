@@ -67,7 +67,7 @@ class NSGA2(Algorithm[NSGA2State]):
     )  # crowding distances are differences of costs
 
     def __post_init__(self) -> None:
-        self._check()
+        self.check_settings()
         check_std(self.std)
         checks.probability("crossover", self.crossover)
         if self.mutation is not None:
@@ -77,7 +77,7 @@ class NSGA2(Algorithm[NSGA2State]):
 
     def init(self, start: Population) -> NSGA2State:
         """The start, whatever its number, is the first generation of parents."""
-        self._check_start(start)
+        self.check_start(start)
         return _ranked(start)
 
     def ask(self, state: NSGA2State, noise: Noise) -> Population:

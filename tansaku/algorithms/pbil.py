@@ -56,13 +56,13 @@ class PBIL(Algorithm[PBILState]):
     needs = Needs(dtypes=frozenset({"boolean"}), translates=False)
 
     def __post_init__(self) -> None:
-        self._check()
+        self.check_settings()
         for name in ("rate", "negative_rate", "mutation", "shift"):
             checks.probability(name, getattr(self, name))
 
     def init(self, start: Population) -> PBILState:
         """The frequencies of the start, each value counted once more than it was seen."""
-        self._check_start(start)
+        self.check_start(start)
         bits = ravel(start).to(torch.float32)
         return PBILState((bits.sum(0) + 1) / (start.k + 2), start.best().without_traits())
 

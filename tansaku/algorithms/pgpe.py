@@ -80,7 +80,7 @@ class PGPE(GaussianSearch[PGPEState]):
     needs = Needs(min_k=2, k_multiple=2)
 
     def __post_init__(self) -> None:
-        self._check()
+        self.check_settings()
         check_std(self.std)
         check_optimizer(self.optimizer)
         if self.lr is not None:

@@ -73,7 +73,7 @@ class PSO(Algorithm[PSOState]):
     needs = Needs(min_k=2)
 
     def __post_init__(self) -> None:
-        self._check()
+        self.check_settings()
         check_std(self.std)
         for name in ("inertia", "cognitive", "social"):
             checks.number(name, getattr(self, name), 0.0)
@@ -111,7 +111,7 @@ class PSO(Algorithm[PSOState]):
 
     def init(self, start: Population) -> PSOState:
         """The start (its best k, if there are more) is the swarm, at rest."""
-        self._check_start(start)
+        self.check_start(start)
         evaluations = start.k
         if start.k > self.k:
             start = start.take(start.cost.argsort(dim=0, stable=True)[: self.k])

@@ -62,7 +62,7 @@ class SHADE(Algorithm[SHADEState]):
     needs = Needs(min_k=4, rank_based=False)
 
     def __post_init__(self) -> None:
-        self._check()
+        self.check_settings()
         check_std(self.std)
         checks.count("memory", self.memory)
         checks.probability("greatest_share", self.greatest_share)
@@ -70,7 +70,7 @@ class SHADE(Algorithm[SHADEState]):
 
     def init(self, start: Population) -> SHADEState:
         """The start (its best k, if there are more) is the population."""
-        self._check_start(start)
+        self.check_start(start)
         population = at_most(start, self.k)
         return SHADEState(population, forgetful(population, self.memory, round(self.archive * self.k)))
 

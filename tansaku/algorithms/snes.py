@@ -69,7 +69,7 @@ class SNES(GaussianSearch[SNESState]):
     needs = Needs(min_k=2)
 
     def __post_init__(self) -> None:
-        self._check()
+        self.check_settings()
         check_std(self.std)
         checks.number("lr_mean", self.lr_mean, 0.0)
         if self.lr_std is not None:

@@ -71,7 +71,7 @@ class XNES(GaussianSearch[XNESState]):
     needs = Needs(min_k=2)
 
     def __post_init__(self) -> None:
-        self._check()
+        self.check_settings()
         check_std(self.std)
         checks.number("lr_mean", self.lr_mean, 0.0)
         if self.lr_cov is not None:

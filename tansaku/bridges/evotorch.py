@@ -205,11 +205,11 @@ class EvotorchSearcher(Algorithm[EvotorchState]):
     needs = Needs(min_k=2, batched=False, rank_based=False, on_host=True)
 
     def __post_init__(self) -> None:
-        self._check()
+        self.check_settings()
 
     def init(self, start: Population) -> EvotorchState:
         """A searcher whose problem fills populations with the start, its best first."""
-        self._check_start(start)
+        self.check_start(start)
         start = start.without_traits()
         best = start.best()
         values = ravel(start.take(start.cost.argsort(dim=0, stable=True)))

@@ -16,7 +16,20 @@ from tansaku.population import Population
 
 
 class Mutation:
-    """Base of all mutations: `mutate` says what happens to one tensor, the call does it for all of them."""
+    """Base of all mutations: `mutate` says what happens to one tensor, the call does it for all of them.
+
+    Random numbers come from `tansaku.draws`, which takes a generator or, in the conformance suites, a recording of
+    one; genes of a dtype that the mutation cannot change are refused with a TypeError that names the dtype.
+
+    Example:
+        >>> class Shrink(Mutation):
+        ...     def mutate(self, name, x, batch_ndim, noise):
+        ...         if not x.is_floating_point():
+        ...             raise TypeError(f"expected real genes for Shrink, got {x.dtype}; use BitFlip")
+        ...         return x * draws.uniform(*shapes(x, batch_ndim), x, noise)
+        >>> Shrink()(Population({"x": torch.ones(3, 2)}), torch.Generator().manual_seed(0))["x"].amax() < 1
+        tensor(True)
+    """
 
     def mutate(self, name: str, x: Tensor, batch_ndim: int, noise: Noise) -> Tensor:
         """Changed genes of the shape and dtype of ``x`` [k, *batch_shape, *event_shape]."""

@@ -10,28 +10,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from tansaku import checks, draws
 from tansaku.draws import Noise
-from tansaku.functional import select
+from tansaku.functional import polynomial, select
 from tansaku.operators.bounds import Bounds
 from tansaku.operators.mutation import Mutation, finite_ends, shapes
-
-
-def polynomial_step(place: Tensor, u: Tensor, eta: float) -> Tensor:
-    """The step of a gene as a share of its span, from ``u`` uniform in [0, 1).
-
-    Args:
-        place: where the gene lies between its bounds, in [0, 1].
-        u: of the same shape.
-        eta: the distribution index.
-    """
-    power = eta + 1
-    down = (2 * u + (1 - 2 * u) * (1 - place) ** power).clamp(min=0) ** (1 / power) - 1
-    up = 1 - (2 * (1 - u) + (2 * u - 1) * place**power).clamp(min=0) ** (1 / power)
-    return torch.where(u < 0.5, down, up)
 
 
 @dataclass(frozen=True)
@@ -64,7 +49,4 @@ class Polynomial(Mutation):
         rate = 1 / max(1, math.prod(x.shape[1 + batch_ndim :])) if self.rate is None else self.rate
         changed = draws.coins(rate, *shapes(x, batch_ndim), x, noise)
         u = draws.uniform(*shapes(x, batch_ndim), x, noise)
-        span = high - low
-        place = ((x - low) / torch.where(span > 0, span, torch.ones_like(span))).clamp(0, 1)
-        moved = (x + polynomial_step(place, u, self.eta) * span).clamp(low, high)
-        return select(changed, moved, x)
+        return select(changed, polynomial(x, u, self.eta, low, high).clamp(low, high), x)

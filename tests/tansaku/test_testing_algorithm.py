@@ -282,7 +282,7 @@ class ForgetsTheBest(GA):
 @found_by("best_is_never_lost")
 class BeginsWithTheFirstCandidate(HillClimb):
     def init(self, start: Population) -> HillClimbState:
-        self._check_start(start)
+        self.check_start(start)
         return HillClimbState(
             start.take(torch.zeros_like(start.cost[:1], dtype=torch.int64)), torch.ones_like(start.cost[0])
         )
@@ -469,10 +469,10 @@ class OneAtATime(Algorithm[HillClimbState]):
     needs = Needs(min_k=6, k_multiple=2, dtypes=frozenset({"boolean"}), batched=False)
 
     def __post_init__(self) -> None:
-        self._check()
+        self.check_settings()
 
     def init(self, start: Population) -> HillClimbState:
-        self._check_start(start)
+        self.check_start(start)
         return HillClimbState(start.best(), torch.ones_like(start.cost[0]))
 
     def ask(self, state: HillClimbState, noise: Noise) -> Population:

@@ -34,7 +34,7 @@ from tansaku import (
     Swap,
     UniformCrossover,
 )
-from tansaku.operators.polynomial import polynomial_step
+from tansaku.functional import polynomial
 
 N = 60_000
 
@@ -56,6 +56,11 @@ def test_cauchy_steps_have_the_quartiles_of_their_scale(rate: float) -> None:
         for quantile in (0.1, 0.25, 0.5, 0.9):
             edge = 2.0 * math.tan(math.pi * (quantile - 0.5))
             assert near((moved < edge).double().mean(), quantile, moved.numel())
+
+
+def polynomial_step(place: torch.Tensor, u: torch.Tensor, eta: float) -> torch.Tensor:
+    """In a box from 0 to 1."""
+    return polynomial(place, u, eta, torch.zeros(()).to(u), torch.ones(()).to(u)) - place
 
 
 def test_polynomial_steps_reach_both_ends_and_no_further() -> None:
