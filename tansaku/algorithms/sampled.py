@@ -27,7 +27,7 @@ def ravel(x: Individual | Population) -> Tensor:
     tensor([0., 0., 1., 1.])
     """
     lead = x.batch_ndim + isinstance(x, Population)
-    return torch.cat([x[name].reshape(*x[name].shape[:lead], -1) for name in sorted(x.genes)], -1)
+    return torch.cat([x[name].reshape((*x[name].shape[:lead], -1)) for name in sorted(x.genes)], -1)
 
 
 def unravel(vector: Tensor, like: Individual) -> dict[str, Tensor]:
@@ -41,7 +41,7 @@ def unravel(vector: Tensor, like: Individual) -> dict[str, Tensor]:
     events = {name: like[name].shape[like.batch_ndim :] for name in names}
     parts = vector.split([math.prod(events[name]) for name in names], -1)
     return {
-        name: part.reshape(*part.shape[:-1], *events[name]).to(like[name].dtype)
+        name: part.reshape((*part.shape[:-1], *events[name])).to(like[name].dtype)
         for name, part in zip(names, parts, strict=True)
     }
 

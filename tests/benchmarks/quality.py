@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -235,6 +236,7 @@ def evotorchs(name: str, **settings: Any) -> Callable[[Run, np.random.Generator]
         import evotorch
         from evotorch import algorithms
 
+        logging.getLogger("evotorch.core").setLevel(logging.WARNING)  # it tells of every problem that is made
         evaluate = evotorch.decorators.vectorized(lambda x: torch.from_numpy(run.strict(x.numpy())))
         problem = evotorch.Problem(
             "min",

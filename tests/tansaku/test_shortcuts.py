@@ -233,7 +233,7 @@ def test_wrong_options_are_refused_in_words(options: dict[str, Any], message: st
 )
 def test_wrong_answers_are_refused_in_words(fn: Any, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
-        minimize(fn, **ONE)
+        minimize(fn, algorithm="pso", **ONE)
 
 
 def test_what_is_no_function_is_refused() -> None:
@@ -297,3 +297,23 @@ def test_hill_climbing_needs_no_bounds() -> None:
 def test_bounds_may_be_given_as_an_object() -> None:
     result = minimize(sphere, shape=2, bounds=Bounds(1.0, 2.0, "wrap"), max_generations=30)
     assert 2.0 <= as_float(result) < 2.1
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"shape": 3}, "IPOPCMAES"),
+        ({"shape": 3, "batch_shape": (2,)}, "LSHADE"),
+        ({"shape": 501}, "LMMAES"),
+        ({"x0": torch.zeros(4, dtype=torch.bool)}, "GA"),
+    ],
+)
+def test_the_genes_decide_which_algorithm_is_taken(options: dict[str, Any], name: str) -> None:
+    taken: list[str] = []
+
+    def note(search: Any) -> bool:
+        taken.append(type(search.algorithm).__name__)
+        return True
+
+    minimize(lambda x: x.float().square().sum(-1), callbacks=[note], max_generations=5, **options)
+    assert taken == [name]
