@@ -4,20 +4,41 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
-from zenkai_core.learning import outermost
+from zenkai_core.learning import LearningMachine, outermost
+from zenkai_core.machine import Machine
+from zenkai_core.theta import Fit, Null, Search
 from zenkai_core.theta.optimized import without_closure
+
+_WITHOUT_OPTIMISER = (Fit, Null, Search)  # they move parameters by other means, or none: no scheduler is expected there
 
 
 def plain_parameters(model: nn.Module) -> list[nn.Parameter]:
     """The parameters of model that belong to no machine, which a torch optimiser should move."""
     owned = {p for m in outermost(model) for p in m.parameters()}
     return [p for p in model.parameters() if p not in owned]
+
+
+def _optimizers_of(part: nn.Module) -> Iterator[torch.optim.Optimizer]:
+    for value in vars(part).values():
+        several = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else (value,)
+        for each in several:
+            each = each.torch_optimizer if isinstance(each, Optimizer) else each
+            if isinstance(each, torch.optim.Optimizer):
+                yield each
+
+
+def _own_parameters(module: nn.Module) -> Iterator[nn.Parameter]:
+    """The parameters of module, less those of the machines inside."""
+    yield from module.parameters(recurse=False)
+    for child in module.children():
+        if not isinstance(child, LearningMachine):
+            yield from _own_parameters(child)
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -36,7 +57,9 @@ class Optimizer(torch.optim.Optimizer):
         ValueError: the torch optimiser also holds parameters of a machine, which would move twice.
         TypeError: torch_optimizer is something else, or one whose `step` needs a closure, as LBFGS's does.
 
-    Warns where parameters outside machines ask for a gradient and nobody moves them.
+    Warns where parameters outside machines ask for a gradient and nobody moves them; and when `param_groups` is first
+    read, by a scheduler say, while a machine's trainable parameters stand in no group. A machine's optimisers are those
+    among the attributes of the machine, its rules and its modules, also inside a list, tuple or dictionary.
     """
 
     def __init__(
@@ -66,24 +89,47 @@ class Optimizer(torch.optim.Optimizer):
                 "optimiser for zenkai_core.plain_parameters(model), or freeze them",
                 stacklevel=2,
             )
-        self._ready = False
+        self._ready = self._looked = False
         super().__init__([torch.zeros(0)], {})  # torch refuses an empty list, and a model of trees has no parameters
         self._ready = True
 
     @property
     def _inner(self) -> list[torch.optim.Optimizer]:
-        rules = [r for m in self.machines for r in m.modules()]
-        found = [o for r in rules if isinstance(o := getattr(r, "_optimizer", None), torch.optim.Optimizer)]
-        return [*found, *([self.torch_optimizer] if self.torch_optimizer is not None else [])]
+        found = [o for m in self.machines for part in m.modules() for o in _optimizers_of(part)]
+        return list(dict.fromkeys([*found, *([self.torch_optimizer] if self.torch_optimizer is not None else [])]))
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
         """The groups of all optimisers inside; changing an entry changes it there."""
-        return [group for o in self._inner for group in o.param_groups] if self._ready else self._base
+        if not self._ready:
+            return self._base
+        groups = [group for o in self._inner for group in o.param_groups]
+        if not self._looked:
+            self._looked = True
+            self._warn_of_groupless(groups)
+        return groups
 
     @param_groups.setter
     def param_groups(self, groups: list[dict[str, Any]]) -> None:
         self._base = groups  # torch's constructor sets its own list, which nobody reads
+
+    def _warn_of_groupless(self, groups: list[dict[str, Any]]) -> None:
+        held = {p for group in groups for p in group["params"]}
+        inside = [part for m in self.machines for part in m.modules() if isinstance(part, LearningMachine)]
+        names = [
+            type(m).__name__
+            for m in dict.fromkeys(inside)
+            if not (isinstance(m, Machine) and isinstance(m.theta, _WITHOUT_OPTIMISER))
+            and (own := [p for p in _own_parameters(m) if p.requires_grad])
+            and held.isdisjoint(own)
+        ]
+        if names:
+            warnings.warn(
+                f"Optimizer.param_groups expected an optimiser in every machine with trainable parameters, got none in "
+                f"{', '.join(names)}, which no scheduler reaches: keep the torch optimiser as an attribute of the "
+                "machine or of its rule",
+                stacklevel=3,
+            )
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Every machine that a backward pass has told a target steps; then the torch optimiser does.

@@ -131,3 +131,43 @@ def test_torchs_schedulers_take_a_model_without_any_optimiser_inside() -> None:
     optimizer = zk.Optimizer(Machine(zk.modules.Trees(2, 1), zk.theta.Fit(), zk.targets.Null()))
     assert optimizer.param_groups == []
     optimizer.step()
+
+
+class Own(zk.LearningMachine):
+    """A user's layer that keeps its optimiser in an attribute, here under any name and in a dictionary."""
+
+    def __init__(self, kept: str) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 1)
+        adam = torch.optim.Adam(self.linear.parameters(), lr=0.5)
+        if kept == "attribute":
+            self.anything = adam
+        elif kept == "dictionary":
+            self.held = {"weights": adam}
+        elif kept == "ours":
+            self.held = zk.Optimizer(nn.Sequential(self.linear), adam)
+
+    def forward_nn(self, x: zk.IO, state: zk.State) -> zk.IO:
+        return zk.IO(self.linear(x.f))
+
+
+@pytest.mark.parametrize("kept", ["attribute", "dictionary", "ours"])
+def test_a_scheduler_reaches_the_optimiser_of_a_users_own_machine(kept: str) -> None:
+    model = nn.Sequential(Own(kept), machine(1, 1))
+    optimizer = zk.Optimizer(model)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.1)
+    optimizer.step()
+    scheduler.step()
+    assert [round(g["lr"], 6) for g in optimizer.param_groups] == [0.05, 0.01]
+
+
+def test_a_machine_that_no_group_belongs_to_warns_whoever_reads_the_groups() -> None:
+    optimizer = zk.Optimizer(nn.Sequential(Own("nowhere"), machine(1, 1)))
+    with pytest.warns(UserWarning, match="got none in Own, which no scheduler reaches: keep the torch optimiser as an"):
+        torch.optim.lr_scheduler.StepLR(optimizer, step_size=1)
+    assert len(optimizer.param_groups) == 1
+
+
+def test_layers_whose_rule_needs_no_optimiser_give_no_warning() -> None:
+    still = Machine(nn.Linear(2, 2), zk.theta.Null(), zk.targets.Null())
+    assert len(zk.Optimizer(Chain(still, machine(2, 1))).param_groups) == 1
