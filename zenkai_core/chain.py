@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Literal, cast
+from typing import Literal, SupportsIndex, cast, overload
 
 from torch import Tensor
 
@@ -40,6 +40,8 @@ class Chain(LearningMachine):
     >>> net = Chain(layer(3, 4), layer(4, 1))
     >>> net.learn(torch.ones(5, 3), torch.zeros(5, 1)).shape
     torch.Size([])
+    >>> len(net), net[-1] is net.machines[1]
+    (2, True)
     """
 
     def __init__(
@@ -84,6 +86,16 @@ class Chain(LearningMachine):
     def machines(self) -> tuple[LearningMachine, ...]:
         """From the input to the output: the submodules "0", "1", ..., as they are registered now."""
         return tuple(cast(LearningMachine, self._modules[str(i)]) for i in range(self._length))
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> LearningMachine: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[LearningMachine, ...]: ...
+    def __getitem__(self, index: SupportsIndex | slice) -> LearningMachine | tuple[LearningMachine, ...]:
+        return self.machines[index]
 
     def remember(self, x: IO, state: State) -> IO:
         """As `forward_nn`; the machines note their own passes."""

@@ -1,7 +1,8 @@
 """Hooks before and after every call of a learning machine, also of a user's own that overrides the methods.
 
 A class that overrides `accumulate`, say, is given the same method with one question in front: does anybody listen? A
-call made through `super()` belongs to the call around it and fires nothing of its own.
+call made through `super()` belongs to the call around it and fires nothing of its own. Where the method answers with an
+IO (`forward_nn`, `step_y`, `step_x`), one that returns a bare tensor is understood too.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from zenkai_core.state import State
-from zenkai_core.values import IO
+from zenkai_core.values import IO, as_io
 
 Event = Literal["forward", "step_y", "accumulate", "step_x", "step", "learn", "test"]
 When = Literal["before", "after"]
@@ -86,11 +88,13 @@ class Hooked:
 
 def _watched(method: Callable[..., Any], event: str) -> Callable[..., Any]:
     names = _ARGUMENTS.get(event, ("x", "t", "state"))
+    gives_io = event in _REPLACEABLE
 
     @functools.wraps(method)
     def call(self: Hooked, *args: Any, **kwargs: Any) -> Any:
         if not self._listeners or event in self._running:
-            return method(self, *args, **kwargs)
+            result = method(self, *args, **kwargs)
+            return _answer(self, method, result) if gives_io and not isinstance(result, IO) else result
         told = {"t": None, "state": None, **dict(zip(names, args, strict=False)), **kwargs}
         _tell(self, event, "before", told, None)
         self._running.add(event)
@@ -98,9 +102,21 @@ def _watched(method: Callable[..., Any], event: str) -> Callable[..., Any]:
             result = method(self, *args, **kwargs)
         finally:
             self._running.discard(event)
+        if gives_io and not isinstance(result, IO):
+            result = _answer(self, method, result)
         return _tell(self, event, "after", told, result)
 
     return call
+
+
+def _answer(machine: Hooked, method: Callable[..., Any], result: Any) -> IO:
+    """The IO that the method meant; a tensor is one output, not a tuple of its rows."""
+    if not isinstance(result, (Tensor, tuple, list)):
+        raise TypeError(
+            f"{type(machine).__name__}.{method.__name__} expected to return an IO or a tensor, got "
+            f"{type(result).__name__}: return IO(y)"
+        )
+    return as_io(result)
 
 
 def _tell(machine: Hooked, event: str, moment: str, told: dict[str, Any], result: Any) -> Any:

@@ -38,8 +38,9 @@ class Told(NamedTuple):
 class LearningMachine(Hooked, nn.Module):
     """An `nn.Module` with a rule for its parameters and a rule for the target of the layer below.
 
-    Override `forward_nn`, and as needed `assess_y`, `step_y`, `accumulate`, `step_x`, `step`. In an ordinary training
-    loop `loss(machine(x), t).backward()` accumulates and passes the target on, and `zenkai_core.Optimizer` moves.
+    Override `forward_nn`, and as needed `assess_y`, `step_y`, `accumulate`, `step_x`, `step`; where one returns an IO,
+    a bare tensor y counts as IO(y). In an ordinary loop `loss(machine(x), t).backward()` accumulates and passes the
+    target on, and `zenkai_core.Optimizer` moves.
 
     Args:
         loss: how the user's loss above the machine is reduced over rows; gradients per row follow from it.
@@ -50,6 +51,40 @@ class LearningMachine(Hooked, nn.Module):
     Raises:
         ValueError: an unknown loss or lmode.
         TypeError: scale is no number.
+
+    A linear layer with its own rules:
+
+    >>> import copy
+    >>> import torch
+    >>> from torch import nn
+    >>> from zenkai_core import IO, Chain, LearningMachine, testing
+    >>> class Linear(LearningMachine):
+    ...     def __init__(self, n_in, n_out):
+    ...         super().__init__()
+    ...         self.linear = nn.Linear(n_in, n_out)
+    ...         self.opt = torch.optim.Adam(self.linear.parameters(), lr=0.01)
+    ...     def forward_nn(self, x, state):  # x asks for a gradient, if a target for it will be wanted
+    ...         return IO(self.linear(x.f))
+    ...     def assess_y(self, y, t):  # one cost per row
+    ...         return 0.5 * (y.f - t.f).square().sum(1)
+    ...     def accumulate(self, x, t, state):  # adds to .grad; the graph serves step_x once more
+    ...         self.assess_y(state.outputs, t).mean().backward(inputs=[*self.linear.parameters()], retain_graph=True)
+    ...     def step_x(self, x, t, state):  # equation 2, per row; a target is detached
+    ...         (g,) = torch.autograd.grad(self.assess_y(state.outputs, t).sum(), [x.f], retain_graph=True)
+    ...         return IO(x.f.detach() - g)
+    ...     def step(self, x, t, state):
+    ...         self.opt.step()
+    ...         self.opt.zero_grad()
+    ...     def get_extra_state(self):  # the moments are part of the state_dict
+    ...         return self.opt.state_dict()
+    ...     def set_extra_state(self, state):
+    ...         self.opt.load_state_dict(copy.deepcopy(state))
+    >>> net = Chain(Linear(4, 8), Linear(8, 2))
+    >>> x, t = torch.ones(6, 4), torch.full((6, 2), 9.0)
+    >>> bool(net.learn(x, t) > net.learn(x, t))
+    True
+    >>> testing.check_machine(lambda: (Linear(4, 2), torch.randn(6, 4), torch.randn(6, 2)))
+    >>> testing.check_machine(lambda: (Chain(Linear(4, 8), Linear(8, 2)), torch.randn(6, 4), torch.randn(6, 2)))
     """
 
     lmode: LMode
@@ -133,9 +168,10 @@ class LearningMachine(Hooked, nn.Module):
             `[]` the mean cost before the update.
 
         Raises:
+            TypeError: x or t is neither a tensor nor an IO.
             ValueError: `assess_y` gives anything but one cost per row.
         """
-        x, t = as_io(x), as_io(t).detach()
+        x, t = as_io(x, "x of learn"), as_io(t, "t of learn").detach()
         with passes.mode(self, True):
             state = State(wants_x=False)
             try:
@@ -164,8 +200,8 @@ class LearningMachine(Hooked, nn.Module):
     def test(self, x: IO | Tensor, t: IO | Tensor) -> Tensor:
         """`[]` the mean cost in evaluation mode, without gradient; modes are as before afterwards."""
         with passes.mode(self, False), torch.no_grad():
-            y = self.remember(as_io(x).detach(), State(remember=False))
-            cost = per_row(self.assess_y(y, as_io(t).detach()), y, "assess_y")
+            y = self.remember(as_io(x, "x of test").detach(), State(remember=False))
+            cost = per_row(self.assess_y(y, as_io(t, "t of test").detach()), y, "assess_y")
         return cost.mean()
 
     # -------------------------------------------------------------------------------------------- what containers call

@@ -169,14 +169,26 @@ def _same_memory(a: Tensor, b: Tensor) -> bool:
     )
 
 
-def as_io(value: IO | Tensor | Iterable[Tensor]) -> IO:
+def as_io(value: IO | Tensor | Iterable[Tensor], what: str | None = None) -> IO:
     """An IO of a tensor or of several; an IO is handed back as it is.
+
+    Args:
+        value: the tensor, the tensors or the IO.
+        what: names the argument in the error.
+
+    Raises:
+        TypeError: value is something else.
 
     >>> as_io(torch.zeros(2, 3))
     IO(float32[2, 3])
     """
     if isinstance(value, IO):
         return value
+    if what is not None and not isinstance(value, (Tensor, tuple, list)):
+        raise TypeError(
+            f"{what} expected a tensor [n, ...] or an IO, got {type(value).__name__}: give rows, torch.as_tensor makes "
+            "a tensor of an array"
+        )
     return IO(*value) if isinstance(value, (tuple, list)) else IO(cast(Tensor, value))
 
 

@@ -167,3 +167,12 @@ def test_a_machine_put_in_the_place_of_another_is_the_chains() -> None:
     chain.learn(torch.randn(4, 2), torch.randn(4, 2))
     assert chain.machines[1] is new
     assert not torch.equal(before, new.module.weight)
+
+
+def test_a_chain_has_a_length_and_gives_its_machines_by_index() -> None:
+    machines = [Machine(nn.Linear(2, 2), zk.theta.Null(), zk.targets.Null()) for _ in range(3)]
+    net = Chain(*machines)
+    assert len(net) == 3
+    assert list(net) == machines
+    assert net[-1] is machines[2]
+    assert net[1:] == tuple(machines[1:])

@@ -231,3 +231,27 @@ def test_every_claim_has_a_machine_that_breaks_it() -> None:
     marks = test_a_machine_that_breaks_a_claim_is_told_which.pytestmark  # type: ignore[attr-defined]
     told = [claim for mark in marks for _, claim in mark.args[1]]
     assert [name for name in CLAIMS if not any(claim.startswith(name) for claim in told)] == []
+
+
+def test_an_input_that_already_asks_for_a_gradient_conforms() -> None:
+    check_machine(lambda: (Sound(), torch.randn(12, 4, requires_grad=True), torch.randn(12, 3)))
+
+
+class MakesTheInputAsk(Sound):
+    def remember(self, x: IO, state: State) -> IO:
+        x.f.requires_grad_()
+        return super().remember(x, state)
+
+
+def test_an_input_that_is_made_to_ask_for_a_gradient_is_told() -> None:
+    with pytest.raises(ClaimError, match="was made to ask for a gradient"):
+        check_machine(lambda: (MakesTheInputAsk(), *batch()))
+
+
+def test_a_run_that_does_not_resume_is_told_of_the_extra_state() -> None:
+    with pytest.raises(ClaimError, match="to get_extra_state and set_extra_state"):
+        check_machine(lambda: (ForgetsItsMoments(), *batch()))
+
+
+def test_the_suite_says_what_is_public() -> None:
+    assert zk.testing.__all__ == ["CLAIMS", "ClaimError", "check_machine"]
