@@ -62,7 +62,32 @@ def slope(activation: nn.Module, y: Tensor) -> Tensor:
     return _SLOPES[type(activation)](activation, y)
 
 
-def remedy(need: str, module: nn.Module) -> str:
+def check_kind(name: str, given: object, kind: type) -> None:
+    """Refuses what is no rule of the kind that a slot of a machine takes.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not isinstance(given, kind):
+        raise TypeError(
+            f"Machine expected {name} to be a {kind.__name__}, got {type(given).__name__}: rules for "
+            "theta are in zenkai_core.theta, rules for targets in zenkai_core.targets"
+        )
+
+
+def check(rule: str, requires: frozenset[str], module: nn.Module) -> None:
+    """Refuses a module that lacks what a rule of that name requires.
+
+    Raises:
+        TypeError: naming the first that it lacks.
+    """
+    for need in sorted(requires - capabilities(module)):
+        raise TypeError(
+            f"{rule} expected a module that is '{need}', got {type(module).__name__}: {_remedy(need, module)}"
+        )
+
+
+def _remedy(need: str, module: nn.Module) -> str:
     """How to give a module what it lacks, in half a sentence."""
     blocking = _blocking(module)
     return {

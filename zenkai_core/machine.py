@@ -12,13 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from zenkai_core import passes
-from zenkai_core.capabilities import capabilities, remedy
+from zenkai_core.capabilities import check, check_kind
 from zenkai_core.criteria import Criterion, checked, output_gradient, per_row, sse
 from zenkai_core.learning import LearningMachine, LMode, Loss
 from zenkai_core.state import State
 from zenkai_core.values import IO
-
-Gradients = tuple[tuple[Tensor | None, ...], list[tuple[nn.Parameter, Tensor | None]]]  # per input, per parameter
 
 
 class Rule(nn.Module):
@@ -45,12 +43,7 @@ class Rule(nn.Module):
             TypeError: the module lacks what the rule requires, by name.
             RuntimeError: the rule is bound to a machine already.
         """
-        has = capabilities(machine.module)
-        for need in sorted(self.requires - has):
-            raise TypeError(
-                f"{type(self).__module__.split('.', 1)[-1]}.{type(self).__name__} expected a module that is "
-                f"'{need}', got {type(machine.module).__name__}: {remedy(need, machine.module)}"
-            )
+        check(f"{type(self).__module__.split('.', 1)[-1]}.{type(self).__name__}", self.requires, machine.module)
         if self.bound:
             raise RuntimeError(
                 f"{type(self).__name__} expected to serve one machine, got a second: make one rule for each machine"
@@ -62,7 +55,20 @@ class Rule(nn.Module):
 
 
 class StepTheta(Rule):
-    """A rule for the parameters."""
+    """A rule for the parameters.
+
+    >>> from zenkai_core import Machine, StepTheta, targets
+    >>> class ErrorTimesInput(StepTheta):
+    ...     def accumulate(self, machine, t, state):
+    ...         w, dw = machine.module.weight, (state.outputs.f - t.f).detach().T @ state.inputs.f / t.rows
+    ...         w.grad = dw if w.grad is None else w.grad + dw
+    ...     def step(self, machine):
+    ...         machine.module.weight.data -= 0.1 * machine.module.weight.grad
+    ...         machine.module.weight.grad = None
+    >>> layer = Machine(nn.Linear(2, 1), ErrorTimesInput(), targets.Null())
+    >>> bool(layer.learn(torch.ones(4, 2), torch.ones(4, 1)) > layer.test(torch.ones(4, 2), torch.ones(4, 1)))
+    True
+    """
 
     def accumulate(self, machine: Machine, t: IO, state: State) -> None:
         """Adds the pass to what `step` will use."""
@@ -74,7 +80,17 @@ class StepTheta(Rule):
 
 
 class StepX(Rule):
-    """A rule for the target of the incoming layer."""
+    """A rule for the target of the incoming layer.
+
+    >>> from zenkai_core import Machine, StepX, theta
+    >>> class Feedback(StepX):
+    ...     def step_x(self, machine, t, state):
+    ...         return IO((state.inputs.f - (state.outputs.f - t.f) @ machine.module.weight.sign()).detach())
+    >>> layer, state = Machine(nn.Linear(2, 1), theta.Null(), Feedback()), State()
+    >>> y = layer.remember(IO(torch.ones(4, 2)), state)
+    >>> layer.step_x(state.inputs, y.map(torch.zeros_like), state)
+    IO(float32[4, 2])
+    """
 
     def step_x(self, machine: Machine, t: IO, state: State) -> IO:
         """The target for the incoming layer, shaped as state.x; moves nothing but the rule's noise count."""
@@ -88,7 +104,16 @@ class StepX(Rule):
 
 
 class StepY(Rule):
-    """A rule for the layer's own target: asked before `accumulate`, its answer replaces t."""
+    """A rule for the layer's own target: asked before `accumulate`, its answer replaces t.
+
+    >>> from zenkai_core import Machine, StepY, targets, theta
+    >>> class Halfway(StepY):
+    ...     def step_y(self, machine, t, state):
+    ...         return IO((state.outputs.f.detach() + t.f) / 2)
+    >>> layer = Machine(nn.Linear(2, 1), theta.Gradient(), targets.Null(), y=Halfway())
+    >>> layer.learn(torch.ones(4, 2), torch.ones(4, 1)).shape
+    torch.Size([])
+    """
 
     def step_y(self, machine: Machine, t: IO, state: State) -> IO:
         """The target that the layer will learn from, shaped as state.y; moves nothing but the rule's noise count."""
@@ -109,7 +134,7 @@ class Machine(LearningMachine):
     Raises:
         TypeError: the module lacks what a rule requires, or the criterion is one of torch's losses.
 
-    >>> from zenkai_core import theta, targets
+    >>> from zenkai_core import Machine, targets, theta
     >>> layer = Machine(nn.Linear(3, 2), theta.Gradient(torch.optim.SGD, lr=0.1), targets.Gradient())
     >>> x, t = torch.ones(4, 3), torch.zeros(4, 2)
     >>> bool(layer.learn(x, t) > layer.learn(x, t))
@@ -130,11 +155,8 @@ class Machine(LearningMachine):
     ) -> None:
         super().__init__(loss=loss, scale=scale, lmode=lmode)
         for name, given, kind in (("theta", theta, StepTheta), ("x", x, StepX), ("y", y, StepY)):
-            if not isinstance(given, kind) and not (name == "y" and given is None):
-                raise TypeError(
-                    f"Machine expected {name} to be a {kind.__name__}, got {type(given).__name__}: rules for "
-                    "theta are in zenkai_core.theta, rules for targets in zenkai_core.targets"
-                )
+            if name != "y" or given is not None:
+                check_kind(name, given, kind)
         self.module = module
         self.theta = theta
         self.x = x
@@ -188,11 +210,7 @@ class Machine(LearningMachine):
         Raises:
             RuntimeError: the pass is older than the last step.
         """
-        if state.inputs and state.version != self.version:
-            raise RuntimeError(
-                "accumulate expected a pass made after the last step, got an older one: its graph belongs "
-                "to parameters that are gone; run the forward pass again"
-            )
+        state.expect_newest(self.version)
         self.theta.accumulate(self, t, state)
         self.x.accumulate(self, t, state)
 
@@ -202,10 +220,7 @@ class Machine(LearningMachine):
         Raises:
             RuntimeError: the pass was made with `wants_x=False`.
         """
-        if not state.wants_x:
-            raise RuntimeError(
-                "step_x expected a pass made with State(wants_x=True), got one without: its graph leaves x out"
-            )
+        state.expect_x()
         return self.x.step_x(self, t, state)
 
     def step(self, x: IO, t: IO, state: State) -> None:
@@ -221,7 +236,7 @@ class Machine(LearningMachine):
         for rule in self._rules():
             rule.forget()
 
-    def gradients(self, t: IO, state: State) -> Gradients:
+    def gradients(self, t: IO, state: State) -> passes.Gradients:
         """Gradients of this pass's local loss, by one backward through the pass's own graph, shared by all rules.
 
         Returns:
@@ -233,37 +248,21 @@ class Machine(LearningMachine):
         held = state.data.get("gradients")
         if held is not None and held[0] is t and held[1] == self.version:
             return held[2]
-        if held is None and state.version == self.version:
-            x, y = state.inputs, state.outputs
-        else:
-            x = state.inputs.leaves(self.x.uses_graph and state.wants_x)
+        x, y = state.inputs, state.outputs
+        if held is not None or state.version != self.version:
+            x = x.leaves(self.x.uses_graph and state.wants_x)
             y = self.replay(x, state)
         found = self.pull(x, y, t, state)
         state.data["gradients"] = (t, self.version, found)
         return found
 
-    def pull(self, x: IO, y: IO, t: IO, state: State, *, theta: bool | None = None) -> Gradients:
+    def pull(self, x: IO, y: IO, t: IO, state: State, *, theta: bool | None = None) -> passes.Gradients:
         """As `gradients`, through the graph from x to y, which is used up; `theta=False` leaves the parameters out."""
-        n = max(y.rows, 1) if self.loss == "mean" else 1
         params = self.trainable() if (self.theta.uses_graph if theta is None else theta) else []
-        leaves = [v for v in (*x, *params) if v.requires_grad]
-        outputs, errors = [], []
-        if not leaves:
+        if not any(v.requires_grad for v in (*x, *params)):
             return (None,) * len(x), []
-        for v, e in zip(y, output_gradient(state.criterion or self.criterion, y.detach(), t), strict=True):
-            if e is not None and v.requires_grad:
-                outputs.append(v)
-                e = e / n if n > 1 else e
-                errors.append(e if e.dtype == v.dtype else e.to(v.dtype))
-        if not outputs:
-            raise RuntimeError(
-                f"a gradient rule expected outputs with autograd's graph, got {y} without from "
-                f"{type(self.module).__name__}: drop .detach() and no_grad from it, and run it outside inference_mode()"
-            )
-        grads = iter(torch.autograd.grad(outputs, leaves, errors, allow_unused=True))
-        of_x = [next(grads) if v.requires_grad else None for v in x]
-        of_rows = tuple(None if g is None else g * n for g in of_x) if n > 1 else tuple(of_x)
-        return of_rows, list(zip(params, grads, strict=True))
+        errors = output_gradient(state.criterion or self.criterion, y.detach(), t)
+        return passes.pull(self.module, x, y, errors, params, max(y.rows, 1) if self.loss == "mean" else 1)
 
     def trainable(self) -> list[nn.Parameter]:
         """The module's parameters that ask for a gradient; what rules move."""

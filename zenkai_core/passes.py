@@ -9,7 +9,7 @@ All of them run under the pass's autocast, wherever they are asked, and none let
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -20,6 +20,8 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from zenkai_core.state import State
 from zenkai_core.values import IO
+
+Gradients = tuple[tuple[Tensor | None, ...], list[tuple[nn.Parameter, Tensor | None]]]  # per input, per parameter
 
 
 @dataclass(frozen=True)
@@ -234,6 +236,29 @@ def freezing(module: nn.Module, statistics: list[Statistics], *, stochastic: boo
             m.training = mode
         for norm, mean, var in kept:
             norm.running_mean, norm.running_var = mean, var
+
+
+def pull(
+    module: nn.Module, x: IO, y: IO, errors: Iterable[Tensor | None], params: list[nn.Parameter], n: int
+) -> Gradients:
+    """What the errors at y, as costs per row give them, are at x (per row) and at params (over n), through their graph.
+
+    Raises:
+        RuntimeError: y has no graph.
+    """
+    pairs = [(v, e if n == 1 else e / n) for v, e in zip(y, errors, strict=True) if e is not None and v.requires_grad]
+    if not pairs:
+        raise RuntimeError(
+            f"a gradient rule expected outputs with autograd's graph, got {y} without from "
+            f"{type(module).__name__}: drop .detach() and no_grad from it, and run it outside inference_mode()"
+        )
+    outputs = [v for v, _ in pairs]
+    reduced = [e if e.dtype == v.dtype else e.to(v.dtype) for v, e in pairs]
+    leaves = [v for v in (*x, *params) if v.requires_grad]
+    grads = iter(torch.autograd.grad(outputs, leaves, reduced, allow_unused=True))
+    of_x = [next(grads) if v.requires_grad else None for v in x]
+    of_rows = tuple(of_x) if n == 1 else tuple(None if g is None else g * n for g in of_x)
+    return of_rows, list(zip(params, grads, strict=True))
 
 
 @contextmanager

@@ -101,6 +101,29 @@ class State:
             raise _unused()
         return self.y
 
+    def expect_newest(self, version: int) -> None:
+        """Refuses a pass that is older than the machine's last step.
+
+        Raises:
+            RuntimeError: its graph belongs to parameters that are gone.
+        """
+        if self.inputs and self.version != version:
+            raise RuntimeError(
+                "accumulate expected a pass made after the last step, got an older one: its graph belongs "
+                "to parameters that are gone; run the forward pass again"
+            )
+
+    def expect_x(self) -> None:
+        """Refuses a pass that no target for x may be asked of.
+
+        Raises:
+            RuntimeError: it was made with `wants_x=False`.
+        """
+        if not self.wants_x:
+            raise RuntimeError(
+                "step_x expected a pass made with State(wants_x=True), got one without: its graph leaves x out"
+            )
+
     def cost_above(self, y: IO) -> Tensor:
         """The network's cost per row, `[k * n]`, if this layer put out y, `[k * n, ...]`.
 
