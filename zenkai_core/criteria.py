@@ -21,6 +21,20 @@ Criterion = Callable[[IO, IO], Tensor]
 """(y, t) -> `[n]` cost per row."""
 
 _IGNORED = -100
+_OURS = {  # torch's loss, as function and as module -> our criterion
+    "mse_loss": "zenkai_core.sse",
+    "MSELoss": "zenkai_core.sse",
+    "l1_loss": "zenkai_core.criteria.absolute_error",
+    "L1Loss": "zenkai_core.criteria.absolute_error",
+    "huber_loss": "zenkai_core.criteria.huber",
+    "HuberLoss": "zenkai_core.criteria.huber",
+    "cross_entropy": "zenkai_core.cross_entropy",
+    "CrossEntropyLoss": "zenkai_core.cross_entropy",
+    "binary_cross_entropy_with_logits": "zenkai_core.criteria.binary_cross_entropy",
+    "BCEWithLogitsLoss": "zenkai_core.criteria.binary_cross_entropy",
+    "multi_margin_loss": "zenkai_core.criteria.margin",
+    "MultiMarginLoss": "zenkai_core.criteria.margin",
+}
 
 
 class Cost:
@@ -108,9 +122,10 @@ def checked(criterion: Criterion) -> Criterion:
     of_torch = isinstance(criterion, nn.Module) and type(criterion).__module__.startswith("torch.")
     if of_torch or getattr(criterion, "__module__", None) == "torch.nn.functional" or not callable(criterion):
         name = getattr(criterion, "__name__", type(criterion).__name__)
+        ours = _OURS.get(name, "one of zenkai_core.criteria")
         raise TypeError(
-            f"Machine expected a criterion (y: IO, t: IO) -> [n] cost per row, got {name}: take one of "
-            "zenkai_core.criteria, or write lambda y, t: F.mse_loss(y.f, t.f, reduction='none').flatten(1).sum(1)"
+            f"Machine expected a criterion (y: IO, t: IO) -> [n] cost per row, got {name}: take {ours}, or "
+            "write lambda y, t: F.mse_loss(y.f, t.f, reduction='none').flatten(1).sum(1)"
         )
     return criterion
 
@@ -139,12 +154,18 @@ def _same_shape(name: str, y: Tensor, t: Tensor) -> None:
 
 def _labels(name: str, y: Tensor, t: Tensor) -> Tensor:
     """The labels as int64, where -100 marks a row that costs nothing, as in torch."""
-    if y.ndim < 2 or t.is_floating_point() or t.shape != (y.shape[0], *y.shape[2:]):
+    if t.is_floating_point() or not _as_labels(y, t):
+        remedy = "make them integers, t.long()" if _as_labels(y, t) else "give class indices, for example t.argmax(1)"
         raise ValueError(
             f"{name} expected outputs [n, classes, ...] and integer labels [n, ...], got {list(y.shape)} "
-            f"and {t.dtype} {list(t.shape)}: give class indices, for example t.argmax(1)"
+            f"and {t.dtype} {list(t.shape)}: {remedy}"
         )
     return t.long()
+
+
+def _as_labels(y: Tensor, t: Tensor) -> bool:
+    """Whether t has the shape of labels for y."""
+    return y.ndim > 1 and t.shape == (y.shape[0], *y.shape[2:])
 
 
 @contextmanager
@@ -187,7 +208,7 @@ def _huber(y: Tensor, t: Tensor) -> Tensor:
 
 
 def _cross_entropy(y: Tensor, t: Tensor) -> Tensor:
-    if t.is_floating_point():
+    if t.is_floating_point() and not _as_labels(y, t):
         _same_shape("cross_entropy", y, t)
     else:
         t = _labels("cross_entropy", y, t)
@@ -196,7 +217,7 @@ def _cross_entropy(y: Tensor, t: Tensor) -> Tensor:
 
 
 def _cross_entropy_gradient(y: Tensor, t: Tensor) -> Tensor:
-    if t.is_floating_point():
+    if t.is_floating_point() and not _as_labels(y, t):
         _same_shape("cross_entropy", y, t)
         return y.softmax(1) * t.sum(1, keepdim=True) - t
     t = _labels("cross_entropy", y, t).unsqueeze(1)

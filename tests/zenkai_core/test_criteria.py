@@ -160,3 +160,18 @@ def test_integer_targets_of_a_regression_are_numbers(name: str) -> None:
     y, t = IO(torch.randn(3, 2)), torch.ones(3, 2)
     assert torch.equal(criterion(y, IO(t.long())), criterion(y, IO(t)))
     assert torch.equal(output_gradient(criterion, y, IO(t.long()))[0], output_gradient(criterion, y, IO(t))[0])
+
+
+@pytest.mark.parametrize("loss", [F.cross_entropy, nn.CrossEntropyLoss()])
+def test_torchs_cross_entropy_as_criterion_suggests_ours(loss: Criterion) -> None:
+    with pytest.raises(TypeError, match=r"got (cross_entropy|CrossEntropyLoss): take zenkai_core\.cross_entropy, or"):
+        Machine(nn.Linear(2, 2), theta.Null(), targets.Null(), loss)
+
+
+@pytest.mark.parametrize("criterion", [criteria.cross_entropy, criteria.margin, criteria.zero_one])
+def test_float_labels_are_told_to_become_integers(criterion: Criterion) -> None:
+    y, t = IO(torch.randn(3, 4)), IO(torch.tensor([1.0, 0.0, 3.0]))
+    with pytest.raises(ValueError, match=r"torch.float32 \[3\]: make them integers, t\.long\(\)"):
+        criterion(y, t)
+    with pytest.raises(ValueError, match=r"t\.long\(\)"):
+        output_gradient(criterion, y, t)

@@ -198,6 +198,17 @@ def test_a_search_that_moves_nothing_warns_once() -> None:
             machine.step_x(*pass_)
 
 
+def test_a_search_below_a_layer_without_targets_is_told_that_nothing_can_move() -> None:
+    lower = Machine(nn.Linear(2, 2), theta.Null(), targets.SearchX(climb(std=0.5), seed=0))
+    upper = Machine(nn.Linear(2, 1), theta.Null(), targets.Null())
+    below = Machine(nn.Linear(2, 2), theta.Null(), targets.Null())
+    net = Chain(below, lower, upper)
+    for _ in range(19):
+        net.learn(torch.ones(3, 2), torch.zeros(3, 1))
+    with pytest.warns(UserWarning, match=r"the layer above has targets\.Null\(\), the target equals the output"):
+        net.learn(torch.ones(3, 2), torch.zeros(3, 1))
+
+
 def test_an_annealed_algorithm_is_told_the_number_of_calls() -> None:
     calls: list[int] = []
 

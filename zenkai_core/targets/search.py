@@ -131,7 +131,9 @@ class _PerSample:
         if int(self.noise.key[1]) == _PATIENCE and not bool(self._still > 0):
             warnings.warn(
                 f"targets.{type(self).__name__} moved no row in its first {_PATIENCE} calls, so the layer below learns "
-                "nothing: widen the steps (std), score by the network's smooth loss, or take a weighted mean",
+                "nothing: widen the steps (std), score by the network's smooth loss, or take a weighted mean; where "
+                "the layer above has targets.Null(), the target equals the output and nothing can move: "
+                "score by 'network', or give that layer another rule for x",
                 stacklevel=2,
             )
 
