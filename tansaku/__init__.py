@@ -139,7 +139,8 @@ from tansaku.operators import (
     WeightedMean,
 )
 from tansaku.population import Individual, Population
-from tansaku.search import Result, Search
+from tansaku.result import Result
+from tansaku.search import Search
 from tansaku.shortcuts import maximize, minimize
 from tansaku.states import pack, state, unpack
 

@@ -7,10 +7,13 @@ import signal
 import threading
 import time
 from contextvars import ContextVar
+from dataclasses import dataclass, fields
 from types import FrameType
 from typing import Any, Protocol
 
 from torch import Tensor
+
+from tansaku import checks
 
 _SIGINT = int(signal.SIGINT)
 _handlers: Any = importlib.import_module("_signal")  # what `signal` wraps; its enumerations take 20 us a generation
@@ -66,12 +69,13 @@ class Interrupts:
             self._holding = holding
         return mine
 
-    def leave(self) -> None:
-        """Gives Ctrl-C back; raises KeyboardInterrupt if one is waiting."""
+    def leave(self) -> bool:
+        """Gives Ctrl-C back; whether one has come that nobody was told of."""
         self._holding = True
         _handlers.signal(_SIGINT, signal.default_int_handler)
+        waiting, self._waiting = self._waiting, False
         self._listening = self._holding = False
-        self._raise()
+        return waiting
 
     def hold(self) -> bool:
         """From here on Ctrl-C waits; what is returned goes to `release`."""
@@ -82,19 +86,79 @@ class Interrupts:
     def release(self, owed: bool) -> None:
         """Raises KeyboardInterrupt if one has come since `hold`."""
         if owed:
-            self.leave()
+            waiting = self.leave()
         else:
             self._holding = False
-            self._raise()
-
-    def _raise(self) -> None:
-        if self._waiting:
-            self._waiting = False
+            waiting, self._waiting = self._waiting, False
+        if waiting:
             raise KeyboardInterrupt
 
 
 inside: ContextVar[bool] = ContextVar("tansaku_inside_a_run", default=False)
 """Whether an objective or a callback of a search is running: a search inside passes Ctrl-C on."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When a run ends; see `Search.run`."""
+
+    max_generations: int | None
+    max_evaluations: int | None
+    max_seconds: float | None
+    target: float | None
+    patience: int | None
+
+    def check(self, search: Runs, start: int) -> None:
+        """At least one of them is given, each is a number of its kind, and the start fits.
+
+        Args:
+            search: what is to run.
+            start: candidates of its start.
+
+        Raises:
+            TypeError, ValueError: otherwise.
+        """
+        if all(getattr(self, field.name) is None for field in fields(self)):
+            raise ValueError(
+                "expected at least one of max_generations, max_evaluations, max_seconds, target and patience, "
+                "got none; say when to stop"
+            )
+        for name in ("max_generations", "max_evaluations"):
+            if getattr(self, name) is not None:
+                checks.count(name, getattr(self, name), 0)
+        if self.patience is not None:
+            checks.count("patience", self.patience)
+        if self.max_seconds is not None:
+            checks.number("max_seconds", self.max_seconds, 0.0)
+        if self.target is not None:
+            checks.number("target", self.target)
+        if not search.judged and (self.target is not None or self.patience is not None):
+            raise ValueError(
+                "expected a reference point with target or patience for several objectives, got none; give reference="
+            )
+        if self.max_evaluations is not None and search.state is None and self.max_evaluations < start:
+            raise ValueError(
+                f"expected max_evaluations >= {start}, the candidates of the start, got {self.max_evaluations}; "
+                "allow more or start with fewer"
+            )
+
+    def reached(self, search: Runs, coming: int, seconds: float) -> str:
+        """The name of the budget that is used up, or nothing.
+
+        Args:
+            search: what runs.
+            coming: evaluations that its next generation would make.
+            seconds: since the run began.
+        """
+        if self.target is not None:
+            merit = search.merit
+            if bool((merit >= self.target if search.rises else merit <= self.target).all()):
+                return "target"
+        if self.max_generations is not None and search.generations >= self.max_generations:
+            return "max_generations"
+        if self.max_evaluations is not None and search.evaluations + coming > self.max_evaluations:
+            return "max_evaluations"
+        return "max_seconds" if self.max_seconds is not None and seconds >= self.max_seconds else ""
 
 
 class Standstill:
@@ -124,22 +188,19 @@ class Bar:
 
     Args:
         search: what runs.
-        max_generations: the bar's length if given.
-        max_evaluations: else this.
+        budget: its generations are the bar's length if given, else its evaluations.
         shown: True, False, or None for on a terminal only.
     """
 
-    def __init__(
-        self, search: Runs, max_generations: int | None, max_evaluations: int | None, shown: bool | None
-    ) -> None:
+    def __init__(self, search: Runs, budget: Budget, shown: bool | None) -> None:
         self._search, self._bar = search, None
         if shown is False:
             return
         from tqdm import tqdm
 
-        self._by_generation = max_generations is not None
+        self._by_generation = budget.max_generations is not None
         self._bar = tqdm(
-            total=max_generations if self._by_generation else max_evaluations,
+            total=budget.max_generations if self._by_generation else budget.max_evaluations,
             initial=self._done(),
             unit="generation" if self._by_generation else "evaluation",
             disable=None if shown is None else False,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -16,48 +15,13 @@ from tansaku.algorithms import Algorithm, Assessor, make
 from tansaku.assessment import Assessment
 from tansaku.functional import hypervolume
 from tansaku.history import History
-from tansaku.plots import plot_front, plot_history
 from tansaku.population import Individual, Population
-from tansaku.running import Bar, Interrupts, Standstill, inside
+from tansaku.result import Result
+from tansaku.running import Bar, Budget, Interrupts, Standstill, inside
 from tansaku.states import pack, unpack
 from tansaku.storage import Storages
 
 S = TypeVar("S")
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a run found.
-
-    Args:
-        best: the best candidate ever assessed, of each search; for several objectives the Pareto front, a population
-            [j, *batch_shape, *event_shape] of candidates that do not dominate each other.
-        value: its value in the user's own sign: a float, or a tensor [*batch_shape]; of a front [j, *batch_shape, m].
-        evaluations: made, per search.
-        generations: made, the start not counted.
-        seconds: this run took.
-        stopped: why it ended: ``"max_generations"``, ``"max_evaluations"``, ``"max_seconds"``, ``"target"``,
-            ``"patience"``, ``"callback"`` or ``"interrupted"``.
-        history: best, median and spread of every generation.
-        state: the algorithm's at the end: the archive of `MapElites`, the distribution of others.
-    """
-
-    best: Individual | Population
-    value: float | Tensor
-    evaluations: int
-    generations: int
-    seconds: float
-    stopped: str
-    history: History
-    state: Any = None
-
-    def plot(self, path: str | os.PathLike[str]) -> None:
-        """Draws the history, or a front of several objectives; the ending of ``path`` says the format."""
-        title = f"stopped by {self.stopped} after {self.evaluations} evaluations"
-        if isinstance(self.best, Population):
-            plot_front(torch.as_tensor(self.value), path, title)
-        else:
-            plot_history(self.history, path, title)
 
 
 class Search(Generic[S]):
@@ -350,32 +314,10 @@ class Search(Generic[S]):
         Raises:
             ValueError: no budget, or one that does not even allow the start.
         """
-        budgets = [max_generations, max_evaluations, max_seconds, target, patience]
-        if all(budget is None for budget in budgets):
-            raise ValueError(
-                "expected at least one of max_generations, max_evaluations, max_seconds, target and patience, "
-                "got none; say when to stop"
-            )
-        for name, budget in (("max_generations", max_generations), ("max_evaluations", max_evaluations)):
-            if budget is not None:
-                checks.count(name, budget, 0)
-        if patience is not None:
-            checks.count("patience", patience)
-        if max_seconds is not None:
-            checks.number("max_seconds", max_seconds, 0.0)
-        if target is not None:
-            checks.number("target", target)
-        if not self.judged and (target is not None or patience is not None):
-            raise ValueError(
-                "expected a reference point with target or patience for several objectives, got none; give reference="
-            )
-        if max_evaluations is not None and self.state is None and max_evaluations < self._pending.k:
-            raise ValueError(
-                f"expected max_evaluations >= {self._pending.k}, the candidates of the start, got {max_evaluations}; "
-                "allow more or start with fewer"
-            )
+        budget = Budget(max_generations, max_evaluations, max_seconds, target, patience)
+        budget.check(self, self._pending.k)
         begun = time.perf_counter()
-        bar = Bar(self, max_generations, max_evaluations, progress)
+        bar = Bar(self, budget, progress)
         still = Standstill(patience)
         stopped = ""
         owed = self._interrupts.listen()
@@ -383,9 +325,7 @@ class Search(Generic[S]):
             if self.state is None:
                 self._advance()
             while True:
-                stopped = self._reached(max_generations, max_evaluations, target) or still.reached(self)
-                if not stopped and max_seconds is not None and time.perf_counter() - begun >= max_seconds:
-                    stopped = "max_seconds"
+                stopped = budget.reached(self, self._coming(), time.perf_counter() - begun) or still.reached(self)
                 if stopped:
                     break
                 self._advance()
@@ -398,23 +338,16 @@ class Search(Generic[S]):
                 raise  # nothing was found that could be returned, or the run around this one is meant too
             stopped = "interrupted"
         finally:
-            if owed:
-                self._interrupts.leave()
+            if owed and self._interrupts.leave():
+                stopped = "interrupted"  # too late to stop anything
             bar.close()
         return self._result(stopped, time.perf_counter() - begun)
 
-    def _reached(self, max_generations: int | None, max_evaluations: int | None, target: float | None) -> str:
-        if target is not None:
-            merit = self.merit
-            if bool((merit >= target if self.rises else merit <= target).all()):
-                return "target"
-        if max_generations is not None and self.generations >= max_generations:
-            return "max_generations"
-        if max_evaluations is not None and self.state is not None:
-            coming = self.algorithm.next_k(self.state) if self._asked is None else self._asked.k
-            if self.evaluations + coming > max_evaluations:
-                return "max_evaluations"
-        return ""
+    def _coming(self) -> int:
+        """How many candidates the next generation has."""
+        if self._asked is not None:
+            return self._asked.k
+        return self._pending.k if self.state is None else self.algorithm.next_k(self.state)
 
     def _result(self, stopped: str, seconds: float) -> Result:
         value = self.value

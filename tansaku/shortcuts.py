@@ -19,7 +19,8 @@ from tansaku.operators import Bounds, GaussianSampler, PermutationSampler, Unifo
 from tansaku.operators.bounds import Limits
 from tansaku.operators.permutation import check_permutations
 from tansaku.population import Individual, Population
-from tansaku.search import Result, Search
+from tansaku.result import Result
+from tansaku.search import Search
 
 _MANY_GENES = 500  # beyond it a covariance matrix costs more than most objectives
 Start = Tensor | Mapping[str, Tensor] | Individual

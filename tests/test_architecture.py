@@ -34,6 +34,7 @@ LAYERS: Mapping[str, Sequence[str]] = {
         "callbacks",
         "checkpoint",
         "plots",
+        "result",
         "running",
         "search",
         "shortcuts",

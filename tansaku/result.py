@@ -1,0 +1,49 @@
+"""`Result`: what a run found."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tansaku.history import History
+from tansaku.plots import plot_front, plot_history
+from tansaku.population import Individual, Population
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run found.
+
+    Args:
+        best: the best candidate ever assessed, of each search; for several objectives the Pareto front, a population
+            [j, *batch_shape, *event_shape] of candidates that do not dominate each other.
+        value: its value in the user's own sign: a float, or a tensor [*batch_shape]; of a front [j, *batch_shape, m].
+        evaluations: made, per search.
+        generations: made, the start not counted.
+        seconds: this run took.
+        stopped: why it ended: ``"max_generations"``, ``"max_evaluations"``, ``"max_seconds"``, ``"target"``,
+            ``"patience"``, ``"callback"`` or ``"interrupted"``.
+        history: best, median and spread of every generation.
+        state: the algorithm's at the end: the archive of `MapElites`, the distribution of others.
+    """
+
+    best: Individual | Population
+    value: float | Tensor
+    evaluations: int
+    generations: int
+    seconds: float
+    stopped: str
+    history: History
+    state: Any = None
+
+    def plot(self, path: str | os.PathLike[str]) -> None:
+        """Draws the history, or a front of several objectives; the ending of ``path`` says the format."""
+        title = f"stopped by {self.stopped} after {self.evaluations} evaluations"
+        if isinstance(self.best, Population):
+            plot_front(torch.as_tensor(self.value), path, title)
+        else:
+            plot_history(self.history, path, title)
