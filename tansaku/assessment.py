@@ -71,10 +71,16 @@ class Assessment:
 
     def copied(self, dtype: torch.dtype | None = None) -> Assessment:
         """The same in memory of its own and without a graph; the value as ``dtype`` if one is named."""
-        copies = {name: (x.detach() if x.requires_grad else x).clone() for name, x in self._present()}
+        present = [("value", self.value)] if self._plain else self._present()
+        copies = {name: (x.detach() if x.requires_grad else x).clone() for name, x in present}
         if dtype is not None and copies["value"].dtype != dtype:
             copies["value"] = copies["value"].to(dtype)
         return Assessment._made(self.maximize, copies)
+
+    @property
+    def _plain(self) -> bool:
+        """Whether there is a value and nothing else."""
+        return self.cases is None and self.violation is None and self.descriptor is None
 
     def take(self, index: Tensor, rows: Callable[[Tensor, Tensor], Tensor]) -> Assessment:
         """The assessment of the candidates at ``index``, gathered by ``rows(tensor, index)``."""

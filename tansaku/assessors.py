@@ -55,10 +55,11 @@ class Objective:
 
     def __call__(self, population: Population) -> Population:
         """The same candidates with their assessment."""
-        plain = len(population.genes) == 1 and not self.named
         views = {name: x.detach() for name, x in population.genes.items()}  # theirs to mark, not the genes
         versions = [_version(x) for x in views.values()]
-        genes: Any = next(iter(views.values())) if plain else views
+        genes: Any = views
+        if len(views) == 1 and not self.named:
+            (genes,) = views.values()
         with torch.no_grad():
             if self.vectorized is True:
                 answer = self.fn(genes)

@@ -235,6 +235,16 @@ class Population:
         check_assessment(assessment, self.k, self.batch_shape, self.device)
         return Population._made(self.genes, self.batch_ndim, self.traits, assessment)
 
+    def judged_as(self, other: Population, dtype: torch.dtype | None) -> Population:
+        """The same candidates with a copy of the assessment of ``other``, which holds the same genes.
+
+        Args:
+            other: assessed, and checked when it was.
+            dtype: of the value; None keeps it.
+        """
+        assessment = None if other.assessment is None else other.assessment.copied(dtype)
+        return Population._made(self.genes, self.batch_ndim, self.traits, assessment)
+
     def take(self, index: Tensor) -> Population:
         """The candidates at ``index``, genes, traits and assessment together.
 

@@ -169,7 +169,10 @@ class Search(Generic[S]):
             raise ValueError(
                 f"expected maximize={self._history.maximize} as before, got {assessment.maximize}; keep one direction"
             )
-        assessed = asked.assessed(assessment.copied(self._dtype))
+        if isinstance(assessed, Population):
+            assessed = asked.judged_as(assessed, self._dtype)
+        else:
+            assessed = asked.assessed(assessment.copied(self._dtype))
         owed = self._interrupts.hold()
         try:
             if self.state is None:
@@ -204,9 +207,15 @@ class Search(Generic[S]):
         Raises:
             RuntimeError: the search has no assessor.
         """
-        if self.state is None:
+        owed = self._interrupts.listen()
+        try:
+            if self.state is None:
+                self._advance()
             self._advance()
-        self._advance()
+        finally:
+            waiting = owed and self._interrupts.leave()
+        if waiting:
+            raise KeyboardInterrupt
         self._call()
 
     def _advance(self) -> None:
