@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tansaku import draws
 from tansaku.algorithms.base import Algorithm, step_size
-from tansaku.algorithms.sampled import hand_out, ravel, unravel
+from tansaku.algorithms.sampled import distance_outside, hand_out, ravel, unravel
 from tansaku.draws import Noise
 from tansaku.functional import ranked_weights, ranks
 from tansaku.operators.bounds import Bounds
@@ -122,10 +122,8 @@ def penalised_ranks(asked: Population, std: Tensor) -> Tensor:
         std: broadcasts against [k, *batch_shape, n]: the standard deviation of each gene's samples.
     """
     place = ranks(asked.cost).to(std.dtype)
-    if "raw" not in asked.traits:
-        return place
-    distance = ((asked.traits["raw"] - ravel(asked)) / std).square().mean(-1)
-    return place + distance * (asked.k / 2)
+    distance = distance_outside(asked, std)
+    return place if distance is None else place + distance * (asked.k / 2)
 
 
 def shares(asked: Population, place: Tensor, count: int) -> Tensor:

@@ -63,6 +63,18 @@ def raw_samples(asked: Population) -> Tensor:
     return asked.traits[_RAW] if _RAW in asked.traits else ravel(asked)
 
 
+def distance_outside(asked: Population, std: Tensor) -> Tensor | None:
+    """[k, *batch_shape] mean squared distance of raw samples to the box, in standard deviations; None without bounds.
+
+    Args:
+        asked: from `hand_out`.
+        std: broadcasts against [k, *batch_shape, n]: the standard deviation of each gene's samples.
+    """
+    if _RAW not in asked.traits:
+        return None
+    return ((asked.traits[_RAW] - ravel(asked)) / std).square().mean(-1)
+
+
 def penalised_cost(asked: Population, std: Tensor) -> Tensor:
     """[k, *batch_shape] costs, plus what a sample outside the bounds pays.
 
@@ -74,10 +86,9 @@ def penalised_cost(asked: Population, std: Tensor) -> Tensor:
         std: broadcasts against [k, *batch_shape, n]: the standard deviation of each gene's samples.
     """
     cost = asked.cost
-    if _RAW not in asked.traits:
+    distance = distance_outside(asked, std)
+    if distance is None:
         return cost
-    outside = (asked.traits[_RAW] - ravel(asked)) / std
-    distance = outside.square().mean(-1)
     finite = torch.isfinite(cost)
     ordered = torch.where(finite, cost, float("inf")).sort(0).values
     count = finite.sum(0, keepdim=True)

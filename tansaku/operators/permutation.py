@@ -8,6 +8,7 @@ of one. That rows are permutations is looked at once, where a search begins, and
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -87,7 +88,7 @@ class OrderCrossover(Crossover):
 
 
 @dataclass(frozen=True)
-class _Rearranges(Mutation):
+class _Rearranges(Mutation, ABC):
     """Two different places of every row are drawn; a subclass says which row they make of 0 .. n - 1."""
 
     probability: float = 1.0
@@ -109,8 +110,9 @@ class _Rearranges(Mutation):
             return moved
         return select(draws.coins(self.probability, lead, batch_shape, event_shape[:-1], x, noise), moved, x)
 
+    @abstractmethod
     def _order(self, place: Tensor, first: Tensor, last: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Which entry comes to each place, from the two places that were drawn."""
 
 
 @dataclass(frozen=True)

@@ -413,40 +413,6 @@ def test_bounds_hold_for_every_candidate_that_was_assessed() -> None:
     assert all(bool(((p["x"] >= -1) & (p["x"] <= 2)).all()) for p in seen)
 
 
-@pytest.mark.parametrize("where", ["ask", "tell"])
-def test_ctrl_c_within_a_generation_waits_until_it_is_whole(where: str) -> None:
-    """A real signal that arrives inside the algorithm: the run ends, and going on equals an uninterrupted run."""
-
-    @dataclass(frozen=True)
-    class Interrupted(PSO):
-        def ask(self, state: PSOState, noise: Noise) -> Population:
-            asked = super().ask(state, noise)
-            if where == "ask" and pressed.pop("now", None):
-                signal.raise_signal(signal.SIGINT)
-            return asked
-
-        def tell(self, state: PSOState, asked: Population) -> PSOState:
-            if where == "tell" and pressed.pop("now", None):
-                signal.raise_signal(signal.SIGINT)
-            return super().tell(state, asked)
-
-    def make() -> Search[PSOState]:
-        return Search(Interrupted(k=6), Objective(lambda x: x.square().sum(-1)), Individual({"x": torch.ones(3)}))
-
-    pressed: dict[str, bool] = {}
-    whole, parts = make(), make()
-    expected = whole.run(max_generations=8)
-    parts.run(max_generations=3)
-    pressed["now"] = True
-    assert parts.run(max_generations=8).stopped == "interrupted"
-    result = parts.run(max_generations=8)
-    assert result.stopped == "max_generations"
-    assert result.value == expected.value
-    assert result.evaluations == expected.evaluations
-    assert torch.equal(result.history.median, expected.history.median)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
 def test_what_the_caller_writes_into_the_start_later_does_not_reach_the_search() -> None:
     x0 = torch.ones(3)
     search = Search(PSO(k=6), Objective(lambda x: x.square().sum(-1)), Individual({"x": x0}))
@@ -461,9 +427,10 @@ def press_at(moment: str, pressed: dict[str, bool]) -> Search[PSOState]:
     @dataclass(frozen=True)
     class Interrupted(PSO):
         def ask(self, state: PSOState, noise: Noise) -> Population:
+            asked = super().ask(state, noise)  # the random numbers have moved on
             if moment == "ask" and pressed.pop("now", None):
                 signal.raise_signal(signal.SIGINT)
-            return super().ask(state, noise)
+            return asked
 
         def tell(self, state: PSOState, asked: Population) -> PSOState:
             if moment == "tell" and pressed.pop("now", None):
@@ -471,6 +438,23 @@ def press_at(moment: str, pressed: dict[str, bool]) -> Search[PSOState]:
             return super().tell(state, asked)
 
     return Search(Interrupted(k=6), SPHERE, START)
+
+
+@pytest.mark.parametrize("moment", ["ask", "tell"])
+def test_ctrl_c_within_a_generation_waits_until_it_is_whole(moment: str) -> None:
+    """A real signal that arrives inside the algorithm: the run ends, and going on equals an uninterrupted run."""
+    pressed: dict[str, bool] = {}
+    whole, parts = press_at(moment, {}), press_at(moment, pressed)
+    expected = whole.run(max_generations=8)
+    parts.run(max_generations=3)
+    pressed["now"] = True
+    assert parts.run(max_generations=8).stopped == "interrupted"
+    result = parts.run(max_generations=8)
+    assert result.stopped == "max_generations"
+    assert result.value == expected.value
+    assert result.evaluations == expected.evaluations
+    assert torch.equal(result.history.median, expected.history.median)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.parametrize("moment", ["ask", "tell"])
