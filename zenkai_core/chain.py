@@ -8,6 +8,7 @@ from typing import Literal, SupportsIndex, cast, overload
 
 from torch import Tensor
 
+from zenkai_core.criteria import Criterion
 from zenkai_core.learning import LearningMachine, LMode
 from zenkai_core.state import State
 from zenkai_core.values import IO
@@ -196,14 +197,19 @@ class Chain(LearningMachine):
             raise RuntimeError("a machine of a Chain expected a target, got none: call accumulate(x, t, state) first")
         return sub.t
 
+    @property
+    def _criterion(self) -> Criterion:
+        return self.machines[-1]._criterion
+
     def _say_above(self, t: IO, state: State) -> None:
-        if state.above is None:
-            state.above = partial(self._cost_against, t, state.criterion)
+        above = self._say_goal(t, state)
         layers = self._layers(state)
         last = layers[-1][1]
-        last.criterion, last.above = state.criterion, state.above
-        for i, (_, sub) in enumerate(layers[:-1]):
-            sub.above = partial(_cost_through, layers[i + 1 :], state.above)
+        last.criterion, last.above = state.criterion, above
+        for i, (_, sub) in enumerate(layers):
+            sub.error = state.error
+            if sub is not last:
+                sub.above = partial(_cost_through, layers[i + 1 :], above)
 
     def _layers(self, state: State) -> list[tuple[LearningMachine, State]]:
         return [(m, state.sub(str(i))) for i, m in enumerate(self.machines)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from zenkai_core import passes
 from zenkai_core.bridge import bridge
-from zenkai_core.criteria import Criterion, per_row, sse
+from zenkai_core.criteria import Criterion, output_gradient, per_row, sse
 from zenkai_core.hooks import Hooked
 from zenkai_core.state import State
 from zenkai_core.values import IO, Target, as_io, exact_error
@@ -214,12 +214,23 @@ class LearningMachine(Hooked, nn.Module):
 
     def tell(self, t: IO, state: State) -> Told:
         """`step_y` and `accumulate`, with the network's cost and the layer's own target noted in state."""
-        if state.above is None:
-            state.above = partial(self._cost_against, t, state.criterion)
+        self._say_goal(t, state)
         x = state.inputs
         state.t = t = self.step_y(x, t, state)
         self.accumulate(x, t, state)
         return Told(x, t, state)
+
+    def _say_goal(self, t: IO, state: State) -> Callable[[IO], Tensor]:
+        """Notes the network's cost and output error, if no machine around this one has: then it is the network."""
+        if state.error is None:
+            state.error = partial(output_gradient, state.criterion or self._criterion, state.outputs.detach(), t)
+        if state.above is None:
+            state.above = partial(self._cost_against, t, state.criterion)
+        return state.above
+
+    @property
+    def _criterion(self) -> Criterion:
+        return self.assess_y
 
     def _cost_against(self, t: IO, criterion: Criterion | None, y: IO) -> Tensor:
         t = t.tile(y.rows // t.rows if t.rows else 1)

@@ -295,5 +295,9 @@ class Machine(LearningMachine):
         seed = int(torch.randint(2**62, (), generator=noise, device=noise.device))
         return passes.propose(self.module, x, state, k, seed).map(lambda v: v.unflatten(0, (k, x.rows)))
 
+    @property
+    def _criterion(self) -> Criterion:
+        return self.criterion
+
     def _rules(self) -> list[Rule]:
         return [rule for rule in (self.theta, self.x, self.y) if rule is not None]

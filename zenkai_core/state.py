@@ -27,6 +27,8 @@ class State:
         above: outputs of this layer `[k * n, ...]` (k whole copies of the rows, row r being sample r % n) -> `[k * n]`
             the cost per row of the network's loss through the layers above, with the labels inside. Set once the
             target is known; alone, a machine is its own network.
+        error: () -> dl/dy per row of the whole network's cost at the network's own outputs, a tensor (or None, for an
+            integer output) each: the error that direct feedback sends to every layer. Set together with `above`.
         criterion: the cost that replaces the machine's own in this pass: squared error under the autograd bridge,
             which sees only gradients.
         remember: False for a pass that nobody will learn from: no graph is kept.
@@ -45,6 +47,7 @@ class State:
     y: IO | None = None
     t: IO | None = None
     above: Callable[[IO], Tensor] | None = None
+    error: Callable[[], tuple[Tensor | None, ...]] | None = None
     criterion: Callable[[IO, IO], Tensor] | None = None
     remember: bool = True
     wants_x: bool = True
@@ -131,11 +134,25 @@ class State:
             RuntimeError: the target is not known yet.
         """
         if self.above is None:
-            raise RuntimeError(
-                "the network's cost is known once the target is, got a state without one: call learn, "
-                "accumulate or step_y of the outermost machine first"
-            )
+            raise _unknown_target("cost")
         return self.above(y)
+
+    def output_error(self) -> tuple[Tensor | None, ...]:
+        """The error at the network's outputs, dl/dy per row for each of them; None for an integer output.
+
+        Raises:
+            RuntimeError: the target is not known yet.
+        """
+        if self.error is None:
+            raise _unknown_target("error")
+        return self.error()
+
+
+def _unknown_target(what: str) -> RuntimeError:
+    return RuntimeError(
+        f"the network's {what} is known once the target is, got a state without one: call learn, accumulate or step_y "
+        "of the outermost machine first"
+    )
 
 
 def _unused() -> RuntimeError:

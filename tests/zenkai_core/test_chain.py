@@ -176,3 +176,36 @@ def test_a_chain_has_a_length_and_gives_its_machines_by_index() -> None:
     assert list(net) == machines
     assert net[-1] is machines[2]
     assert net[1:] == tuple(machines[1:])
+
+
+def test_every_layer_is_told_the_error_at_the_networks_outputs():
+    torch.manual_seed(0)
+    inner = Chain(Machine(nn.Linear(4, 4), zk.theta.Null(), zk.targets.Gradient()))
+    head = Machine(nn.Linear(4, 3), zk.theta.Null(), zk.targets.Gradient(), zk.cross_entropy)
+    net = Chain(Machine(nn.Linear(5, 4), zk.theta.Null(), zk.targets.Gradient()), inner, head)
+    seen = []
+    for m in (net[0], inner[0], head):
+        m.register_hook("accumulate", lambda call: seen.append(call.state.output_error()))
+    x, labels = torch.randn(6, 5), torch.tensor([0, 1, 2, 0, 1, 2])
+    net.learn(x, labels)
+    p = net(x).detach().softmax(1)
+    expected = p - nn.functional.one_hot(labels, 3)
+    assert len(seen) == 3
+    for (error,) in seen:
+        torch.testing.assert_close(error, expected)
+
+
+def test_under_autograd_the_output_error_is_the_gradient_per_row():
+    torch.manual_seed(0)
+    net = Chain(*(Machine(nn.Linear(4, 4), zk.theta.Null(), zk.targets.Gradient()) for _ in range(2)))
+    seen = []
+    net[0].register_hook("accumulate", lambda call: seen.append(call.state.output_error()[0]))
+    x, t = torch.randn(6, 4), torch.randn(6, 4)
+    y = net(x)
+    (y - t).square().sum(1).mean().backward()
+    torch.testing.assert_close(seen[0], 2 * (y - t).detach())
+
+
+def test_the_output_error_is_unknown_before_the_target():
+    with pytest.raises(RuntimeError, match="error is known once the target is"):
+        State().output_error()
