@@ -27,10 +27,12 @@ class Rule(nn.Module):
     Attributes:
         requires: names out of {"differentiable", "parameters", "linear", "estimator", "invertible"}.
         uses_graph: whether the rule differentiates the pass; where no rule does, the pass keeps no graph.
+        slot: "theta", "x" or "y", what its notes begin with.
     """
 
     requires: frozenset[str] = frozenset()
     uses_graph: bool = False
+    slot: str = ""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,6 +55,14 @@ class Rule(nn.Module):
     def forget(self) -> None:
         """Drops the passes accumulated since the last step; gradients are the machine's. Nothing unless overridden."""
 
+    def note(self, state: State, **figures: Tensor | float) -> None:
+        """Figures about what the rule just did with a pass, for whoever records it: `gain` of an x rule is "x_gain".
+
+        Where nobody does (`state.notes` is None) they go nowhere, and one that costs something need not be made.
+        """
+        if state.notes is not None:
+            state.notes.update({f"{self.slot}_{name}": value for name, value in figures.items()})
+
 
 class StepTheta(Rule):
     """A rule for the parameters.
@@ -69,6 +79,8 @@ class StepTheta(Rule):
     >>> bool(layer.learn(torch.ones(4, 2), torch.ones(4, 1)) > layer.test(torch.ones(4, 2), torch.ones(4, 1)))
     True
     """
+
+    slot = "theta"
 
     def accumulate(self, machine: Machine, t: IO, state: State) -> None:
         """Adds the pass to what `step` will use."""
@@ -92,6 +104,8 @@ class StepX(Rule):
     IO(float32[4, 2])
     """
 
+    slot = "x"
+
     def step_x(self, machine: Machine, t: IO, state: State) -> IO:
         """The target for the incoming layer, shaped as state.x; moves nothing but the rule's noise count."""
         raise NotImplementedError(f"{type(self).__name__} expected a step_x, got none: override it")
@@ -114,6 +128,8 @@ class StepY(Rule):
     >>> layer.learn(torch.ones(4, 2), torch.ones(4, 1)).shape
     torch.Size([])
     """
+
+    slot = "y"
 
     def step_y(self, machine: Machine, t: IO, state: State) -> IO:
         """The target that the layer will learn from, shaped as state.y; moves nothing but the rule's noise count."""

@@ -31,6 +31,7 @@ class State:
             integer output) each: the error that direct feedback sends to every layer. Set together with `above`.
         criterion: the cost that replaces the machine's own in this pass: squared error under the autograd bridge,
             which sees only gradients.
+        notes: where rules write figures about this pass by `Rule.note`, if somebody records it; None costs nothing.
         remember: False for a pass that nobody will learn from: no graph is kept.
         wants_x: whether a target for x will be asked; False spares its gradient.
         training: the mode the pass was made in.
@@ -49,6 +50,7 @@ class State:
     above: Callable[[IO], Tensor] | None = None
     error: Callable[[], tuple[Tensor | None, ...]] | None = None
     criterion: Callable[[IO, IO], Tensor] | None = None
+    notes: dict[str, Any] | None = None
     remember: bool = True
     wants_x: bool = True
     training: bool = False

@@ -113,10 +113,16 @@ def test_a_users_own_machine_has_its_cost_and_distance() -> None:
     own = Own()
     with Recorder(own) as recorder:
         own.learn(torch.ones(4, 1), torch.ones(4, 1) * 5)
-    assert recorder.rows() == [
-        {"step": 0, "layer": "Own", "cost": 4.5, "distance": 3.0}
-        | dict.fromkeys(("local_theta", "local_x", "global_theta", "global_x"))
-    ]
+    measured = {k: v for k, v in recorder.rows()[0].items() if v is not None}
+    assert measured == {
+        "step": 0,
+        "layer": "Own",
+        "cost": 4.5,
+        "distance": 3.0,
+        "relative": 1.5,
+        "dead": 1.0,
+        "target_angle": 0.0,
+    }
 
 
 def test_wrong_arguments_are_refused() -> None:
@@ -149,3 +155,124 @@ def test_every_is_a_whole_number() -> None:
     machine = Machine(nn.Linear(3, 3), theta.Gradient(torch.optim.SGD, lr=0.1), targets.Gradient())
     with pytest.raises(ValueError, match=r"expected a whole number every >= 1, got 1\.5"):
         Recorder(machine, every=1.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("order", ["accumulate step_x step", "accumulate step step_x"])
+@pytest.mark.parametrize("training", [True, False])
+def test_the_update_of_backpropagation_is_steepest_descent_in_every_layer(
+    order: zk.chain.Order, training: bool
+) -> None:
+    net = chain(0.5, order).double()
+    net.train(training)
+    if order == "accumulate step step_x":  # whoever steps first changes what the layers below descend
+        for m in net.machines:
+            m.theta = theta.Gradient(torch.optim.SGD, lr=1e-7)
+            m.theta.bind(m)
+    with Recorder(net) as recorder:
+        state = zk.State()
+        y = net.remember(zk.IO(torch.randn(8, 6).double()), state)
+        told = net.tell(zk.IO(torch.randint(3, (y.rows,))), state)
+        net.step(*told)
+    for row in recorder.rows():
+        assert row["update_angle"] == pytest.approx(0, abs=1e-3)
+        assert row["target_angle"] is None or row["target_angle"] == pytest.approx(0, abs=1e-3)
+    assert [row["target_angle"] is None for row in recorder.rows()] == [True, False, False]
+
+
+def test_the_angle_is_that_of_the_update_to_autograds_gradient() -> None:
+    class Skewed(zk.StepTheta):
+        def accumulate(self, machine: Machine, t: zk.IO, state: zk.State) -> None: ...
+
+        def step(self, machine: Machine) -> None:
+            with torch.no_grad():
+                machine.module.weight.sub_(torch.ones(2, 3))
+
+    torch.manual_seed(0)
+    first, last = nn.Linear(3, 2, bias=False), nn.Linear(2, 2)
+    net = Chain(
+        Machine(first, Skewed(), targets.Null()),
+        Machine(last, theta.Gradient(torch.optim.SGD, lr=0.1), targets.Gradient(), zk.cross_entropy),
+    )
+    x, t = torch.randn(5, 3), torch.randint(2, (5,))
+    plain = nn.Sequential(copy.deepcopy(first), copy.deepcopy(last))
+    nn.functional.cross_entropy(plain(x), t).backward()
+    g = plain[0].weight.grad
+    assert g is not None
+    expected = torch.rad2deg(torch.acos(g.sum() / g.norm() / 6**0.5))
+    with Recorder(net) as recorder:
+        net.learn(x, t)
+    row = recorder.rows()[1]
+    assert row["update_angle"] == pytest.approx(float(expected), rel=1e-4)
+    assert row["update_ratio"] == pytest.approx(float(6**0.5 / plain[0].weight.detach().norm()), rel=1e-4)
+
+
+def test_below_a_layer_without_gradient_there_is_no_steepest_descent() -> None:
+    net = Chain(
+        Machine(nn.Linear(3, 3), theta.Gradient(), targets.Null()),
+        Machine(zk.modules.Sign(), theta.Null(), targets.Null()),
+        Machine(nn.Linear(3, 3), theta.Gradient(), targets.Gradient()),  # shaped as the layers below
+    )
+    with Recorder(net) as recorder:
+        net.learn(torch.randn(4, 3), torch.randn(4, 3))
+    assert [row["target_angle"] is None for row in recorder.rows()] == [False, False, True]
+    assert [row["update_angle"] is None for row in recorder.rows()] == [False, True, True]
+
+
+def test_without_gradients_autograd_is_never_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("autograd was called")
+
+    net = Chain(Machine(nn.Linear(3, 2), theta.Delta(torch.optim.SGD, lr=0.1), targets.Null()))
+    monkeypatch.setattr(torch.autograd, "grad", refuse)
+    monkeypatch.setattr(torch.autograd, "backward", refuse)
+    with Recorder(net, gradients=False) as recorder:
+        net.learn(torch.randn(4, 3), torch.randn(4, 2))
+    assert recorder.rows()[0]["update_angle"] is None
+    assert recorder.rows()[0]["local_theta"] > 0
+
+
+def test_attained_is_the_share_of_the_distance_that_a_step_closed() -> None:
+    layer = Machine(nn.Linear(1, 1, bias=False), theta.Gradient(torch.optim.SGD, lr=0.25), targets.Null())
+    with torch.no_grad():
+        layer.module.weight.fill_(2.0)  # y = 2 towards t = 0: the weight goes to 1.5
+    with Recorder(layer) as recorder:
+        layer.learn(torch.ones(3, 1), torch.zeros(3, 1))
+    row = recorder.rows()[0]
+    assert (row["distance"], row["relative"], row["attained"], row["update_ratio"]) == (2.0, 1.0, 0.25, 0.25)
+
+
+def test_units_that_say_the_same_for_every_row_are_dead() -> None:
+    y = zk.IO(torch.tensor([[0.0, 1.0, 5.0], [0.0, 2.0, 5.0]]), torch.zeros(2, 2, 3, 3))
+    y[1][0, 1, 2, 2] = 1.0  # the second channel speaks once
+    assert zk.diagnostics.measures.dead(y) == pytest.approx(3 / 5)
+    assert zk.diagnostics.measures.dead(zk.IO(torch.zeros(1, 3))) is None
+
+
+def test_rules_note_figures_for_the_recorder_alone() -> None:
+    class Noting(targets.Null):
+        def step_x(self, machine: Machine, t: zk.IO, state: zk.State) -> zk.IO:
+            self.note(state, gain=torch.tensor(0.5), evaluations=3)
+            seen.append(state.notes)
+            return super().step_x(machine, t, state)
+
+    seen: list[object] = []
+    net = Chain(
+        Machine(nn.Linear(3, 3), theta.Gradient(), targets.Null()), Machine(nn.Linear(3, 3), theta.Null(), Noting())
+    )
+    x, t = torch.randn(4, 3), torch.randn(4, 3)
+    net.learn(x, t)
+    assert seen == [None]
+    with Recorder(net, every=2) as recorder:
+        net.learn(x, t)
+        net.learn(x, t)
+    row = recorder.rows()[0]
+    assert (row["x_gain"], row["x_evaluations"]) == (0.5, 3)
+    assert len(recorder.rows()) == 2
+    assert seen[2] is None
+
+
+def test_a_cost_without_gradient_breaks_no_run() -> None:
+    net = Chain(Machine(nn.Linear(3, 3), theta.Null(), targets.Null(), zk.criteria.zero_one))
+    with Recorder(net) as recorder:
+        net.learn(torch.randn(4, 3), torch.randint(3, (4,)))
+    assert recorder.rows()[0]["update_angle"] is None

@@ -1,0 +1,315 @@
+"""What each update of each layer was good for (section 2 of the paper, equations 4 and 5), and what is wrong with it.
+
+Global error reduction (equation 4) is the fall of the network's loss, local error reduction (equation 5) the fall of
+the layer's own loss: after a step of the parameters, and after moving the layer's input to the target that it gave.
+Everything is computed in hooks, by passes that move no buffer and no generator: the run is the same with and without.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import weakref
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zenkai_core.capabilities import capabilities
+from zenkai_core.diagnostics import measures, outputs, reading
+from zenkai_core.hooks import Call, Event, Hook, When
+from zenkai_core.learning import LearningMachine
+from zenkai_core.machine import Machine
+from zenkai_core.state import State
+from zenkai_core.values import IO
+
+FIELDS = (
+    "cost",
+    "distance",
+    "relative",
+    "attained",
+    "dead",
+    "update_ratio",
+    "update_angle",
+    "target_angle",
+    "local_theta",
+    "local_x",
+    "global_theta",
+    "global_x",
+)
+_OF_SOMETHING = ("relative", "attained", "update_ratio", "update_angle", "target_angle")  # NaN where that is zero
+Errors = tuple[Tensor | None, ...]
+
+
+class Recorder:
+    """Listens to every innermost machine of a model, and keeps a row for each layer and update.
+
+    Args:
+        model: a machine, a chain, or any module with machines in it.
+        every: keep one update of so many; the others cost next to nothing.
+        gradients: whether to differentiate the network for the two angles, by one backward pass per layer and row.
+
+    Raises:
+        ValueError: every < 1, or a model without machines.
+
+    A row has `step` (the layer's count of updates), `layer` (its name in the model), and, as means over the batch's
+    rows, or None where there is none:
+
+    - `cost`, the layer's loss before the update;
+    - `distance`, the Euclidean distance between output and target; `relative`, the same as a share of the output's
+      norm; `attained`, the share of the distance that the step of the parameters closed (negative: it went away);
+    - `dead`, the share of the layer's units that said the same for every row;
+    - `update_ratio`, the norm of the parameters' update over the norm of the parameters;
+    - `update_angle`, in degrees, between the update and steepest descent of the network's loss; `target_angle`, in
+      degrees, between target less output and steepest descent of the network's loss at that output. The gradient is
+      that of the pass: its parameters, statistics and masks; there is none below a layer without one;
+    - `local_theta` and `global_theta`, error reductions by the step of the parameters; `local_x` and `global_x`, error
+      reductions by the target given to the layer below;
+    - what the layer's rules note: see the rule; `theta_`, `x_` and `y_` say whose figure it is.
+
+    Under autograd, where a machine sees only gradients, the network's loss is the squared error of its output.
+
+    Use it in a `with` block, or `close()` it. `read` says in words what is wrong with a layer, `plot` draws, `frame`
+    makes a pandas frame and `to_tensorboard` writes to a `SummaryWriter`.
+
+    >>> from zenkai_core import Machine, theta, targets
+    >>> layer = Machine(nn.Linear(3, 2), theta.Gradient(torch.optim.SGD, lr=0.1), targets.Gradient())
+    >>> with Recorder(layer) as recorder:
+    ...     _ = layer.learn(torch.ones(4, 3), torch.zeros(4, 2))
+    >>> row = recorder.rows()[0]
+    >>> row["local_theta"] > 0, round(row["update_angle"], 3)
+    (True, 0.0)
+    """
+
+    def __init__(self, model: nn.Module, *, every: int = 1, gradients: bool = True) -> None:
+        if not isinstance(every, int) or every < 1:
+            raise ValueError(f"Recorder expected a whole number every >= 1, got {every}: 1 keeps every update")
+        found = {name: m for name, m in model.named_modules() if isinstance(m, LearningMachine) and _innermost(m)}
+        if not found:
+            raise ValueError(
+                f"Recorder expected a model with machines, got a {type(model).__name__} without one: give it a Machine "
+                "or a Chain"
+            )
+        self.every = every
+        self.gradients = gradients
+        self._rows: list[dict[str, Any]] = []
+        self._current: dict[LearningMachine, tuple[weakref.ref[State], dict[str, Any]]] = {}
+        self._gradients: weakref.WeakKeyDictionary[LearningMachine, list[Tensor]] = weakref.WeakKeyDictionary()
+        self._errors: weakref.WeakKeyDictionary[State, Errors | None] = weakref.WeakKeyDictionary()
+        self._before: dict[LearningMachine, list[Tensor]] = {}
+        self._count: dict[LearningMachine, int] = dict.fromkeys(found.values(), 0)
+        self._names = {m: name or type(m).__name__ for name, m in found.items()}
+        listeners: tuple[tuple[Event, Hook, When], ...] = (
+            ("step_y", self._begin, "before"),
+            ("accumulate", self._accumulate, "before"),
+            ("step_x", self._step_x, "after"),
+            ("step", self._before_step, "before"),
+            ("step", self._step, "after"),
+        )
+        self._handles = [m.register_hook(*listener) for m in found.values() for listener in listeners]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """What was kept so far, in the order in which layers were told their targets; numbers are floats."""
+        return [{k: _number(k, v) for k, v in row.items()} for row in self._rows]
+
+    def read(self, last: int | None = None) -> str:
+        """What is wrong with which layer, and by which figure, in a few lines: see `zenkai_core.diagnostics.read`.
+
+        Args:
+            last: only so many of each layer's newest rows; all if None.
+        """
+        return "\n".join(str(finding) for finding in reading.read(self.rows(), last))
+
+    def plot(self, path: str | os.PathLike[str], title: str = "") -> None:
+        """Draws every quantity, a panel each, over the updates of every layer.
+
+        Args:
+            path: where to write; the ending says the format (png, pdf, svg).
+            title: above the picture.
+
+        Raises:
+            ValueError: nothing was recorded.
+        """
+        outputs.plot(self.rows(), path, title)
+
+    def frame(self) -> Any:
+        """The rows as a `pandas.DataFrame`, a column for each quantity.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        return outputs.frame(self.rows())
+
+    def to_tensorboard(self, writer: Any) -> None:
+        """Writes every quantity as the scalar "layer/quantity" at the layer's count of updates.
+
+        Args:
+            writer: a `torch.utils.tensorboard.SummaryWriter`, or a directory for a new one.
+
+        Raises:
+            ImportError: a directory is given and tensorboard is not installed.
+        """
+        outputs.to_tensorboard(self.rows(), writer)
+
+    def clear(self) -> None:
+        """Forgets the rows kept so far; counts of updates go on."""
+        self._rows.clear()
+
+    def close(self) -> None:
+        """Stops listening."""
+        for handle in self._handles:
+            handle.remove()
+        self._current.clear()
+        self._before.clear()
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _begin(self, call: Call) -> None:
+        """Gives the rules a place for their notes, where the coming update is one to keep."""
+        if call.state is not None and self._count[call.machine] % self.every == 0:
+            call.state.notes = {}
+
+    @torch.no_grad()
+    def _accumulate(self, call: Call) -> None:
+        machine, state, t = call.machine, call.state, call.t
+        step = self._count[machine]
+        self._count[machine] += 1
+        if step % self.every or state is None or t is None or state.y is None:
+            self._current.pop(machine, None)
+            if state is not None:
+                self._hand_down(state, None)
+            return
+        row: dict[str, Any] = {"step": step, "layer": self._names[machine], **dict.fromkeys(FIELDS)}
+        row.update(state.notes or {})
+        state.notes = row
+        y = state.y.detach()
+        row["cost"] = _local(machine, y, t, state).mean()
+        row["dead"] = measures.dead(y)
+        if measures.comparable(y, t):
+            row["distance"] = measures.distance(y, t)
+            row["relative"] = row["distance"] / measures.size(y)
+        self._rows.append(row)
+        self._current[machine] = (weakref.ref(state), row)  # weakly: a recorder keeps no graph alive
+        if self.gradients:
+            self._differentiate(machine, state, t, row)
+
+    def _differentiate(self, machine: LearningMachine, state: State, t: IO, row: dict[str, Any]) -> None:
+        """Notes the true gradient of the layer's parameters, and hands the error on to the layer below."""
+        self._gradients.pop(machine, None)
+        errors = self._errors_at(state)
+        if errors is not None and measures.comparable(state.outputs, t):
+            pairs = [(y.detach() - a, e) for y, a, e in zip(state.outputs, t, errors, strict=True) if e is not None]
+            row["target_angle"] = measures.angle((a for a, _ in pairs), (e for _, e in pairs)) if pairs else None
+        if errors is None or not isinstance(machine, Machine) or "differentiable" not in capabilities(machine.module):
+            self._hand_down(state, None)
+            return
+        with torch.enable_grad():
+            x = state.inputs.leaves(requires_grad=True)
+            y = machine.replay(x, state)
+            parameters = machine.trainable()
+            pulled = [(v, e.to(v.dtype)) for v, e in zip(y, errors, strict=True) if e is not None and v.requires_grad]
+            if not pulled:
+                self._hand_down(state, None)
+                return
+            leaves = [v for v in (*x, *parameters) if v.requires_grad]
+            outs, given = zip(*pulled, strict=True)
+            found = iter(torch.autograd.grad(outs, leaves, given, allow_unused=True))
+        self._hand_down(state, tuple(next(found) if v.requires_grad else None for v in x))
+        if parameters:
+            of = [(p, next(found)) for p in parameters]
+            self._gradients[machine] = [torch.zeros_like(p) if g is None else g for p, g in of]
+
+    def _errors_at(self, state: State) -> Errors | None:
+        """dl/dy of the network's loss per row at this pass's outputs; None where it is not known."""
+        if state in self._errors:
+            return self._errors[state]
+        try:
+            errors = state.output_error()  # nobody above has said anything: these are the network's own outputs
+        except RuntimeError:  # a cost without a gradient, or no target: a recorder breaks no run
+            return None
+        fits = len(errors) == len(state.outputs) and all(
+            e is None or e.shape == y.shape for e, y in zip(errors, state.outputs, strict=True)
+        )
+        return errors if fits else None
+
+    def _hand_down(self, state: State, errors: Errors | None) -> None:
+        """Adds the error at a layer's inputs to what other layers have said to the one below."""
+        if state.incoming is None:
+            return
+        below = state.incoming[1]
+        held = self._errors.get(below)
+        if errors is None or (held is None and below in self._errors):
+            self._errors[below] = None
+        elif held is None:
+            self._errors[below] = errors
+        else:
+            self._errors[below] = tuple(
+                b if a is None else a if b is None else a + b for a, b in zip(held, errors, strict=True)
+            )
+
+    @torch.no_grad()
+    def _step_x(self, call: Call) -> None:
+        row = self._row_of(call)
+        if row is not None and call.t is not None and call.state is not None and isinstance(call.machine, Machine):
+            after = call.machine.replay(call.result, call.state).detach()
+            before = call.machine.replay(call.state.inputs.detach(), call.state).detach()
+            _reductions(row, "x", call, before, after)
+
+    def _before_step(self, call: Call) -> None:
+        row = self._row_of(call)
+        if row is not None and isinstance(call.machine, Machine):
+            self._before[call.machine] = [p.detach().clone() for p in call.machine.trainable()]
+
+    @torch.no_grad()
+    def _step(self, call: Call) -> None:
+        row = self._row_of(call)
+        before = self._before.pop(call.machine, None)
+        if row is None or call.t is None or call.state is None or before is None:
+            return
+        machine, y, t = call.machine, call.state.outputs.detach(), call.t
+        after = machine.replay(call.state.inputs.detach(), call.state).detach()
+        _reductions(row, "theta", call, y, after)
+        if measures.comparable(y, t):
+            row["attained"] = 1 - measures.distance(after, t) / row["distance"]
+        now = machine.trainable()
+        if before and len(before) == len(now):
+            moved = [p - q for p, q in zip(now, before, strict=True)]
+            row["update_ratio"] = measures.ratio(moved, before)
+            if (gradient := self._gradients.pop(machine, None)) is not None:
+                row["update_angle"] = measures.angle((-v for v in moved), gradient)
+
+    def _row_of(self, call: Call) -> dict[str, Any] | None:
+        held = self._current.get(call.machine)
+        return held[1] if held is not None and held[0]() is call.state else None
+
+
+def _reductions(row: dict[str, Any], what: str, call: Call, before: IO, after: IO) -> None:
+    """Equations 4 and 5: loss before less loss after, from the outputs before and after."""
+    machine, state, t = call.machine, call.state, call.t
+    if state is None or t is None:
+        return
+    row[f"local_{what}"] = (_local(machine, before, t, state) - _local(machine, after, t, state)).mean()
+    if state.above is not None:
+        row[f"global_{what}"] = (state.above(before) - state.above(after)).mean()
+
+
+def _local(machine: LearningMachine, y: IO, t: IO, state: State) -> Tensor:
+    return machine.cost(y, t, state) if isinstance(machine, Machine) else machine.assess_y(y, t)
+
+
+def _number(name: str, value: Any) -> Any:
+    """A float of a tensor; None where an angle or a share is of nothing."""
+    if isinstance(value, Tensor):
+        value = float(value)
+    return None if name in _OF_SOMETHING and value is not None and math.isnan(value) else value
+
+
+def _innermost(machine: LearningMachine) -> bool:
+    return sum(isinstance(m, LearningMachine) for m in machine.modules()) == 1
