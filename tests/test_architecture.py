@@ -55,6 +55,7 @@ LAYERS: Mapping[str, Sequence[str]] = {
         "capabilities",
         "learning",
         "machine",
+        "searching",
         "theta",
         "targets",
         "chain",

@@ -2,6 +2,8 @@
 
 from zenkai_core.targets.gradient import Gradient
 from zenkai_core.targets.null import Null
+from zenkai_core.targets.sampled import Choices, Sampled
 from zenkai_core.targets.search import SearchX, SearchY
+from zenkai_core.targets.stochastic import Proposals
 
-__all__ = ["Gradient", "Null", "SearchX", "SearchY"]
+__all__ = ["Choices", "Gradient", "Null", "Proposals", "Sampled", "SearchX", "SearchY"]

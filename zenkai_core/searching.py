@@ -1,0 +1,113 @@
+"""What every rule that searches asks of its algorithm, and which algorithm, reducer or number holds at a call.
+
+A setting of a rule may be a plan: `tansaku.Scheduled` makes an algorithm or a reducer with the values of the moment,
+a `tansaku.Schedule` is a number of the moment, and a callable makes an algorithm from the number of calls so far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import tansaku
+
+Score = Literal["local", "network"]
+Algorithm = tansaku.Algorithm[Any]
+Searcher = Algorithm | tansaku.Scheduled | Callable[[int], Algorithm]
+Reduce = Callable[[tansaku.Population], tansaku.Individual]
+Reducer = Reduce | tansaku.Scheduled
+
+
+def check_score(rule: str, score: Score) -> None:
+    """Refuses an unknown score.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if score not in ("local", "network"):
+        raise ValueError(f"{rule} expected score 'local' or 'network', got {score!r}: choose one of them")
+
+
+def check_schedules(rule: str, calls: int | None, **settings: Any) -> None:
+    """Refuses a setting that is a schedule where nobody says over how many calls it runs.
+
+    Raises:
+        ValueError: it is one, or there are no calls.
+    """
+    if calls is not None:
+        check_count(rule, "calls", calls)
+    for name, setting in settings.items():
+        if isinstance(setting, tansaku.Scheduled | tansaku.Schedule) and calls is None:
+            raise ValueError(
+                f"{rule} expected calls with a schedule for {name}, got none: say calls=N, the number of calls over "
+                "which it runs (batches times epochs)"
+            )
+
+
+def check_count(rule: str, name: str, value: int) -> None:
+    """Refuses a number below 1.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if value < 1:
+        raise ValueError(f"{rule} expected {name} >= 1, got {value}: search at least once")
+
+
+def check_algorithm(rule: str, algorithm: Searcher, calls: int | None, *, rows: bool) -> None:
+    """Refuses, when a rule is made, an algorithm that no call of it could use; what a callable makes is seen later.
+
+    With ``rows`` the rule runs one search per row of the mini-batch.
+
+    Raises:
+        TypeError: it is none, or searches no real genes.
+        ValueError: it cannot serve the rule.
+    """
+    if isinstance(algorithm, tansaku.Algorithm | tansaku.Scheduled):
+        algorithm_at(rule, algorithm, 0, calls, rows=rows)
+    elif not callable(algorithm):
+        raise TypeError(
+            f"{rule} expected a tansaku algorithm or what makes one, a tansaku.Scheduled or a callable of the number "
+            f"of calls, got {type(algorithm).__name__}: for example tansaku.HillClimb(k=32, std=0.5)"
+        )
+
+
+def algorithm_at(rule: str, algorithm: Searcher, count: int, calls: int | None, *, rows: bool) -> Algorithm:
+    """The algorithm of the call number ``count``, if it can serve the rule.
+
+    Raises:
+        TypeError, ValueError: it cannot.
+    """
+    if isinstance(algorithm, tansaku.Algorithm):
+        found: Any = algorithm
+    else:
+        found = at(algorithm, count, calls) if isinstance(algorithm, tansaku.Scheduled) else algorithm(count)
+    if not isinstance(found, tansaku.Algorithm):
+        raise TypeError(
+            f"{rule} expected a tansaku algorithm at call {count}, got {type(found).__name__}: let the plan make one"
+        )
+    needs, name = found.needs, type(found).__name__
+    if "real" not in needs.dtypes:
+        raise TypeError(
+            f"{rule} expected an algorithm for real genes, got {name} for {' or '.join(sorted(needs.dtypes))} ones: "
+            "take HillClimb, GA or another whose needs name 'real'"
+        )
+    if needs.objectives != "one" or needs.descriptor:
+        what = "several objectives" if needs.objectives != "one" else "a descriptor"
+        raise ValueError(
+            f"{rule} expected an algorithm for one cost per candidate, got {name}, which needs {what}: take GA or "
+            "another for one objective"
+        )
+    if rows and not needs.batched:
+        raise ValueError(
+            f"{rule} expected an algorithm that runs one search per row, got {name}, which runs a single one: take "
+            "CMAES, LSHADE or another whose needs are batched"
+        )
+    return found
+
+
+def at(setting: Any, count: int, calls: int | None) -> Any:
+    """What a setting is at the call number ``count`` of ``calls``: made by its plan, or itself where it has none."""
+    if isinstance(setting, tansaku.Scheduled | tansaku.Schedule):
+        return setting.at(count / calls if calls else 0.0)
+    return setting

@@ -1,0 +1,137 @@
+"""One search per sample of a mini-batch: what all target rules that search share."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+import tansaku
+from zenkai_core.noise import NoiseKey
+from zenkai_core.searching import Algorithm, Reducer, Score, at, check_count, check_schedules, check_score
+from zenkai_core.values import IO
+
+_PATIENCE = 20  # calls without any row that moved, before a warning
+
+
+class PerSample:
+    """From values [n, ...] and a cost per row to a target [n, ...], by an algorithm that is given at the call.
+
+    Args: see `zenkai_core.targets.SearchX`.
+    """
+
+    default_score: Score
+    generations = 1
+    relative = False
+
+    def __init__(
+        self,
+        *,
+        score: Score | None = None,
+        reduce: Reducer | None = None,
+        rate: float | tansaku.Schedule = 1.0,
+        calls: int | None = None,
+        chunk: int | None = None,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        score = self.default_score if score is None else score
+        check_score(self._rule, score)
+        check_schedules(self._rule, calls, reduce=reduce, rate=rate)
+        if chunk is not None:
+            check_count(self._rule, "chunk", chunk)
+        self.score, self.reduce, self.rate, self.calls = score, reduce, rate, calls
+        self.chunk = chunk
+        self.noise = NoiseKey(seed)
+        self.moved: Tensor | None = None
+        self._still = torch.zeros(())
+
+    @property
+    def _rule(self) -> str:
+        return f"targets.{type(self).__name__}"
+
+    @property
+    def _count(self) -> int:
+        """Calls so far."""
+        return int(self.noise.key[1])
+
+    def _target(self, values: IO, cost: Callable[[IO], Tensor], algorithm: Algorithm) -> IO:
+        """The reduced answer of the searches that start at ``values``.
+
+        Args:
+            values: `[n, ...]` each; those that are not floating stay as they are.
+            cost: values `[k * n, ...]` -> `[k * n]` per row.
+            algorithm: of this call.
+        """
+        reduce, rate = (at(setting, self._count, self.calls) for setting in (self.reduce, self.rate))
+        scales = {str(i): self._scale(v) for i, v in enumerate(values) if v.is_floating_point()}
+        if not scales or not values.rows:
+            return values.detach()
+        start = tansaku.Individual({name: values[int(name)].detach() / scale for name, scale in scales.items()}, 1)
+
+        def assess(population: tansaku.Population) -> tansaku.Population:
+            size = self.chunk or population.k
+            parts = [
+                self._cost(population, slice(i, i + size), values, scales, cost) for i in range(0, population.k, size)
+            ]
+            return population.assessed(tansaku.Assessment(torch.cat(parts)))
+
+        with torch.no_grad():
+            noise = self.noise.next(values.f.device)
+            state = algorithm.init(assess(start.populate(1)))
+            memory: tansaku.MomentumMemory | None = None
+            for _ in range(self.generations):
+                asked = assess(algorithm.ask(state, noise))
+                state = algorithm.tell(state, asked)
+                if isinstance(reduce, tansaku.Momentum):
+                    memory = reduce.after(memory, asked)
+            if memory is not None:
+                answer = memory.current
+            else:
+                answer = algorithm.best(state).individual() if reduce is None else reduce(asked)
+            if rate != 1:
+                answer = tansaku.Individual({n: x + rate * (answer[n] - x) for n, x in start.genes.items()}, 1)
+            found = [answer[str(i)] * scales[str(i)] if str(i) in scales else v for i, v in enumerate(values)]
+            self._report(start, answer)
+        return IO(*found)
+
+    def _scale(self, values: Tensor) -> Tensor:
+        """The unit of the search: 1, or the spread over the rows of this batch, feature by feature."""
+        if not self.relative:
+            return torch.ones((), dtype=values.dtype, device=values.device)
+        spread = values.detach().std(0, correction=0)
+        return torch.where(spread > 0, spread, torch.ones_like(spread))
+
+    def _cost(
+        self,
+        population: tansaku.Population,
+        part: slice,
+        values: IO,
+        scales: dict[str, Tensor],
+        cost: Callable[[IO], Tensor],
+    ) -> Tensor:
+        genes = {name: x[part] * scales[name] for name, x in population.genes.items()}
+        k = next(iter(genes.values())).shape[0]
+        rows = [
+            genes[str(i)].flatten(0, 1) if str(i) in genes else v.expand(k, *v.shape).flatten(0, 1)
+            for i, v in enumerate(values)
+        ]
+        found = cost(IO(*rows)).view(k, values.rows)
+        return found.to(torch.promote_types(found.dtype, torch.float32))  # autocast or not, one dtype throughout
+
+    def _report(self, start: tansaku.Individual, answer: tansaku.Individual) -> None:
+        """Notes the share of rows that moved; warns once if none has for a while."""
+        changed = [(answer[name] != x).flatten(1).any(1) for name, x in start.genes.items()]
+        self.moved = torch.stack(changed).any(0).float().mean()
+        self._still = self._still.to(self.moved.device) + self.moved
+        if self._count == _PATIENCE and not bool(self._still > 0):
+            warnings.warn(
+                f"{self._rule} moved no row in its first {_PATIENCE} calls, so the layer below learns nothing: "
+                f"{self._remedy}; where the layer above has targets.Null(), the target equals the output and nothing "
+                "can move: score by 'network', or give that layer another rule for x",
+                stacklevel=2,
+            )
+
+    _remedy = "widen the steps (std), score by the network's smooth loss, or take a weighted mean"
