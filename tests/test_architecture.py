@@ -46,6 +46,7 @@ LAYERS: Mapping[str, Sequence[str]] = {
     "zenkai_core": (
         "values",
         "state",
+        "parameters",
         "criteria",
         "noise",
         "hooks",
@@ -55,6 +56,7 @@ LAYERS: Mapping[str, Sequence[str]] = {
         "capabilities",
         "learning",
         "machine",
+        "wrapping",
         "searching",
         "theta",
         "targets",

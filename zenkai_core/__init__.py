@@ -1,6 +1,6 @@
 """zenkai_core: deep networks whose layers each have their own target and their own learning rule."""
 
-from zenkai_core import criteria, diagnostics, modules, targets, testing, theta
+from zenkai_core import criteria, diagnostics, modules, parameters, targets, testing, theta
 from zenkai_core.chain import Chain
 from zenkai_core.criteria import Criterion, cross_entropy, sse
 from zenkai_core.diagnostics import Recorder
@@ -29,6 +29,7 @@ __all__ = [
     "cross_entropy",
     "diagnostics",
     "modules",
+    "parameters",
     "plain_parameters",
     "set_lmode",
     "sse",

@@ -62,15 +62,15 @@ def slope(activation: nn.Module, y: Tensor) -> Tensor:
     return _SLOPES[type(activation)](activation, y)
 
 
-def check_kind(name: str, given: object, kind: type) -> None:
-    """Refuses what is no rule of the kind that a slot of a machine takes.
+def check_kind(owner: str, name: str, given: object, kind: type) -> None:
+    """Refuses what is no rule of the kind that a slot of a machine, or of another rule, takes.
 
     Raises:
         TypeError: it is something else.
     """
     if not isinstance(given, kind):
         raise TypeError(
-            f"Machine expected {name} to be a {kind.__name__}, got {type(given).__name__}: rules for "
+            f"{owner} expected {name} to be a {kind.__name__}, got {type(given).__name__}: rules for "
             "theta are in zenkai_core.theta, rules for targets in zenkai_core.targets"
         )
 

@@ -172,7 +172,7 @@ class Machine(LearningMachine):
         super().__init__(loss=loss, scale=scale, lmode=lmode)
         for name, given, kind in (("theta", theta, StepTheta), ("x", x, StepX), ("y", y, StepY)):
             if name != "y" or given is not None:
-                check_kind(name, given, kind)
+                check_kind("Machine", name, given, kind)
         self.module = module
         self.theta = theta
         self.x = x

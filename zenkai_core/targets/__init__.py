@@ -5,5 +5,6 @@ from zenkai_core.targets.null import Null
 from zenkai_core.targets.sampled import Choices, Sampled
 from zenkai_core.targets.search import SearchX, SearchY
 from zenkai_core.targets.stochastic import Proposals
+from zenkai_core.targets.wrappers import Limited
 
-__all__ = ["Choices", "Gradient", "Null", "Proposals", "Sampled", "SearchX", "SearchY"]
+__all__ = ["Choices", "Gradient", "Limited", "Null", "Proposals", "Sampled", "SearchX", "SearchY"]

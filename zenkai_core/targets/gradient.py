@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from zenkai_core.machine import Machine, StepX
+from zenkai_core.noise import NoiseKey
 from zenkai_core.state import State
 from zenkai_core.values import IO, Target
 
@@ -18,9 +20,12 @@ class Gradient(StepX):
     Args:
         n: iterations.
         scale: the step s of each. With scale 1 and n = 1 a chain is backpropagation, exactly.
+        batch_size: rows of a local minibatch: then every iteration moves the rows minibatch by minibatch, in an order
+            drawn anew, and BatchNorm normalises each by itself.
+        seed: of that order; one draw of torch's global generator if None.
 
     Raises:
-        ValueError: n < 1, or a scale that is not positive.
+        ValueError: n < 1, batch_size < 1, or a scale that is not positive.
 
     An integer input has no gradient: its target is itself.
     """
@@ -28,18 +33,24 @@ class Gradient(StepX):
     requires = frozenset({"differentiable"})
     uses_graph = True
 
-    def __init__(self, n: int = 1, *, scale: float = 1.0) -> None:
+    def __init__(
+        self, n: int = 1, *, scale: float = 1.0, batch_size: int | None = None, seed: int | None = None
+    ) -> None:
         super().__init__()
-        if n < 1 or not scale > 0:
+        if n < 1 or not scale > 0 or (batch_size is not None and batch_size < 1):
             raise ValueError(
-                f"targets.Gradient expected n >= 1 and scale > 0, got n={n} and scale={scale}: use "
-                "targets.Null for no target"
+                f"targets.Gradient expected n >= 1, scale > 0 and batch_size >= 1, got n={n}, scale={scale} and "
+                f"batch_size={batch_size}: use targets.Null for no target"
             )
         self.n = n
         self.scale = scale
+        self.batch_size = batch_size
+        self.noise = None if batch_size is None else NoiseKey(seed)
 
     def step_x(self, machine: Machine, t: IO, state: State) -> IO:
         """The moved inputs, detached; a `Target`, from which the layer below reads the whole gradient exactly."""
+        if self.batch_size is not None and self.noise is not None:
+            return self._sweep(machine, t, state, self.batch_size, self.noise.next())
         errors = [self._scaled(g) for g in machine.gradients(t, state)[0]]
         x = Target.away_from(state.inputs, errors)
         for _ in range(self.n - 1):
@@ -50,9 +61,22 @@ class Gradient(StepX):
             x = Target.away_from(state.inputs, errors)
         return x
 
+    def _sweep(self, machine: Machine, t: IO, state: State, size: int, generator: torch.Generator) -> IO:
+        x = state.inputs.clone()
+        for _ in range(self.n):
+            for rows in torch.randperm(x.rows, generator=generator).split(size):
+                part = x.take(rows).leaves(requires_grad=True)
+                found = machine.pull(part, machine.replay(part, state), t.take(rows), state, theta=False)[0]
+                for value, g in zip(x, found, strict=True):
+                    if g is not None:
+                        value[rows] -= self.scale * g
+        return x
+
     def _scaled(self, g: Tensor | None) -> Tensor | None:
         return g if g is None or self.scale == 1 else g * self.scale
 
     def extra_repr(self) -> str:
         """What `print` shows."""
-        return f"n={self.n}, scale={self.scale}"
+        return f"n={self.n}, scale={self.scale}" + (
+            "" if self.batch_size is None else f", batch_size={self.batch_size}"
+        )

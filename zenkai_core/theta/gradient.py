@@ -7,6 +7,8 @@ from typing import Any
 import torch
 
 from zenkai_core.machine import Machine
+from zenkai_core.noise import NoiseKey
+from zenkai_core.parameters import minibatches
 from zenkai_core.state import State
 from zenkai_core.theta.optimized import Factory, Optimized
 from zenkai_core.values import IO
@@ -23,10 +25,14 @@ class Gradient(Optimized):
         n: local updates per `step`; the later ones replay the accumulated passes on the moved parameters, with their
             batch statistics and dropout masks. A backward pass that no step follows is kept too, until
             `Optimizer.zero_grad()` or the machine's `forget()`.
+        batch_size: rows of a local minibatch: then each of the n updates is a sweep over the accumulated rows in random
+            order, a step of the optimiser for each minibatch, which BatchNorm normalises by itself and for which
+            dropout draws masks of its own.
+        seed: of that order; one draw of torch's global generator if None.
         options: for the factory, for example `lr=1e-3`.
 
     Raises:
-        ValueError: n < 1.
+        ValueError: n < 1, or batch_size < 1.
 
     >>> Gradient(torch.optim.SGD, lr=0.1, n=5).n
     5
@@ -35,27 +41,51 @@ class Gradient(Optimized):
     requires = frozenset({"parameters", "differentiable"})
     uses_graph = True
 
-    def __init__(self, factory: Factory = torch.optim.Adam, *, n: int = 1, **options: Any) -> None:
+    def __init__(
+        self,
+        factory: Factory = torch.optim.Adam,
+        *,
+        n: int = 1,
+        batch_size: int | None = None,
+        seed: int | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(factory, **options)
-        if n < 1:
-            raise ValueError(f"theta.Gradient expected n >= 1 local updates, got {n}: use theta.Null for none")
-        self.n = n
+        if n < 1 or (batch_size is not None and batch_size < 1):
+            raise ValueError(
+                f"theta.Gradient expected n >= 1 local updates and a batch_size >= 1, got n={n} and "
+                f"batch_size={batch_size}: use theta.Null for none"
+            )
+        self.n, self.batch_size = n, batch_size
+        self.noise = None if batch_size is None else NoiseKey(seed)
         self._pending: list[tuple[IO, IO, State]] = []
 
     def accumulate(self, machine: Machine, t: IO, state: State) -> None:
-        """Adds the gradient of the pass to `.grad`."""
-        self.add(machine.gradients(t, state)[1])
-        if self.n > 1:
+        """Adds the gradient of the pass to `.grad`; with minibatches, keeps the rows for `step`."""
+        if self.batch_size is None:
+            self.add(machine.gradients(t, state)[1])
+        if self.n > 1 or self.batch_size is not None:
             self._pending.append((state.inputs.detach(), t, state))
 
     def step(self, machine: Machine) -> None:
-        """The optimiser steps n times."""
+        """The optimiser steps n times, or n times for each minibatch."""
+        if self.batch_size is not None and self.noise is not None:
+            self._sweep(machine, self.batch_size, self.noise.next())
+            return
         super().step(machine)
         pending, self._pending = self._pending, []
         for _ in range(self.n - 1):
             for x, t, state in pending:
                 self.add(machine.pull(x, machine.replay(x, state), t, state)[1])
             super().step(machine)
+
+    def _sweep(self, machine: Machine, size: int, generator: torch.Generator) -> None:
+        pending, self._pending = self._pending, []
+        for _ in range(self.n):
+            for x, t, state in pending:
+                for rows, wanted in minibatches(x, t, size, generator=generator):
+                    self.add(machine.pull(rows, machine.replay(rows, state), wanted, state)[1])
+                    super().step(machine)
 
     def forget(self) -> None:
         """Drops the passes that further updates would replay."""
@@ -66,4 +96,4 @@ class Gradient(Optimized):
 
     def extra_repr(self) -> str:
         """What `print` shows."""
-        return f"n={self.n}"
+        return f"n={self.n}" + ("" if self.batch_size is None else f", batch_size={self.batch_size}")

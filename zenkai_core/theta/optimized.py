@@ -60,6 +60,14 @@ class Optimized(StepTheta):
             TypeError: its `step` needs a closure, as LBFGS's does.
         """
         super().bind(machine)
+        self.build(machine)
+
+    def build(self, machine: Machine) -> None:
+        """Makes the optimiser.
+
+        Raises:
+            TypeError: its `step` needs a closure.
+        """
         self._optimizer = without_closure(self.factory(machine.trainable(), **self.options))
 
     def step(self, machine: Machine) -> None:

@@ -1,0 +1,234 @@
+"""Rules around rules: postponed, filtered and limited steps, limited targets, local minibatches."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from sklearn.tree import DecisionTreeRegressor
+from torch import Tensor, nn
+
+import tansaku
+import zenkai_core as zk
+from zenkai_core import IO, Machine, State, StepTheta, targets, theta
+from zenkai_core.testing import check_machine
+
+
+def sgd(lr: float = 0.1) -> theta.Gradient:
+    return theta.Gradient(torch.optim.SGD, lr=lr)
+
+
+def linear(rule: StepTheta, loss: zk.learning.Loss = "mean") -> Machine:
+    torch.manual_seed(0)
+    return Machine(nn.Linear(4, 3).double(), rule, targets.Gradient(), loss=loss)
+
+
+def batch(n: int = 12) -> tuple[Tensor, Tensor]:
+    return torch.randn(n, 4).double(), torch.randn(n, 3).double()
+
+
+WRAPPED: dict[str, Callable[[], StepTheta]] = {
+    "postponed": lambda: theta.Postponed(theta.Gradient(torch.optim.Adam, lr=0.01), every=3),
+    "filtered": lambda: theta.Filtered(sgd(), torch.optim.SGD, lr=0.5, momentum=0.5),
+    "filtered search": lambda: theta.Filtered(theta.Search(tansaku.HillClimb(k=8, std=0.3)), torch.optim.SGD, lr=0.5),
+    "limited": lambda: theta.Limited(sgd(), {"weight": torch.ones(3, 1, dtype=torch.bool)}),
+    "limited at random": lambda: theta.Limited(
+        theta.Gradient(torch.optim.Adam, lr=0.01), lambda g: {"weight": torch.rand(3, 4, generator=g) < 0.5}
+    ),
+    "all three": lambda: theta.Limited(
+        theta.Filtered(theta.Postponed(sgd(), every=2), torch.optim.SGD, lr=0.5),
+        {"weight": torch.ones(1, dtype=torch.bool)},
+    ),
+    "minibatches": lambda: theta.Gradient(torch.optim.Adam, lr=0.01, n=2, batch_size=5),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_wrapped_rules_conform(name: str) -> None:
+    def make() -> tuple[Machine, Tensor, Tensor]:
+        module = nn.Linear(4, 3)
+        return Machine(module, WRAPPED[name](), targets.Gradient()), torch.randn(12, 4), torch.randn(12, 3)
+
+    check_machine(make)
+
+
+@pytest.mark.parametrize(
+    "x", [lambda: targets.Limited(targets.Gradient(), 2), lambda: targets.Gradient(2, batch_size=5)]
+)
+def test_wrapped_targets_conform(x: Callable[[], zk.StepX]) -> None:
+    check_machine(lambda: (Machine(nn.Linear(4, 3), sgd(), x()), torch.randn(12, 4), torch.randn(12, 3)))
+
+
+def test_postponed_steps_on_small_batches_are_one_step_on_the_large_one() -> None:
+    x, t = batch(12)
+    whole = linear(theta.Gradient(torch.optim.Adam, lr=0.1))
+    parts = linear(theta.Postponed(theta.Gradient(torch.optim.Adam, lr=0.1), every=3))
+    for _ in range(2):
+        whole.learn(x, t)
+        for a, b in zip(x.split(4), t.split(4), strict=True):
+            before = parts.module.weight.detach().clone()
+            parts.learn(a, b)
+        assert not torch.equal(before, parts.module.weight)
+    torch.testing.assert_close(parts.module.weight, whole.module.weight, rtol=1e-12, atol=1e-13)
+
+
+def test_postponed_sums_stay_sums() -> None:
+    x, t = batch(4)
+    whole, parts = linear(sgd(0.01), "sum"), linear(theta.Postponed(sgd(0.01), every=2), "sum")
+    whole.learn(x, t)
+    for a, b in zip(x.split(2), t.split(2), strict=True):
+        parts.learn(a, b)
+    torch.testing.assert_close(parts.module.weight, whole.module.weight, rtol=1e-12, atol=1e-13)
+
+
+def test_a_failed_learn_takes_only_its_own_gradient_from_a_postponed_rule() -> None:
+    x, t = batch(4)
+    runs = []
+    for fails in (False, True):
+        machine = linear(theta.Postponed(sgd(), every=2))
+        machine.learn(x, t)
+        if fails:
+            handle = machine.register_hook("step", lambda call: 1 / 0, "before")
+            with pytest.raises(ZeroDivisionError):
+                machine.learn(-x, t)
+            handle.remove()
+        machine.learn(x, t)
+        runs.append(machine.module.weight.detach())
+    assert torch.equal(*runs)
+
+
+def test_postponing_what_works_without_gradients_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"works by gradients, got Fit: theta\.Fit waits for its rows"):
+        theta.Postponed(theta.Fit(lambda: DecisionTreeRegressor()), every=2)
+    with pytest.raises(ValueError, match=r"every >= 1 and a rule of one update per step, got every=0 and n=1"):
+        theta.Postponed(sgd(), every=0)
+    with pytest.raises(ValueError, match="got every=2 and n=3"):
+        theta.Postponed(theta.Gradient(n=3), every=2)
+    with pytest.raises(TypeError, match="Postponed expected rule to be a StepTheta, got Gradient"):
+        theta.Postponed(targets.Gradient(), every=2)  # type: ignore[arg-type]
+
+
+def test_a_filter_takes_its_share_of_every_update() -> None:
+    x, t = batch()
+    plain, filtered = linear(sgd(0.4)), linear(theta.Filtered(sgd(0.4), torch.optim.SGD, lr=0.25))
+    start = plain.module.weight.detach().clone()
+    plain.learn(x, t)
+    filtered.learn(x, t)
+    torch.testing.assert_close(filtered.module.weight - start, (plain.module.weight - start) / 4)
+    assert all(p.grad is None for p in filtered.parameters())
+
+
+def test_a_filter_by_adam_bounds_an_update_by_its_rate() -> None:
+    x, t = batch()
+    machine = linear(theta.Filtered(sgd(100.0), torch.optim.Adam, lr=1e-3))
+    start = machine.module.weight.detach().clone()
+    machine.learn(x, t)
+    assert (machine.module.weight - start).abs().max() <= 1e-3 * (1 + 1e-6)
+
+
+def test_a_scheduler_reaches_both_optimisers_of_a_filtered_rule() -> None:
+    machine = linear(theta.Filtered(sgd(0.4), torch.optim.SGD, lr=0.25))
+    assert sorted(g["lr"] for g in zk.Optimizer(machine).param_groups) == [0.25, 0.4]
+
+
+def test_limited_steps_move_what_the_mask_names_as_the_inner_rule_would() -> None:
+    x, t = batch()
+    mask = torch.rand(3, 4) < 0.5
+    plain, limited = linear(sgd()), linear(theta.Limited(sgd(), {"weight": mask}))
+    start = {name: p.detach().clone() for name, p in plain.module.named_parameters()}
+    plain.learn(x, t)
+    limited.learn(x, t)
+    assert torch.equal(limited.module.weight, torch.where(mask, plain.module.weight, start["weight"]))
+    assert torch.equal(limited.module.bias, start["bias"])
+
+
+def test_masks_that_do_not_fit_are_refused_before_training() -> None:
+    with pytest.raises(ValueError, match="expected masks for weight, bias, got one for 'w'"):
+        linear(theta.Limited(sgd(), {"w": torch.ones(1, dtype=torch.bool)}))
+    with pytest.raises(ValueError, match=r"broadcast to \[3, 4\] for 'weight', got torch.bool \[4, 4\]"):
+        linear(theta.Limited(sgd(), {"weight": torch.ones(4, 4, dtype=torch.bool)}))
+    with pytest.raises(ValueError, match=r"got torch\.float32"):
+        linear(theta.Limited(sgd(), {"weight": torch.ones(3, 4)}))
+    with pytest.raises(TypeError, match="expected masks by name or a callable"):
+        theta.Limited(sgd(), 3)  # type: ignore[arg-type]
+
+
+def test_a_refused_machine_frees_the_inner_rule() -> None:
+    inner = sgd()
+    with pytest.raises(TypeError):
+        Machine(zk.modules.Sign(), theta.Filtered(inner), targets.Null())
+    linear(theta.Filtered(inner))
+    with pytest.raises(RuntimeError, match="to serve one machine, got a second"):
+        linear(inner)
+
+
+def test_limited_targets_differ_in_the_named_features_only() -> None:
+    x, t = batch()
+    machine = Machine(nn.Linear(4, 3).double(), theta.Null(), targets.Limited(targets.Gradient(), [1, -1]))
+    state = State()
+    machine.remember(IO(x), state)
+    limited = machine.step_x(state.inputs, IO(t), state)
+    full = machine.x.rule.step_x(machine, IO(t), state)
+    assert torch.equal(limited.f[:, [1, 3]], full.f[:, [1, 3]])
+    assert torch.equal(limited.f[:, [0, 2]], x[:, [0, 2]])
+
+
+def test_drawn_features_are_as_many_as_asked_and_differ_between_calls() -> None:
+    x, t = batch()
+    machine = Machine(nn.Linear(4, 3).double(), theta.Null(), targets.Limited(targets.Gradient(), 2, seed=0))
+    state = State()
+    machine.remember(IO(x), state)
+    moved = {tuple((machine.step_x(state.inputs, IO(t), state).f != x).any(0).tolist()) for _ in range(30)}
+    assert {sum(m) for m in moved} == {2}
+    assert len(moved) == 6  # all pairs of four
+
+
+def test_features_that_are_not_there_are_refused() -> None:
+    for features, message in (([], "at least one feature"), (0, "at least one feature")):
+        with pytest.raises(ValueError, match=message):
+            targets.Limited(targets.Gradient(), features)  # type: ignore[arg-type]
+    for wrong in ([4], 5):
+        machine = Machine(nn.Linear(4, 3), theta.Null(), targets.Limited(targets.Gradient(), wrong))
+        state = State()
+        machine.remember(IO(torch.randn(2, 4)), state)
+        with pytest.raises(ValueError, match="features among 4, got"):
+            machine.step_x(state.inputs, IO(torch.randn(2, 3)), state)
+
+
+def test_local_minibatches_are_the_plain_loop_over_them() -> None:
+    x, t = batch(10)
+    machine = linear(theta.Gradient(torch.optim.SGD, lr=0.1, n=2, batch_size=4, seed=3))
+    plain = copy.deepcopy(machine.module)
+    generator = copy.deepcopy(machine.theta.noise).next()
+    machine.learn(x, t)
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.1)
+    for _ in range(2):
+        for rows in torch.randperm(10, generator=generator).split(4):
+            optimizer.zero_grad()
+            (0.5 * (plain(x[rows]) - t[rows]).square().sum(1)).mean().backward()
+            optimizer.step()
+    torch.testing.assert_close(machine.module.weight, plain.weight, rtol=1e-12, atol=1e-13)
+
+
+def test_iterations_over_minibatches_of_x_are_those_over_all_rows_where_rows_are_apart() -> None:
+    x, t = batch(10)
+    ends = []
+    for size in (None, 3):
+        rule = targets.Gradient(3, scale=0.1, batch_size=size)
+        machine = Machine(nn.Sequential(nn.Linear(4, 3), nn.Tanh()).double(), theta.Null(), rule)
+        torch.manual_seed(0)
+        for p in machine.module.parameters():
+            nn.init.normal_(p)
+        state = State()
+        machine.remember(IO(x), state)
+        ends.append(machine.step_x(state.inputs, IO(t), state).f)
+    torch.testing.assert_close(*ends, rtol=1e-12, atol=1e-13)
+
+
+def test_sizes_of_minibatches_below_one_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"n >= 1 local updates and a batch_size >= 1, got n=1 and batch_size=0"):
+        theta.Gradient(batch_size=0)
+    with pytest.raises(ValueError, match=r"batch_size >= 1, got n=1, scale=1\.0 and batch_size=0"):
+        targets.Gradient(batch_size=0)

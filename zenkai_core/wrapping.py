@@ -1,0 +1,46 @@
+"""Rules around rules: what they share. A wrapper asks of the module what its inner rule asks, and binds it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zenkai_core.capabilities import check_kind
+from zenkai_core.machine import Machine, Rule
+
+
+class Wrapping(Rule):
+    """A rule that holds another one, as its submodule `rule`.
+
+    Args:
+        rule: the inner rule, of the same kind as the wrapper.
+
+    Raises:
+        TypeError: it is of another kind.
+    """
+
+    kind: type[Rule] = Rule
+
+    def __init__(self, rule: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        check_kind(type(self).__name__, "rule", rule, self.kind)
+        self.rule = rule
+        self.requires = self.requires | rule.requires
+        self.uses_graph = rule.uses_graph
+
+    @property
+    def bound(self) -> bool:
+        """Whether the inner rule serves a machine."""
+        return "rule" in self._modules and self.rule.bound
+
+    @bound.setter
+    def bound(self, value: bool) -> None:
+        if "rule" in self._modules:
+            self.rule.bound = value
+
+    def bind(self, machine: Machine) -> None:
+        """As the inner rule does."""
+        self.rule.bind(machine)
+
+    def forget(self) -> None:
+        """The inner rule forgets."""
+        self.rule.forget()
