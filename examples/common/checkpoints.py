@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 
 from common.errors import UsageError
+from common.experiment import PLAIN
 from common.files import write_atomically
 
 MAGIC = b"mnist.py checkpoint 1\n"
@@ -21,15 +23,21 @@ ANEW = "leave --resume out to start again, or give another --out"
 
 @dataclass
 class Run:
-    """One network's training so far: what was asked for, and one entry per finished epoch in each list."""
+    """One network's training so far: what was asked for, and one entry per finished epoch in each list.
+
+    `variant` is None for a control that serves all variants of its experiment.
+    """
 
     experiment: str
+    variant: str | None
     control: str | None
     data: str
     seed: int
     planned_epochs: int
+    search: str | None = None  # the algorithm in place of the experiment's own
     parameters: int = 0
-    seconds: float = 0.0  # of training, without the evaluations
+    evaluations: int = 0  # forward evaluations of a row, in training
+    seconds: float = 0.0  # of training, without the accuracies
     cost: list[float] = field(default_factory=list)
     validation: list[float] = field(default_factory=list)
     test: list[float] = field(default_factory=list)
@@ -37,13 +45,17 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Return the experiment's name, with its control in brackets."""
-        return self.experiment if self.control is None else f"{self.experiment} ({self.control})"
+        """Return the experiment's name, with its variant behind a colon, and search and control in brackets."""
+        name = self.experiment if self.variant in (None, PLAIN) else f"{self.experiment}:{self.variant}"
+        inside = ", ".join(filter(None, (self.search, self.control)))
+        return f"{name} ({inside})" if inside else name
 
     @property
     def file(self) -> str:
-        """Return the name of the checkpoint's file."""
-        return f"{'-'.join(filter(None, (self.experiment, self.control)))}.pt"
+        """Return the name of the checkpoint's file, another one for each network, data set and seed."""
+        data = re.sub(r"[^a-z0-9.]+", "-", self.data.lower())
+        parts = (data, self.experiment, self.variant or "any", self.control, self.search, str(self.seed))
+        return f"{'_'.join(filter(None, parts))}.pt"
 
     @property
     def epochs(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -38,12 +38,15 @@ def parser() -> Parser:
         description="Train networks on handwritten digits, each layer by a rule of its own.",
         epilog=f"The paper that the table, the picture and the experiments speak of: {PAPER}.",
     )
-    result.add_argument("names", nargs="*", metavar="NAME", help=f"experiments: {', '.join(experiments.known())}")
+    result.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"NAME, NAME:VARIANT or all, of {', '.join(experiments.known())}"
+    )
     source = result.add_mutually_exclusive_group()
     source.add_argument("--data", choices=("digits", "openml"), default="digits", help="embedded 8x8 digits, or MNIST")
     source.add_argument("--data-dir", type=Path, metavar="DIR", help="MNIST's four IDX files, gzipped or not")
     result.add_argument("--epochs", type=positive, metavar="N", help="passes over the training images")
     result.add_argument("--seed", type=natural, default=0, metavar="S")
+    result.add_argument("--search", metavar="NAME", help="the tansaku algorithm in place of an experiment's own")
     result.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     result.add_argument("--out", type=Path, default=Path("runs/mnist"), metavar="DIR", help="where the results go")
     result.add_argument("--resume", action="store_true", help="continue after the last finished epoch found in --out")
@@ -77,25 +80,67 @@ def usable_device(name: str) -> torch.device:
     return device
 
 
-def named(names: Sequence[str]) -> dict[str, Experiment]:
-    """Return the experiments of these names, each once, spelt with `-` or `_`."""
-    names = list(dict.fromkeys(name.replace("_", "-") for name in names))
+def named(names: Sequence[str]) -> dict[str, tuple[Experiment, list[str]]]:
+    """Return the experiments of these names, each once, with the variants asked for.
+
+    A name is `NAME`, which means the first variant, `NAME:VARIANT`, or "all"; it is spelt with `-` or `_`.
+
+    Raises:
+        UsageError: there is no experiment or no variant of a name.
+    """
+    names = [name.replace("_", "-") for name in names]
     known = experiments.known()
-    unknown = [name for name in names if name not in known]
+    unknown = [name for name in names if name.split(":")[0] not in (*known, "all")]
     if unknown:
-        raise UsageError(f"expected experiments among {', '.join(known)}, got {', '.join(unknown)}; name one of those")
-    return {name: experiments.get(name) for name in names}
-
-
-def budget(name: str, experiment: Experiment, data_name: str) -> int:
-    """Return the default number of epochs of an experiment on these data."""
-    if data_name not in experiment.epochs:
         raise UsageError(
-            f"expected {name} to have a default number of epochs for {data_name}, got one for "
-            f"{', '.join(experiment.epochs) or 'nothing'} only; give --epochs N, or enter it in "
-            f"examples/experiments/{name.replace('-', '_')}.py"
+            f"expected experiments among {', '.join(known)}, or all, got {', '.join(unknown)}; name one of those"
         )
-    return experiment.epochs[data_name]
+    found: dict[str, tuple[Experiment, list[str]]] = {}
+    for name in known if "all" in names else names:
+        name, _, variant = name.partition(":")
+        experiment = experiments.get(name)
+        _, variants = found.setdefault(name, (experiment, []))
+        if variant and variant not in experiment.variants:
+            raise UsageError(
+                f"expected a variant of {name} among {', '.join(experiment.variants)}, got {variant}; name one of those"
+            )
+        asked = list(experiment.variants) if "all" in names else [variant or next(iter(experiment.variants))]
+        variants.extend(entry for entry in asked if entry not in variants)
+    return found
+
+
+def planned(
+    chosen: Mapping[str, tuple[Experiment, Sequence[str]]], data: str, seed: int, epochs: int | None, search: str | None
+) -> list[Run]:
+    """Return the runs of all these variants and of their controls, in the order of training."""
+    runs = []
+    for name, (experiment, variants) in chosen.items():
+        length = epochs or budget(name, experiment, data)
+        for variant in variants:
+            runs.append(Run(name, variant, None, data, seed, length, search))
+            of = None if experiment.shared_controls else variant
+            runs += [Run(name, of, control, data, seed, length) for control in experiment.controls]
+    return list({run.file: run for run in runs}.values())
+
+
+def budget(name: str, experiment: Experiment, data: str) -> int:
+    """Return the default number of epochs of an experiment on these data, or else on MNIST."""
+    for source in (data, "mnist"):
+        if source in experiment.epochs:
+            return experiment.epochs[source]
+    raise UsageError(
+        f"expected {name} to have a default number of epochs for {data} or mnist, got one for "
+        f"{', '.join(experiment.epochs) or 'nothing'} only; give --epochs N, or enter it in "
+        f"examples/experiments/{name.replace('-', '_')}.py"
+    )
+
+
+def check_search(search: str, chosen: Mapping[str, tuple[Experiment, Sequence[str]]]) -> None:
+    """Raise a UsageError where an experiment does not search, or not by this algorithm."""
+    for name, (experiment, _) in chosen.items():
+        if search not in experiment.searches:
+            possible = f"one of {', '.join(experiment.searches)}" if experiment.searches else "no --search"
+            raise UsageError(f"expected {possible} for {name}, got {search}; leave --search out, or name another")
 
 
 def say(line: str) -> None:
@@ -107,16 +152,14 @@ def work(arguments: Sequence[str] | None = None) -> int:
     """Train what the options name and write what came out, after Ctrl-C too; return the exit code."""
     options = parser().parse_args(arguments)
     chosen = named(options.names or experiments.DEFAULT)
+    if options.search:
+        check_search(options.search, chosen)
     device = usable_device(options.device)
     images = data.load(options.data, options.data_dir).to(device)
     if images.name == "digits":
         torch.set_num_threads(1)  # matrices this small are not worth sharing: on busy cores threads wait for each other
     out: Path = options.out
-    runs = [
-        Run(name, control, images.name, options.seed, options.epochs or budget(name, experiment, images.name))
-        for name, experiment in chosen.items()
-        for control in (None, *experiment.controls)
-    ]
+    runs = planned(chosen, images.name, options.seed, options.epochs, options.search)
     check_writable(out, *report.FILES)
     check_writable(out / "checkpoints", *(run.file for run in runs))
     rows = report.earlier_rows(out)
@@ -128,8 +171,10 @@ def work(arguments: Sequence[str] | None = None) -> int:
     code = 0
     try:
         for run in runs:
-            plan = Plan(images, run.planned_epochs, run.seed, device)
-            train(chosen[run.experiment], run, plan, out / "checkpoints" / run.file)
+            experiment, _ = chosen[run.experiment]
+            variant = run.variant or next(iter(experiment.variants))
+            plan = Plan(images, run.planned_epochs, run.seed, device, variant, run.search)
+            train(experiment, run, plan, out / "checkpoints" / run.file)
     except KeyboardInterrupt:
         code = INTERRUPTED
     if not any(run.epochs for run in runs):
@@ -137,7 +182,7 @@ def work(arguments: Sequence[str] | None = None) -> int:
         return code
     kept = report.write(runs, out)
     console = Console(width=None if sys.stdout.isatty() else FILE_WIDTH)
-    report.table(runs, {name: experiment.paper for name, experiment in chosen.items()}, console)
+    report.table(runs, {name: experiment.variants for name, (experiment, _) in chosen.items()}, console)
     written = f"Wrote {out / 'results.json'} and {out / 'curves.png'}"
     if kept:
         written += f", which keep the earlier results of {', '.join(kept)}"

@@ -45,6 +45,8 @@ class Data:
     """The three parts of a data set: `test` is for the reported accuracy alone, choices are made on `validation`."""
 
     name: str
+    shape: tuple[int, ...]  # of one image, before it was flattened
+    classes: int
     train: Split
     validation: Split
     test: Split
@@ -57,7 +59,7 @@ class Data:
     def to(self, device: torch.device) -> Data:
         """Return the same data on another device."""
         parts = (Split(part.x.to(device), part.t.to(device)) for part in (self.train, self.validation, self.test))
-        return Data(self.name, *parts)
+        return Data(self.name, self.shape, self.classes, *parts)
 
 
 def load(source: str = "digits", directory: Path | None = None) -> Data:
@@ -126,7 +128,7 @@ def _find_idx(directory: Path, name: str, shape: tuple[int, ...]) -> NDArray[np.
 def _mnist(train_x: NDArray[Any], train_t: NDArray[Any], test_x: NDArray[Any], test_t: NDArray[Any]) -> Data:
     rows = len(train_x) - VALIDATION_ROWS
     train, validation = (train_x[:rows], train_t[:rows]), (train_x[rows:], train_t[rows:])
-    return _standardised("mnist", train, validation, (test_x, test_t))
+    return _standardised("mnist", (28, 28), train, validation, (test_x, test_t))
 
 
 def _openml() -> Data:
@@ -155,12 +157,13 @@ def _digits() -> Data:
     train_x, validation_x, train_t, validation_t = train_test_split(
         fit_x, fit_t, test_size=VALIDATION_SHARE, stratify=fit_t, random_state=0
     )
-    return _standardised("digits", (train_x, train_t), (validation_x, validation_t), (test_x, test_t))
+    return _standardised("digits", (8, 8), (train_x, train_t), (validation_x, validation_t), (test_x, test_t))
 
 
-def _standardised(name: str, *parts: tuple[NDArray[Any], NDArray[Any]]) -> Data:
+def _standardised(name: str, shape: tuple[int, ...], *parts: tuple[NDArray[Any], NDArray[Any]]) -> Data:
     """Flatten the images; subtract and divide by the mean and the deviation of all pixels of the first part."""
     pixels = [torch.tensor(x.reshape(len(x), -1), dtype=torch.float32) for x, _ in parts]
     mean, deviation = pixels[0].mean(), pixels[0].std()
     labels = [torch.tensor(t, dtype=torch.int64) for _, t in parts]
-    return Data(name, *(Split((x - mean) / deviation, t) for x, t in zip(pixels, labels, strict=True)))
+    splits = (Split((x - mean) / deviation, t) for x, t in zip(pixels, labels, strict=True))
+    return Data(name, shape, CLASSES, *splits)

@@ -11,25 +11,42 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from common.data import Data
-from zenkai_core import LearningMachine, Optimizer
+from zenkai_core import IO, LearningMachine, Optimizer
 
 PAPER = '"Zenkai: Framework for Exploring Beyond Backpropagation" (Short, 2023)'
+PLAIN = "plain"  # the variant that a name alone means, where an experiment has one of this name
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a network is built for; torch's global generator already stands at `seed`."""
+    """What a network is built for; torch's global generator already stands at `seed`.
+
+    `search` is the name of the tansaku algorithm that takes the place of the experiment's own, if any; a control is
+    built without one.
+    """
 
     data: Data
     epochs: int
     seed: int
     device: torch.device
+    variant: str = PLAIN
+    search: str | None = None
+
+    def default(self, settings: Mapping[str, T]) -> T:
+        """Return the setting for these data, by the name of a data set: MNIST's, for those that have no own.
+
+        Raises:
+            KeyError: there is none for MNIST either.
+        """
+        return settings[self.data.name] if self.data.name in settings else settings["mnist"]
 
 
 @dataclass(frozen=True)
@@ -42,31 +59,63 @@ class Network:
         batch_size: rows of a mini-batch.
         schedule: called before each mini-batch with the share of training that is done, in [0, 1): sets learning
             rates, noise and the like from that number alone.
+        learn: `(images, labels, share done)` -> mean cost, a loop of the experiment's own in place of `machine.learn`.
+        batches: share done -> rows of a mini-batch, where `batch_size` is not all of them; never more than there are.
+        evaluations: -> forward evaluations of a row since the network was built, beyond one for each row of a
+            mini-batch: of candidates, say. None: there are none.
     """
 
     machine: LearningMachine
     layers: Mapping[str, LearningMachine]
     batch_size: int
     schedule: Callable[[float], None]
+    learn: Callable[[IO, IO, float], Tensor] | None = None
+    batches: Callable[[float], int] | None = None
+    evaluations: Callable[[], int] | None = None
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Accuracies on MNIST's test images: the one that `PAPER` gives, the one to reach; None, where there is none."""
+
+    paper: float | None = None
+    goal: float | None = None
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment and the controls that run with it on the same data and budget.
+    """An experiment, its variants, and the controls that run with it on the same data and budget.
 
     Args:
         build: `(plan, control)` -> network; `control` is None for the experiment itself, else one of `controls`.
-        epochs: the default budget, by the name of the data set ("digits", "mnist"); on data that it does not name,
-            the command asks for --epochs.
-        controls: for example "frozen", the same network with its hidden layers left as initialised. Each becomes
-            an entry of the experiment's results, its accuracy on the test images.
-        paper: the accuracy on MNIST's test images that `PAPER` gives, where it gives one.
+        epochs: the default budget, by the name of the data set ("digits", "mnist"); MNIST's serves all that it does
+            not name.
+        controls: "frozen", the same network with its hidden layers left as initialised, and "backprop", the same by
+            plain backpropagation. Each becomes an entry of the results, its accuracy on the test images.
+        variants: name -> figures, in order; `plan.variant` says which one to build. The first is what the
+            experiment's name alone means; "plain" may be left out everywhere, and so is the first.
+        shared_controls: whether all variants are of one network, so that one set of controls, built as the first
+            variant's, serves them all.
+        searches: names of the tansaku algorithms that may take the place of the experiment's own as `plan.search`.
+
+    Raises:
+        ValueError: there is no variant, or "plain" is not the first.
     """
 
     build: Callable[[Plan, str | None], Network]
     epochs: Mapping[str, int]
     controls: tuple[str, ...] = ()
-    paper: float | None = None
+    variants: Mapping[str, Figures] = field(default_factory=lambda: {PLAIN: Figures()})
+    shared_controls: bool = False
+    searches: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = list(self.variants)
+        if not names or PLAIN in names[1:]:
+            raise ValueError(
+                f"an experiment expected at least one variant, {PLAIN!r} before all others, got {names}: "
+                "a name without a variant means the first"
+            )
 
 
 def cosine(start: float, done: float) -> float:

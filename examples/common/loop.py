@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,13 @@ def train(experiment: Experiment, run: Run, plan: Plan, checkpoint: Path) -> Non
             reason = f"expected a checkpoint of the network that {run.name} is now, got one of another"
             raise UsageError(f"{checkpoint}: {reason}; {checkpoints.ANEW}") from error
     run.parameters = sum(parameter.numel() for parameter in machine.parameters())
-    batches = max(1, len(plan.data.train) // network.batch_size)
+    rows = len(plan.data.train)
     with tqdm(
-        total=run.planned_epochs * batches, initial=run.epochs * batches, desc=run.name, unit="batch", mininterval=0.5
+        total=run.planned_epochs * rows, initial=run.epochs * rows, desc=run.name, unit="row", mininterval=0.5
     ) as bar:
         while not run.finished:
             _epoch(network, run, plan, bar)
+            bar.n = run.epochs * rows  # a mini-batch that an epoch leaves out counts too
             bar.set_postfix(validation=f"{run.validation[-1]:.4f}")
             checkpoints.save(checkpoint, run, machine)
 
@@ -71,19 +73,23 @@ def _epoch(network: Network, run: Run, plan: Plan, bar: tqdm[Any]) -> None:
     data, machine, done = plan.data, network.machine, run.epochs
     generator = _seed(plan.seed, done + 1)
     order = torch.randperm(len(data.train), generator=generator).to(data.train.t.device)
-    batches = _whole(order, network.batch_size)
-    every = max(1, len(batches) // WATCHED_BATCHES)
-    costs = []
+    size = network.batches or (lambda _: network.batch_size)
+    every = max(1, len(order) // size(done / run.planned_epochs) // WATCHED_BATCHES)
+    further = network.evaluations or (lambda: 0)
+    costs, evaluations = [], -further()
     machine.train()
     start = time.perf_counter()
     with watch(network, every) as record:
-        for number, rows in enumerate(batches):
-            network.schedule((done + number / len(batches)) / run.planned_epochs)
-            costs.append(machine.learn(IO(data.train.x[rows]), IO(data.train.t[rows])))
-            bar.update()
+        for share, rows in _batches(order, size, done, run.planned_epochs):
+            network.schedule(share)
+            x, t = IO(data.train.x[rows]), IO(data.train.t[rows])
+            costs.append(network.learn(x, t, share) if network.learn else machine.learn(x, t))
+            evaluations += len(rows)
+            bar.update(len(rows))
     cost = torch.stack(costs).mean().item()
     seconds = time.perf_counter() - start
     layers, validation, test = record(), accuracy(machine, data.validation), accuracy(machine, data.test)
+    run.evaluations += evaluations + further()
     run.seconds += seconds  # all entries together at the end: Ctrl-C may come anywhere above
     run.cost.append(cost)
     run.layers.append(layers)
@@ -91,10 +97,19 @@ def _epoch(network: Network, run: Run, plan: Plan, bar: tqdm[Any]) -> None:
     run.test.append(test)
 
 
-def _whole(order: Tensor, batch_size: int) -> list[Tensor]:
-    """Return an epoch's mini-batches; a shorter last one is left out, since BatchNorm would weigh its rows more."""
-    batches = list(order.split(batch_size))
-    return batches if len(batches) == 1 or len(batches[-1]) == batch_size else batches[:-1]
+def _batches(order: Tensor, size: Callable[[float], int], epoch: int, epochs: int) -> Iterator[tuple[float, Tensor]]:
+    """Yield the share of training that is done and the rows of each mini-batch of an epoch.
+
+    A shorter last one is left out, since BatchNorm would weigh its rows more; the only one is not.
+    """
+    at = 0
+    while at < len(order):
+        done = (epoch + at / len(order)) / epochs
+        rows = order[at : at + size(done)]
+        if at and at + size(done) > len(order):
+            return
+        yield done, rows
+        at += len(rows)
 
 
 def _seed(seed: int, epoch: int) -> torch.Generator:

@@ -16,14 +16,14 @@ from rich.table import Table
 from common import checkpoints
 from common.checkpoints import Run
 from common.errors import UsageError
-from common.experiment import PAPER
+from common.experiment import PAPER, Figures
 from common.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Papers = Mapping[str, float | None]
+Variants = Mapping[str, Mapping[str, Figures]]  # experiment -> variant -> what is known of it
 RESULTS, CURVES = FILES = ("results.json", "curves.png")
 STYLES = ("-", "--", ":", "-.")
 
@@ -36,12 +36,15 @@ def results(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return [
         {
             "experiment": run.experiment,
+            "variant": run.variant,
+            "search": run.search,
             "data": run.data,
             "seed": run.seed,
             "epochs": run.epochs,
             "planned_epochs": run.planned_epochs,
             "accuracy": run.test[-1],
             "validation": run.validation[-1],
+            "evaluations": run.evaluations,
             "seconds": round(run.seconds, 3),
             "parameters": run.parameters,
         }
@@ -75,54 +78,45 @@ def earlier_rows(out: Path) -> list[dict[str, Any]]:
 
 
 def replaced(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], out: Path) -> list[str]:
-    """Return the names of the earlier results that these runs will not leave as they are, with their data and seed.
-
-    Those are the rows and the checkpoints of a network that starts again, and the rows of other data or another seed.
-    """
-    anew = {run.experiment for run in runs if not run.epochs and run.control is None}
-    lost = {
-        f"{row['experiment']} ({row['data']}, seed {row['seed']})"
-        for row in rows
-        if row["experiment"] in anew or not _alike(row, runs[0])
-    }
-    starts = {run.file: run.name for run in runs if run.experiment in anew}
-    for run in checkpoints.found(out / "checkpoints"):
-        if run.control is None and run.file in starts:
-            lost.add(f"{run.experiment} ({run.data}, seed {run.seed})")
-    return sorted(lost)
+    """Return the names, with data and seed, of the networks that start again and have earlier rows or checkpoints."""
+    begin = [run for run in runs if not run.epochs and run.control is None]
+    anew = {_key(run): f"{run.name} ({run.data}, seed {run.seed})" for run in begin}
+    earlier = {_row_key(row) for row in rows} | {_key(run) for run in checkpoints.found(out / "checkpoints")}
+    return sorted(name for key, name in anew.items() if key in earlier)
 
 
 def write(runs: Sequence[Run], out: Path) -> list[str]:
     """Write `results.json` and `curves.png` into a directory, each whole or not at all.
 
-    Earlier results there of experiments that have not begun in `runs` stay, where they are of the same data and seed:
-    whole where their checkpoints are there, else their rows of `results.json`.
+    Earlier results there of networks that have not begun in `runs` stay: whole where their checkpoints are there, else
+    their rows of `results.json`.
 
     Returns:
-        The names of those experiments.
+        The names of those networks.
 
     Raises:
         UsageError: a file cannot be written, or `results.json` is not one of this program.
     """
-    begun = {run.experiment for run in runs if run.epochs}
-    earlier = [run for run in checkpoints.found(out / "checkpoints") if run.experiment not in begun]
-    earlier = [run for run in earlier if (run.data, run.seed) == (runs[0].data, runs[0].seed)]
-    whole = {run.experiment: run for run in earlier if run.control is None}
-    earlier = [run for run in earlier if run.control is None or _controls(run, whole.get(run.experiment))]
-    shown = [run for run in runs if run.experiment in begun] + earlier
+    begun = {run.file for run in runs if run.epochs}
+    earlier = [run for run in checkpoints.found(out / "checkpoints") if run.file not in begun]
+    shown = [run for run in runs if run.epochs]
+    whole = [run for run in shown + earlier if run.control is None]
+    shown += [run for run in earlier if run.control is None or any(_controls(run, other) for other in whole)]
     found = results(shown)
-    names = {row["experiment"] for row in found}
-    found += [row for row in earlier_rows(out) if row["experiment"] not in names and _alike(row, runs[0])]
+    keys = {_row_key(row) for row in found}
+    found += [row for row in earlier_rows(out) if _row_key(row) not in keys]
     write_atomically(out / RESULTS, (json.dumps(found, indent=2) + "\n").encode())
     write_atomically(out / CURVES, picture(shown))
-    return [row["experiment"] for row in found if row["experiment"] not in begun]
+    now = {_key(run) for run in runs if run.epochs}
+    return [str(row["experiment"]) for row in found if _row_key(row) not in now]
 
 
-def table(runs: Sequence[Run], papers: Papers, console: Console) -> None:
-    """Print a row per network; the paper's figure stands beside an MNIST run of an experiment that has one."""
+def table(runs: Sequence[Run], variants: Variants, console: Console) -> None:
+    """Print a row per network; the paper's figure stands beside an MNIST run of a variant that has one."""
     title = ", ".join(dict.fromkeys(f"{run.data}, seed {run.seed}" for run in runs))
     columns = ["network", "epochs", "validation", "test", "training seconds", "parameters"]
-    with_paper = any(run.data == "mnist" and papers.get(run.experiment) for run in runs)
+    papers = {run.file: _paper(run, variants) for run in runs}
+    with_paper = any(papers.values())
     if with_paper:
         columns.append("paper's test")
     shown = Table(*columns, title=title, box=box.SIMPLE_HEAD)
@@ -135,21 +129,32 @@ def table(runs: Sequence[Run], papers: Papers, console: Console) -> None:
         else:
             row += ["-"] * 4
         if with_paper:
-            paper = papers.get(run.experiment) if run.control is None else None
+            paper = papers[run.file]
             row.append(f"{paper:.3f}" if paper else "-")
         shown.add_row(*row)
     console.print(shown)
 
 
-def _controls(control: Run, run: Run | None) -> bool:
+def _paper(run: Run, variants: Variants) -> float | None:
+    if run.data != "mnist" or run.control is not None or run.variant is None:
+        return None
+    return variants.get(run.experiment, {}).get(run.variant, Figures()).paper
+
+
+def _controls(control: Run, run: Run) -> bool:
     """Return whether one run is a control of another, with the same budget, and at its end."""
-    if run is None or control.experiment != run.experiment:
+    alike = (control.experiment, control.data, control.seed) == (run.experiment, run.data, run.seed)
+    if not alike or control.variant not in (None, run.variant):
         return False
     return control.finished and control.planned_epochs == run.planned_epochs
 
 
-def _alike(row: Mapping[str, Any], run: Run) -> bool:
-    return (row["data"], row["seed"]) == (run.data, run.seed)
+def _key(run: Run) -> tuple[Any, ...]:
+    return (run.experiment, run.variant, run.search, run.data, run.seed)
+
+
+def _row_key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(row.get(entry) for entry in ("experiment", "variant", "search", "data", "seed"))
 
 
 def picture(runs: Sequence[Run]) -> bytes:

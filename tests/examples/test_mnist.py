@@ -18,8 +18,9 @@ import torch
 
 import experiments
 import mnist
-from common import checkpoints, report
-from common.experiment import PAPER, Experiment, Network, Plan
+from common import checkpoints, command, data, report
+from common.experiment import PAPER, Experiment, Figures, Network, Plan
+from zenkai_core import IO
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,9 +34,14 @@ def results(out: Path) -> list[dict[str, Any]]:
     return found
 
 
-def history(out: Path, name: str = "baseline") -> dict[str, Any]:
+def kept(out: Path, name: str = "baseline_plain", seed: int = 0) -> Path:
+    """Return the file of a checkpoint."""
+    return out / "checkpoints" / f"digits_{name}_{seed}.pt"
+
+
+def history(out: Path, name: str = "baseline_plain", seed: int = 0) -> dict[str, Any]:
     """Return the curves of a checkpoint, without the seconds."""
-    run, _ = checkpoints.load(out / "checkpoints" / f"{name}.pt")
+    run, _ = checkpoints.load(kept(out, name, seed))
     return {key: value for key, value in dataclasses.asdict(run).items() if key != "seconds"}
 
 
@@ -44,9 +50,13 @@ def test_baseline_reads_digits_in_its_default_budget(tmp_path: Path, capfd: pyte
     (row,) = results(tmp_path)
     assert row["accuracy"] > 0.95
     assert row.keys() == {
-        "experiment", "data", "seed", "epochs", "planned_epochs", "accuracy", "validation", "seconds", "parameters",
+        "experiment", "variant", "search", "data", "seed", "epochs", "planned_epochs", "accuracy", "validation",
+        "evaluations", "seconds", "parameters", "frozen", "backprop",
     }  # fmt: skip
-    assert (row["experiment"], row["data"], row["seed"]) == ("baseline", "digits", 0)
+    assert (row["experiment"], row["variant"], row["data"], row["seed"]) == ("baseline", "plain", "digits", 0)
+    assert row["frozen"] < row["accuracy"]
+    assert row["backprop"] == pytest.approx(row["accuracy"], abs=0.01)  # the same to rounding
+    assert row["evaluations"] == 20 * (1221 - 1221 % 32)
     assert row["parameters"] == 64 * 128 + 2 * 128 + 128 * 32 + 2 * 32 + 32 * 10 + 10
     assert row["seconds"] > 0
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
@@ -71,15 +81,15 @@ def test_hidden_layers_are_recorded_each_epoch(tmp_path: Path) -> None:
 def test_same_seed_gives_the_same_figures_and_another_seed_others(tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         assert job("baseline", "--epochs", 2, "--seed", seed, "--out", tmp_path / name) == 0
-    assert history(tmp_path / "a") == history(tmp_path / "b")
-    assert history(tmp_path / "a")["cost"] != history(tmp_path / "c")["cost"]
+    assert history(tmp_path / "a", seed=1) == history(tmp_path / "b", seed=1)
+    assert history(tmp_path / "a", seed=1)["cost"] != history(tmp_path / "c", seed=2)["cost"]
 
 
 def interrupted(experiment: Experiment, at: float, control: str | None = None) -> Experiment:
     """Return the experiment with a Ctrl-C when this share of one network's training is done."""
 
     def build(plan: Plan, asked: str | None) -> Network:
-        network = experiment.build(plan, None)
+        network = experiment.build(plan, asked)
 
         def schedule(done: float) -> None:
             if done >= at and asked == control:
@@ -103,13 +113,13 @@ def test_stopped_and_resumed_run_equals_an_uninterrupted_one(
         assert job(*arguments, parts) == 130
     assert "--resume continues" in capsys.readouterr().err
     assert [(row["epochs"], row["planned_epochs"]) for row in results(parts)] == [(2, 4)]
-    assert history(parts)["test"] == history(whole)["test"][:2]
+    assert history(parts, seed=5)["test"] == history(whole, seed=5)["test"][:2]
     assert job(*arguments, parts, "--resume") == 0
-    assert history(parts) == history(whole)
+    assert history(parts, seed=5) == history(whole, seed=5)
     (one,), (other,) = results(whole), results(parts)
     del one["seconds"], other["seconds"]
     assert one == other
-    (_, ours), (_, theirs) = (checkpoints.load(out / "checkpoints" / "baseline.pt") for out in (parts, whole))
+    (_, ours), (_, theirs) = (checkpoints.load(kept(out, seed=5)) for out in (parts, whole))
     torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
@@ -171,20 +181,24 @@ def test_results_of_experiments_that_are_not_named_stay(
     baseline, kept = results(tmp_path)
     assert kept == sign
     assert baseline["experiment"] == "baseline"
-    assert sorted(drawn) == ["baseline", "sign", "sign (frozen)"]
+    assert sorted(drawn) == [
+        "baseline", "baseline (backprop)", "baseline (frozen)",
+        "sign:width-32", "sign:width-32 (backprop)", "sign:width-32 (frozen)",
+    ]  # fmt: skip
 
 
-def test_results_of_another_seed_are_named_before_they_go(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "results.json").write_text(json.dumps([{"experiment": "sign", "data": "digits", "seed": 7}]))
+def test_results_of_another_seed_stay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = {"experiment": "baseline", "variant": "plain", "data": "digits", "seed": 7}
+    (tmp_path / "results.json").write_text(json.dumps([other]))
     assert job("baseline", "--epochs", 1, "--out", tmp_path) == 0
-    assert "sign (digits, seed 7); another --out keeps them" in capsys.readouterr().err
-    assert [row["experiment"] for row in results(tmp_path)] == ["baseline"]
+    assert "will replace" not in capsys.readouterr().err
+    assert [row["seed"] for row in results(tmp_path)] == [0, 7]
 
 
 def test_network_not_begun_in_this_command_keeps_its_earlier_results_and_starts_again_at_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first = experiments.get("baseline")
+    first = dataclasses.replace(experiments.get("baseline"), controls=())
     second = dataclasses.replace(first, epochs={})
     stopped = interrupted(first, at=0.5)
     with monkeypatch.context() as patch:
@@ -223,11 +237,75 @@ def test_experiments_name_is_spelt_with_either_dash(
 def test_experiment_without_a_budget_for_the_data_asks_for_epochs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = dataclasses.replace(experiments.get("baseline"), epochs={"mnist": 3})
+    other = dataclasses.replace(experiments.get("baseline"), epochs={"letters": 3})
     monkeypatch.setattr(experiments, "get", lambda _: other)
     line = refused(capsys, "baseline", "--out", tmp_path / "out")
-    assert "a default number of epochs for digits, got one for mnist only; give --epochs N" in line
+    assert "a default number of epochs for digits or mnist, got one for letters only; give --epochs N" in line
     assert not (tmp_path / "out").exists()
+
+
+def names_of(*arguments: str) -> list[str]:
+    chosen = command.named(arguments)
+    return [run.name for run in command.planned(chosen, "digits", 0, 1, None) if run.control is None]
+
+
+def test_a_name_means_the_first_variant_and_all_means_every_one() -> None:
+    assert names_of("sign") == ["sign:width-32"]
+    assert names_of("sign:width_128", "baseline", "sign", "sign:width-32") == [
+        "sign:width-128", "sign:width-32", "baseline",
+    ]  # fmt: skip
+    everything = names_of("all")
+    assert {"baseline", "sign:width-32", "sign:width-128"} <= set(everything)
+    assert len(everything) == sum(len(experiments.get(name).variants) for name in experiments.known())
+
+
+def test_variants_of_one_network_share_their_controls_and_others_have_their_own() -> None:
+    sign = experiments.get("sign")
+    for shared, expected in ((False, ["width-32", "width-128"]), (True, [None])):
+        chosen = {"sign": (dataclasses.replace(sign, shared_controls=shared), list(sign.variants))}
+        runs = command.planned(chosen, "digits", 0, 1, None)
+        assert [run.variant for run in runs if run.control == "frozen"] == expected
+        assert len({run.file for run in runs}) == len(runs)
+
+
+def test_variants_without_a_first_plain_one_are_refused() -> None:
+    for variants in ({}, {"other": Figures(), "plain": Figures()}):
+        with pytest.raises(ValueError, match="expected at least one variant, 'plain' before all others, got"):
+            Experiment(experiments.get("baseline").build, {"mnist": 1}, variants=variants)
+
+
+def test_an_experiments_own_loop_is_told_growing_batches_and_counts_its_evaluations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    baseline = experiments.get("baseline")
+    seen: list[tuple[float, int]] = []
+
+    def build(plan: Plan, control: str | None) -> Network:
+        network = baseline.build(plan, control)
+        mine = len(seen)
+
+        def learn(x: IO, t: IO, done: float) -> torch.Tensor:
+            seen.append((done, x.rows))
+            return network.machine.learn(x, t)
+
+        return dataclasses.replace(
+            network,
+            learn=learn,
+            batches=lambda done: 400 if done < 0.5 else 4000,
+            evaluations=lambda: 1000 * (len(seen) - mine),
+        )
+
+    own = dataclasses.replace(baseline, build=build, controls=())
+    monkeypatch.setattr(experiments, "get", lambda _: own)
+    assert job("baseline", "--epochs", 2, "--out", tmp_path) == 0
+    assert seen == [(0.0, 400), (pytest.approx(200 / 1221), 400), (pytest.approx(400 / 1221), 400), (0.5, 1221)]
+    assert results(tmp_path)[0]["evaluations"] == 3 * 400 + 1221 + 4 * 1000
+
+
+def test_settings_for_other_data_are_those_for_mnist() -> None:
+    digits = Plan(data.load(), epochs=1, seed=0, device=torch.device("cpu"))
+    letters = dataclasses.replace(digits, data=dataclasses.replace(digits.data, name="letters"))
+    assert [plan.default({"digits": 1, "mnist": 2}) for plan in (digits, letters)] == [1, 2]
 
 
 def test_control_runs_beside_its_experiment_and_is_reported_with_it(
@@ -245,7 +323,7 @@ def test_control_runs_beside_its_experiment_and_is_reported_with_it(
     monkeypatch.setattr(experiments, "get", lambda _: experiment)
     assert job("baseline", "--epochs", 2, "--out", tmp_path, "--resume") == 0
     (row,) = results(tmp_path)
-    assert row["frozen"] == history(tmp_path, "baseline-frozen")["test"][-1]
+    assert row["frozen"] == history(tmp_path, "baseline_plain_frozen")["test"][-1]
 
 
 PROGRAM = """
@@ -264,7 +342,7 @@ def test_interrupt_signal_ends_the_program_with_130_and_what_is_there_written(tm
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, env=environment
     ) as process:
         try:
-            while process.poll() is None and not (out / "checkpoints" / "baseline.pt").exists():
+            while process.poll() is None and not kept(out).exists():
                 time.sleep(0.05)
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=120)
@@ -331,8 +409,18 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 
 def test_unknown_experiment_lists_the_known_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = refused(capsys, "baseline", "perceptron", "--out", tmp_path / "out")
-    assert f"among {', '.join(experiments.known())}, got perceptron" in line
+    assert f"among {', '.join(experiments.known())}, or all, got perceptron" in line
     assert not (tmp_path / "out").exists()
+
+
+def test_unknown_variant_lists_the_known_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(capsys, "sign:width-7", "--out", tmp_path / "out")
+    assert "expected a variant of sign among width-32, width-128, got width-7; name one of those" in line
+
+
+def test_search_that_an_experiment_does_not_take_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(capsys, "baseline", "--search", "pso", "--out", tmp_path / "out")
+    assert "expected no --search for baseline, got pso; leave --search out" in line
 
 
 @pytest.mark.parametrize(
@@ -366,7 +454,7 @@ def test_reason_of_a_refused_device_is_its_first_sentence(
     assert line.endswith("got 'mps' (Could not run 'aten::empty' with arguments); try --device cpu")
 
 
-@pytest.mark.parametrize("name", ["curves.png", "results.json", "checkpoints/sign-frozen.pt"])
+@pytest.mark.parametrize("name", ["curves.png", "results.json", "checkpoints/digits_sign_width-32_frozen_0.pt"])
 def test_target_that_is_a_directory_is_found_before_training(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -390,7 +478,7 @@ def test_full_disk_is_one_line_and_exit_code_2(
     monkeypatch.setattr("os.fsync", full)
     assert job("baseline", "--epochs", 1, "--out", tmp_path) == 2
     last = capsys.readouterr().err.splitlines()[-1]
-    assert "baseline.pt: expected to write this file, got No space left on device; make room" in last
+    assert "digits_baseline_plain_0.pt: expected to write this file, got No space left on device; make room" in last
 
 
 def test_cut_short_data_file_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -403,16 +491,13 @@ def test_output_that_is_a_file_is_refused(tmp_path: Path, capsys: pytest.Capture
     assert "give another --out" in refused(capsys, "--out", tmp_path / "out")
 
 
-@pytest.mark.parametrize(
-    ("other", "made"), [(("--seed", 1, "--epochs", 1), "--seed 0"), (("--epochs", 2), "--epochs 1")]
-)
-def test_resuming_with_other_settings_is_refused_with_the_options_to_repeat(
-    other: tuple[object, ...], made: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_resuming_with_another_budget_is_refused_with_the_option_to_repeat(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert job("baseline", "--epochs", 1, "--out", tmp_path) == 0
     capsys.readouterr()
-    line = refused(capsys, "baseline", *other, "--out", tmp_path, "--resume")
-    assert f"got one that was made with {made}; repeat that, leave --resume out to start again" in line
+    line = refused(capsys, "baseline", "--epochs", 2, "--out", tmp_path, "--resume")
+    assert "got one that was made with --epochs 1; repeat that, leave --resume out to start again" in line
 
 
 DAMAGED = "got a file that is damaged, or not of this program; leave --resume out"
@@ -423,7 +508,7 @@ def test_resuming_from_another_kind_of_file_is_refused(
     content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "baseline.pt").write_bytes(content)
+    (kept(tmp_path)).write_bytes(content)
     assert DAMAGED in refused(capsys, "baseline", "--out", tmp_path, "--resume")
 
 
@@ -432,7 +517,7 @@ def test_resuming_from_a_checkpoint_cut_short_or_with_a_flipped_byte_is_refused(
 ) -> None:
     assert job("baseline", "--epochs", 1, "--out", tmp_path) == 0
     capsys.readouterr()
-    path = tmp_path / "checkpoints" / "baseline.pt"
+    path = kept(tmp_path)
     whole = path.read_bytes()
     places = (30, len(whole) // 2, len(whole) - 9)
     flipped = [whole[:place] + bytes((whole[place] ^ 1,)) + whole[place + 1 :] for place in places]
@@ -445,12 +530,13 @@ def test_resuming_a_network_that_has_changed_since_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(experiments, "known", lambda: ["net"])
-    sign, baseline = experiments.get("sign"), experiments.get("baseline")
+    baseline = experiments.get("baseline")
     stopped = interrupted(baseline, at=0.5)
     monkeypatch.setattr(experiments, "get", lambda _: stopped)
     assert job("net", "--epochs", 2, "--out", tmp_path) == 130
     capsys.readouterr()
-    monkeypatch.setattr(experiments, "get", lambda _: dataclasses.replace(sign, controls=()))
+    other = dataclasses.replace(baseline, build=lambda plan, _: baseline.build(plan, "backprop"))
+    monkeypatch.setattr(experiments, "get", lambda _: other)
     line = refused(capsys, "net", "--epochs", 2, "--out", tmp_path, "--resume")
     assert "expected a checkpoint of the network that net is now, got one of another" in line
 

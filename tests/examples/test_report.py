@@ -12,18 +12,20 @@ from rich.console import Console
 from common import report
 from common.checkpoints import Run
 from common.errors import UsageError
-from common.experiment import PAPER
+from common.experiment import PAPER, Figures
 from common.files import write_atomically
 
 
 def run(experiment: str, control: str | None = None, test: tuple[float, ...] = (0.5, 0.9), data: str = "mnist") -> Run:
     return Run(
         experiment,
+        "plain",
         control,
         data,
         seed=3,
         planned_epochs=2,
         parameters=1234,
+        evaluations=40,
         seconds=1.23456,
         validation=[value - 0.1 for value in test],
         test=list(test),
@@ -36,24 +38,30 @@ def test_results_hold_one_object_per_experiment_with_its_controls_accuracy_as_an
     assert found == [
         {
             "experiment": "sign",
+            "variant": "plain",
+            "search": None,
             "data": "mnist",
             "seed": 3,
             "epochs": 2,
             "planned_epochs": 2,
             "accuracy": 0.9,
             "validation": 0.8,
+            "evaluations": 40,
             "seconds": 1.235,
             "parameters": 1234,
             "frozen": 0.7,
         },
         {
             "experiment": "baseline",
+            "variant": "plain",
+            "search": None,
             "data": "mnist",
             "seed": 3,
             "epochs": 1,
             "planned_epochs": 2,
             "accuracy": 0.95,
             "validation": pytest.approx(0.85),
+            "evaluations": 40,
             "seconds": 1.235,
             "parameters": 1234,
         },
@@ -79,14 +87,14 @@ def test_files_are_written_whole_with_nothing_beside_them(tmp_path: Path) -> Non
     assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "results.json"]
 
 
-def test_a_row_without_a_checkpoint_stays_where_it_is_of_the_same_data_and_seed(tmp_path: Path) -> None:
+def test_a_row_without_a_checkpoint_stays_unless_its_own_network_has_begun(tmp_path: Path) -> None:
     rows = [
-        {"experiment": name, "data": "mnist", "seed": seed, "accuracy": 0.5}
-        for name, seed in (("sign", 3), ("other", 3), ("third", 4))
+        {"experiment": name, "variant": "plain", "data": "mnist", "seed": seed, "accuracy": 0.5}
+        for name, seed in (("sign", 3), ("other", 3), ("sign", 4))
     ]
     (tmp_path / "results.json").write_text(json.dumps(rows))
-    assert report.write([run("sign")], tmp_path) == ["other"]
-    assert json.loads((tmp_path / "results.json").read_text()) == [*report.results([run("sign")]), rows[1]]
+    assert report.write([run("sign")], tmp_path) == ["other", "sign"]
+    assert json.loads((tmp_path / "results.json").read_text()) == [*report.results([run("sign")]), *rows[1:]]
 
 
 @pytest.mark.parametrize("content", ["no results", '{"a": 1}', "[1]", '[{"experiment": "sign"}]', "7"])
@@ -132,14 +140,17 @@ def test_figure_names_the_paper_of_its_equations() -> None:
     assert "equation 5 of the paper" in figure.axes[2].get_title()
 
 
-def printed(runs: list[Run], papers: report.Papers) -> str:
+PAPERS = {"baseline": {"plain": Figures(paper=0.969)}, "sign": {"plain": Figures()}}
+
+
+def printed(runs: list[Run], variants: report.Variants) -> str:
     console = Console(file=io.StringIO(), width=160)
-    report.table(runs, papers, console)
+    report.table(runs, variants, console)
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_table_prints_a_row_per_network_and_the_papers_figure_beside_mnist() -> None:
-    text = printed([run("baseline"), run("sign"), run("sign", "frozen", (0.6, 0.7))], {"baseline": 0.969, "sign": None})
+    text = printed([run("baseline"), run("sign"), run("sign", "frozen", (0.6, 0.7))], PAPERS)
     rows = [re.split(r"  +", line.strip()) for line in text.splitlines() if "1,234" in line]
     assert rows == [
         ["baseline", "2", "0.8000", "0.9000", "1.2", "1,234", "0.969"],
@@ -151,7 +162,7 @@ def test_table_prints_a_row_per_network_and_the_papers_figure_beside_mnist() -> 
 
 
 def test_table_leaves_the_papers_figure_out_where_the_data_are_not_mnist() -> None:
-    assert "paper" not in printed([run("baseline", data="digits")], {"baseline": 0.969})
+    assert "paper" not in printed([run("baseline", data="digits")], PAPERS)
 
 
 def test_table_says_how_far_a_stopped_network_came() -> None:

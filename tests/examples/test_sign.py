@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def plan() -> Plan:
-    return Plan(data.load(), epochs=100, seed=0, device=torch.device("cpu"))
+    return Plan(data.load(), epochs=100, seed=0, device=torch.device("cpu"), variant="width-32")
 
 
 def test_no_gradient_is_taken_anywhere(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
