@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,19 @@ def test_tensorboard_gets_every_figure_at_its_update(recorded: Recorder) -> None
         if name not in ("step", "layer") and value is not None
     }
     assert writer.scalars == expected
+
+
+def test_a_directory_gets_tensorboards_own_files(recorded: Recorder, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of its own imports
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        recorded.to_tensorboard(tmp_path)
+        written = EventAccumulator(str(tmp_path)).Reload().Scalars("0/cost")
+    assert [event.value for event in written] == pytest.approx(
+        [r["cost"] for r in recorded.rows() if r["layer"] == "0"]
+    )
 
 
 def test_without_tensorboard_the_remedy_is_named(
