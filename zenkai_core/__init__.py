@@ -4,6 +4,7 @@ from zenkai_core import criteria, diagnostics, modules, parameters, targets, tes
 from zenkai_core.chain import Chain
 from zenkai_core.criteria import Criterion, cross_entropy, sse
 from zenkai_core.diagnostics import Recorder
+from zenkai_core.graph import Graph, Node
 from zenkai_core.learning import LearningMachine, set_lmode
 from zenkai_core.machine import Machine, StepTheta, StepX, StepY
 from zenkai_core.noise import NoiseKey
@@ -15,8 +16,10 @@ __all__ = [
     "IO",
     "Chain",
     "Criterion",
+    "Graph",
     "LearningMachine",
     "Machine",
+    "Node",
     "NoiseKey",
     "Optimizer",
     "Recorder",

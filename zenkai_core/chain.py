@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Literal, SupportsIndex, cast, overload
+from typing import SupportsIndex, cast, overload
 
 from torch import Tensor
 
+from zenkai_core.container import Container, Order
 from zenkai_core.criteria import Criterion
 from zenkai_core.learning import LearningMachine, LMode
 from zenkai_core.state import State
 from zenkai_core.values import IO
 
-Order = Literal["accumulate step_x step", "accumulate step step_x"]
 
-
-class Chain(LearningMachine):
+class Chain(Container):
     """A network of machines; one autograd function for the whole of it, one sub-state "0", "1", ... for each machine.
 
     The target of the last machine is the task's (labels, for a criterion that takes labels); each machine's `step_x`
@@ -52,36 +51,10 @@ class Chain(LearningMachine):
         scale: float = 1.0,
         lmode: LMode = "accumulate",
     ) -> None:
-        if not machines:
-            raise ValueError("Chain expected at least one machine, got none: give them from input to output")
-        for m in machines:
-            if not isinstance(m, LearningMachine):
-                raise TypeError(
-                    f"Chain expected machines, got {type(m).__name__}: wrap a plain module in "
-                    "Machine(module, theta.Null(), targets.Gradient())"
-                )
-        if len({m.loss for m in machines}) > 1:
-            raise ValueError(
-                f"Chain expected machines with one loss, got {[m.loss for m in machines]}: 'mean' or 'sum' "
-                "for all of them"
-            )
-        if order not in ("accumulate step_x step", "accumulate step step_x"):
-            raise ValueError(
-                f"Chain expected order 'accumulate step_x step' or 'accumulate step step_x', got {order!r}: "
-                "choose which comes first"
-            )
-        if order == "accumulate step step_x":
-            inside = [m for given in machines for m in given.modules() if isinstance(m, LearningMachine)]
-            if len(set(inside)) < len(inside):
-                raise ValueError(
-                    "a Chain that steps before step_x expected each machine once, got one at two places, whose lower "
-                    "pass would be older than its upper step: use the other order, or machines of their own"
-                )
-        super().__init__(loss=machines[0].loss, scale=scale, lmode=lmode)
+        super().__init__(machines, order=order, scale=scale, lmode=lmode)
         for i, m in enumerate(machines):
             self.add_module(str(i), m)
         self._length = len(machines)
-        self.order: Order = order
 
     @property
     def machines(self) -> tuple[LearningMachine, ...]:
@@ -97,11 +70,6 @@ class Chain(LearningMachine):
     def __getitem__(self, index: slice) -> tuple[LearningMachine, ...]: ...
     def __getitem__(self, index: SupportsIndex | slice) -> LearningMachine | tuple[LearningMachine, ...]:
         return self.machines[index]
-
-    def remember(self, x: IO, state: State) -> IO:
-        """As `forward_nn`; the machines note their own passes."""
-        state.y = self.forward_nn(x, state)
-        return state.y
 
     def forward_nn(self, x: IO, state: State) -> IO:
         """One pass through all machines."""
@@ -166,15 +134,6 @@ class Chain(LearningMachine):
         if params is not None:
             return super().frozen(x, state, params)
         return _through(self._layers(state), x)
-
-    def _run(self, x: IO) -> tuple[IO, State]:
-        if self.order == "accumulate step step_x" and self.lmode not in ("accumulate step step_x", "step_x"):
-            raise RuntimeError(
-                f"a Chain that steps before step_x expected lmode 'accumulate step step_x' in autograd, got "
-                f"{self.lmode!r}: backward() moves no parameter by itself; set the lmode, call learn(x, t), "
-                "or use the other order"
-            )
-        return super()._run(x)
 
     def _sweep(self, t: IO, state: State, accumulate: bool) -> None:
         swept = t

@@ -21,7 +21,7 @@ from zenkai_core.bridge import bridge
 from zenkai_core.criteria import Criterion, output_gradient, per_row, sse
 from zenkai_core.hooks import Hooked
 from zenkai_core.state import State
-from zenkai_core.values import IO, Target, as_io, exact_error
+from zenkai_core.values import IO, Target, as_io, errors_of
 
 LMode = Literal["accumulate", "accumulate step_x step", "accumulate step step_x", "step_x"]
 Loss = Literal["mean", "sum"]
@@ -259,10 +259,7 @@ class LearningMachine(Hooked, nn.Module):
             self.step_told()
         if t_x is None:
             return (None,) * len(x)
-        errors = exact_error(x, t_x)
-        if errors is None:
-            errors = tuple(a.detach() - b if a.is_floating_point() else None for a, b in zip(x, t_x, strict=True))
-        return tuple(None if e is None else e / n for e in errors)
+        return tuple(None if e is None else e / n for e in errors_of(x, t_x))
 
     def step_told(self) -> None:
         """Steps with what the last backward pass accumulated; nothing where there was none."""

@@ -159,6 +159,25 @@ def exact_error(y: IO, t: IO) -> tuple[Tensor | None, ...] | None:
     return t.error_of(y) if isinstance(t, Target) else None
 
 
+def errors_of(y: IO, t: IO) -> tuple[Tensor | None, ...]:
+    """What separates y from t, tensor by tensor: the exact error where t was made from y, else y - t; None for integers.
+
+    >>> errors_of(IO(torch.ones(2)), IO(torch.zeros(2)))[0].tolist()
+    [1.0, 1.0]
+    """
+    exact = exact_error(y, t)
+    if exact is not None:
+        return exact
+    return tuple(a.detach() - b if a.is_floating_point() else None for a, b in zip(y, t, strict=True))
+
+
+def target_of_part(y: IO, t: IO, index: int) -> IO:
+    """The target of the one tensor y[index] out of t, as exact as t is."""
+    exact = exact_error(y, t)
+    part = slice(index, index + 1)
+    return t[part] if exact is None else Target.away_from(y[part], exact[part])
+
+
 def _same_memory(a: Tensor, b: Tensor) -> bool:
     return a is b or (
         a.shape == b.shape

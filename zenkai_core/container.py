@@ -1,0 +1,159 @@
+"""What containers of machines share: checks of what they are given, and one target made of several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from torch import Tensor
+
+from zenkai_core.learning import LearningMachine, LMode
+from zenkai_core.state import State
+from zenkai_core.values import IO, Target, errors_of, exact_error
+
+Order = Literal["accumulate step_x step", "accumulate step step_x"]
+Combine = Literal["sum", "mean"]
+
+
+class Container(LearningMachine):
+    """A machine made of machines, which note their own passes in sub-states.
+
+    Args:
+        machines: all of them.
+        order: which of step and step_x comes first, from machine to machine.
+        scale, lmode: as for `LearningMachine`; `loss` is that of the machines.
+
+    Raises:
+        TypeError: something is not a machine.
+        ValueError: no machine, an unknown order, machines whose `loss` differ, or one machine at two places in the
+            second order.
+    """
+
+    def __init__(
+        self,
+        machines: Sequence[LearningMachine],
+        *,
+        order: Order = "accumulate step_x step",
+        scale: float = 1.0,
+        lmode: LMode = "accumulate",
+    ) -> None:
+        name = type(self).__name__
+        if not machines:
+            raise ValueError(f"{name} expected at least one machine, got none: give them from input to output")
+        for m in machines:
+            if not isinstance(m, LearningMachine):
+                raise TypeError(
+                    f"{name} expected machines, got {type(m).__name__}: wrap a plain module in "
+                    "Machine(module, theta.Null(), targets.Gradient())"
+                )
+        if len({m.loss for m in machines}) > 1:
+            raise ValueError(
+                f"{name} expected machines with one loss, got {[m.loss for m in machines]}: 'mean' or 'sum' "
+                "for all of them"
+            )
+        if order not in ("accumulate step_x step", "accumulate step step_x"):
+            raise ValueError(
+                f"{name} expected order 'accumulate step_x step' or 'accumulate step step_x', got {order!r}: "
+                "choose which comes first"
+            )
+        if order == "accumulate step step_x":
+            inside = [m for given in machines for m in given.modules() if isinstance(m, LearningMachine)]
+            if len(set(inside)) < len(inside):
+                raise ValueError(
+                    f"a {name} that steps before step_x expected each machine once, got one at two places, whose lower "
+                    "pass would be older than its upper step: use the other order, or machines of their own"
+                )
+        super().__init__(loss=machines[0].loss, scale=scale, lmode=lmode)
+        self.order: Order = order
+
+    def remember(self, x: IO, state: State) -> IO:
+        """As `forward_nn`; the machines note their own passes."""
+        state.y = self.forward_nn(x, state)
+        return state.y
+
+    def _run(self, x: IO) -> tuple[IO, State]:
+        if self.order == "accumulate step step_x" and self.lmode not in ("accumulate step step_x", "step_x"):
+            raise RuntimeError(
+                f"a {type(self).__name__} that steps before step_x expected lmode 'accumulate step step_x' in autograd, "
+                f"got {self.lmode!r}: backward() moves no parameter by itself; set the lmode, call learn(x, t), "
+                "or use the other order"
+            )
+        return super()._run(x)
+
+
+def check_combine(name: str, combine: Any) -> Combine:
+    """The way to make one target of several.
+
+    Raises:
+        ValueError: it is unknown.
+    """
+    if combine not in ("sum", "mean"):
+        raise ValueError(
+            f"{name} expected combine 'sum' or 'mean', got {combine!r}: 'sum' adds the changes that are asked of one "
+            "output (for gradients), 'mean' takes the mean of the targets"
+        )
+    return combine
+
+
+def told(sub: State, name: str) -> IO:
+    """The target that a machine of a container was told.
+
+    Raises:
+        RuntimeError: none.
+    """
+    if sub.t is None:
+        raise RuntimeError(f"a machine of a {name} expected a target, got none: call accumulate(x, t, state) first")
+    return sub.t
+
+
+class Joint:
+    """The targets that several machines ask of the same tensors, until one is made of them.
+
+    With errors e_j = y - t_j the target is y - sum(e_j), which is the sum of gradients where machines answer by
+    gradient; "mean" divides by their number and gives the mean of the targets. What one machine alone asks of a tensor
+    stays as it is; a tensor of which nobody asks anything is its own target, and so is an integer one of which several
+    ask.
+
+    Args:
+        y: the tensors.
+        combine: "sum" or "mean".
+
+    >>> import torch
+    >>> y = IO(torch.zeros(1))
+    >>> joint = Joint(y, "sum")
+    >>> joint.ask([0], y, IO(torch.ones(1)))
+    >>> joint.ask([0], y, IO(torch.ones(1)))
+    >>> joint.target().f.item()
+    2.0
+    """
+
+    def __init__(self, y: IO, combine: Combine) -> None:
+        self._y, self._combine = y.detach(), combine
+        self._asked: list[list[tuple[Tensor, Tensor | None, bool]]] = [[] for _ in y]
+
+    def ask(self, places: Sequence[int | None], x: IO, t: IO) -> None:
+        """Notes what one machine asks: its inputs x should have been t; x[p] is tensor places[p] of y, None: of none."""
+        exact = exact_error(x, t) is not None
+        for place, value, error in zip(places, t, errors_of(x, t), strict=True):
+            if place is not None:
+                self._asked[place].append((value, error, exact))
+
+    def target(self) -> IO:
+        """One target for all tensors of y."""
+        values: list[Tensor] = []
+        errors: list[Tensor | None] = []
+        known = True
+        for y, asked in zip(self._y, self._asked, strict=True):
+            if len(asked) == 1:
+                value, error, exact = asked[0]
+                known = known and exact
+            else:
+                error = None
+                for _, e, _ in asked:
+                    error = e if error is None or e is None else error + e
+                if error is not None and self._combine == "mean":
+                    error = error / len(asked)
+                value = y if error is None else y - error
+            values.append(value)
+            errors.append(error)
+        return Target.away_from(self._y, errors) if known else IO(*values)

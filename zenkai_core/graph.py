@@ -1,0 +1,390 @@
+"""`Graph`: machines that take each other's outputs by name, with several inputs and outputs.
+
+What several nodes ask of one output is added: t = y - sum_j (y - t_j), so that a graph of gradient machines is
+backpropagation (the errors of a fan-out add up), skip connections included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from zenkai_core.container import Combine, Container, Joint, Order, check_combine, told
+from zenkai_core.criteria import Criterion, output_gradient, sse
+from zenkai_core.learning import LearningMachine, LMode
+from zenkai_core.state import State
+from zenkai_core.values import IO, Target, target_of_part
+from zenkai_core.wiring import Source, Wiring
+
+
+class Node:
+    """A machine of a `Graph`, and what it takes.
+
+    Args:
+        machine: the machine.
+        sources: names of inputs and nodes, in the order of the machine's inputs; "a" is every tensor that a puts out,
+            "a.1" the second alone.
+        target: where its target comes from. None: from the nodes that take its output, and for an output from the
+            network's target. The name of another node: the very target that this one is given, for an output's name
+            the network's own (the labels, say, for a local classifier). The name of an input: that input's values, which
+            a decoder may learn to restore.
+
+    >>> from torch import nn
+    >>> from zenkai_core import Machine, targets, theta
+    >>> Node(Machine(nn.Linear(2, 1), theta.Gradient(), targets.Gradient()), "x")
+    Node(Machine, 'x')
+    """
+
+    def __init__(self, machine: LearningMachine, *sources: str, target: str | None = None) -> None:
+        self.machine, self.sources, self.target = machine, sources, target
+
+    def __repr__(self) -> str:
+        parts = [type(self.machine).__name__, *map(repr, self.sources)]
+        return f"Node({', '.join(parts + ([f'target={self.target!r}'] if self.target else []))})"
+
+
+class Graph(Container):
+    """A network of machines that take inputs and each other's outputs by name; one autograd function for the whole.
+
+    Called with a tensor for each input, it returns a tensor for each output; `learn` takes an IO of as many targets as
+    outputs (several outputs: one tensor each), and its cost is the sum of the outputs' own. A node's pass is in the
+    sub-state of its name, where `above` is the network's loss if this node's output were another, all other inputs and
+    nodes beside it being as in the pass, and `incoming` the one node (or, for all inputs in order, the machine below the
+    graph) that made all of the node's inputs; None where there is no such one.
+
+    Args:
+        nodes: name -> `Node`, in any order; names are those of submodules too ("a.module.weight" in a `state_dict`).
+        inputs: names of the inputs, one tensor each.
+        outputs: names of the nodes that put out; other nodes may take these outputs too.
+        order: "accumulate step_x step": all targets come from the parameters of the pass, then all machines step.
+            "accumulate step step_x": a machine steps before it makes the targets of those below. A `Graph` or `Chain`
+            as a node keeps its own order.
+        combine: what several takers ask of one output becomes y less the "sum" of their errors y - t_j, which is
+            backpropagation for gradients; "mean" divides by the number of askers, the mean of their targets, for rules
+            that answer with a target that is right by itself. The network's own target of an output counts as one more.
+        scale, lmode: as for `LearningMachine`; `loss` is that of the machines.
+
+    Raises:
+        TypeError: something is no node or no machine; inputs or outputs are a string.
+        ValueError: a cycle, an unknown name, a name that cannot be a submodule's, a node that nobody takes and that is
+            no output, targets that wait for each other; or as for `Chain`.
+
+    A layer with a skip connection around it:
+
+    >>> from torch import nn
+    >>> from zenkai_core import Machine, targets, theta
+    >>> class Add(nn.Module):
+    ...     def forward(self, a, b):
+    ...         return a + b
+    >>> def layer(i, o):
+    ...     return Machine(nn.Linear(i, o), theta.Gradient(torch.optim.SGD, lr=0.1), targets.Gradient())
+    >>> net = Graph(
+    ...     {
+    ...         "first": Node(layer(3, 4), "x"),
+    ...         "second": Node(layer(4, 4), "first"),
+    ...         "sum": Node(Machine(Add(), theta.Null(), targets.Gradient()), "first", "second"),
+    ...         "head": Node(layer(4, 1), "sum"),
+    ...     },
+    ...     inputs=("x",),
+    ...     outputs=("head",),
+    ... )
+    >>> x, t = torch.ones(5, 3), torch.zeros(5, 1)
+    >>> bool(net.learn(x, t) > net.learn(x, t))
+    True
+    """
+
+    def __init__(
+        self,
+        nodes: Mapping[str, Node],
+        inputs: Sequence[str] = ("x",),
+        outputs: Sequence[str] = ("y",),
+        *,
+        order: Order = "accumulate step_x step",
+        combine: Combine = "sum",
+        scale: float = 1.0,
+        lmode: LMode = "accumulate",
+    ) -> None:
+        for name, node in nodes.items():
+            if not isinstance(node, Node):
+                raise TypeError(f"Graph expected a Node for {name!r}, got {type(node).__name__}: Node(machine, 'x')")
+        super().__init__([node.machine for node in nodes.values()], order=order, scale=scale, lmode=lmode)
+        self.combine = check_combine("Graph", combine)
+        self.wiring = Wiring(
+            {name: node.sources for name, node in nodes.items()},
+            {name: node.target for name, node in nodes.items()},
+            inputs,
+            outputs,
+        )
+        for name, node in nodes.items():
+            if hasattr(self, name):
+                raise ValueError(f"Graph expected names that it has no use for itself, got {name!r}: rename the node")
+            self.add_module(name, node.machine)
+
+    @property
+    def machines(self) -> dict[str, LearningMachine]:
+        """Name -> machine, in the order of the pass, as they are registered now."""
+        return {name: self[name] for name in self.wiring.up}
+
+    def __getitem__(self, name: str) -> LearningMachine:
+        if name not in self.wiring.sources:
+            raise KeyError(f"Graph expected a node among {list(self.wiring.sources)}, got {name!r}: name one of them")
+        return cast(LearningMachine, self._modules[name])
+
+    def __len__(self) -> int:
+        return len(self.wiring.sources)
+
+    def forward_nn(self, x: IO, state: State) -> IO:
+        """One pass through all nodes.
+
+        Raises:
+            ValueError: not one tensor for each input; one of several outputs puts out several tensors.
+        """
+        state.training, state.x = self.training, x.detach()
+        values = self._named(x)
+        for name in self.wiring.up:
+            sub = state.sub(name)
+            sub.wants_x = self.wiring.asks(name) or (state.wants_x and self.wiring.takes_input(name))
+            sub.incoming = self._below(name, values, state)
+            values[name] = self[name].remember(_gather(self.wiring.sources[name], values), sub)
+        outputs = self.wiring.outputs
+        for name in outputs:
+            if len(outputs) > 1 and len(values[name]) != 1:
+                raise ValueError(
+                    f"a Graph of several outputs expected one tensor of each, got {len(values[name])} of {name!r}: let "
+                    "nodes that take one of them be the outputs"
+                )
+        state.y = IO(*(v for name in outputs for v in values[name]))
+        return state.y
+
+    def assess_y(self, y: IO, t: IO) -> Tensor:
+        """The sum of the outputs' own costs per row, `[n]`.
+
+        Raises:
+            ValueError: several outputs, and not a target for each.
+        """
+        return self._criterion(y, t)
+
+    def accumulate(self, x: IO, t: IO, state: State) -> None:
+        """Every node accumulates towards its own target; in the second order only what waits for no step does.
+
+        Raises:
+            ValueError: several outputs, and not a target for each.
+        """
+        self._say_above(t, state)
+        state.t = t
+        if self.order == "accumulate step_x step":
+            self._sweep(t, state, accumulate=True)
+            return
+        for name in self._first():
+            self[name].tell(self._from_network(name, t, state), state.sub(name))
+
+    def step_x(self, x: IO, t: IO, state: State) -> IO:
+        """What the nodes at the inputs ask of them; the sweep of `accumulate` serves if there was one."""
+        if state.data.get("swept") is not t:
+            self._say_above(t, state)
+            self._sweep(t, state, accumulate=False)
+        asked: dict[str, IO] = state.data["asked"]
+        joint, places = Joint(state.inputs, self.combine), {name: (i,) for i, name in enumerate(self.wiring.inputs)}
+        for name in self.wiring.down:
+            if self.wiring.takes_input(name):
+                if name not in asked:
+                    asked[name] = self._step_x_of(name, state)
+                joint.ask(self._places(name, places, state), state.sub(name).inputs, asked[name])
+        return joint.target()
+
+    def step(self, x: IO, t: IO, state: State) -> None:
+        """Every machine steps once; in the second order each accumulates first, from targets of those that have stepped.
+
+        Raises:
+            RuntimeError: nothing was accumulated for this pass.
+        """
+        if state.t is None:
+            raise RuntimeError(
+                "Graph.step expected a pass that was accumulated, got one without targets: call "
+                "accumulate(x, t, state) first"
+            )
+        if self.order == "accumulate step step_x":
+            self._sweep(t, state, accumulate=True, step=True)
+            return
+        stepped: set[LearningMachine] = set()
+        for name in self.wiring.down:
+            m, sub = self[name], state.sub(name)
+            if m not in stepped:
+                m.step(sub.inputs, told(sub, "Graph"), sub)
+                stepped.add(m)
+        state.data["swept"], state.data["asked"] = t, {}  # targets for what is below come from the moved parameters
+
+    def frozen(self, x: IO, state: State, params: Mapping[str, Tensor] | None = None) -> IO:
+        """Any rows through all nodes as they are in this pass.
+
+        Raises:
+            TypeError: params are given; ask one machine.
+        """
+        if params is not None:
+            return super().frozen(x, state, params)
+        values = self._named(x)
+        for name in self.wiring.up:
+            values[name] = self[name].frozen(_gather(self.wiring.sources[name], values), state.sub(name))
+        return IO(*(v for name in self.wiring.outputs for v in values[name]))
+
+    def _sweep(self, t: IO, state: State, *, accumulate: bool, step: bool = False) -> None:
+        """Down through all nodes: each is told its target, steps if it shall, and is asked for those of its sources."""
+        given: dict[str, IO] = {}
+        asked: dict[str, IO] = {}
+        for name in self.wiring.down:
+            m, sub = self[name], state.sub(name)
+            given[name] = target = self._target(name, t, given, asked, state)
+            if accumulate and not (step and name in self._first()):  # those are told in `accumulate` already
+                m.tell(target, sub)
+            elif not accumulate:
+                sub.t = m.step_y(sub.inputs, target, sub)
+            if step:
+                m.step(sub.inputs, told(sub, "Graph"), sub)
+            if self.wiring.asks(name):
+                asked[name] = self._step_x_of(name, state)
+        state.data["swept"], state.data["asked"] = t, asked
+
+    def _target(self, name: str, t: IO, given: Mapping[str, IO], asked: Mapping[str, IO], state: State) -> IO:
+        target, takers = self.wiring.targets[name], self.wiring.consumers[name]
+        if target is not None:
+            return self._named(state.inputs)[target] if target in self.wiring.inputs else given[target]
+        if not takers:
+            return self._from_network(name, t, state)
+        sub = state.sub(name)
+        joint, places = Joint(sub.outputs, self.combine), {name: tuple(range(len(sub.outputs)))}
+        for taker in takers:
+            joint.ask(self._places(taker, places, state), state.sub(taker).inputs, asked[taker])
+        if name in self.wiring.outputs:
+            criterion, y = sub.criterion or self[name]._criterion, sub.outputs.detach()
+            sub.criterion = sse  # from here on its target is y less the errors, whatever the network was told
+            own = Target.away_from(y, output_gradient(criterion, y, self._from_network(name, t, state)))
+            joint.ask(range(len(y)), y, own)
+        return joint.target()
+
+    def _from_network(self, name: str, t: IO, state: State) -> IO:
+        outputs = self.wiring.outputs
+        return t if len(outputs) == 1 else target_of_part(state.outputs, t, outputs.index(name))
+
+    def _first(self) -> list[str]:
+        """The nodes whose targets wait for no other node."""
+        return [name for name in self.wiring.outputs if not self.wiring.consumers[name]]
+
+    def _step_x_of(self, name: str, state: State) -> IO:
+        sub = state.sub(name)
+        return self[name].step_x(sub.inputs, told(sub, "Graph"), sub)
+
+    def _named(self, x: IO) -> dict[str, IO]:
+        if len(x) != len(self.wiring.inputs):
+            raise ValueError(
+                f"Graph expected a tensor for each of its inputs {list(self.wiring.inputs)}, got {len(x)}: give them in "
+                "this order"
+            )
+        return {name: IO(v) for name, v in zip(self.wiring.inputs, x, strict=True)}
+
+    def _places(self, taker: str, places: Mapping[str, Sequence[int]], state: State) -> list[int | None]:
+        """For each tensor that the taker takes its place among those named in `places`, or None."""
+        found: list[int | None] = []
+        for source in self.wiring.sources[taker]:
+            if source.index is not None:
+                found.append(places[source.name][source.index] if source.name in places else None)
+            elif source.name in places:
+                found += places[source.name]
+            else:
+                found += [None] * (1 if source.name in self.wiring.inputs else len(state.sub(source.name).outputs))
+        return found
+
+    def _below(
+        self, name: str, values: Mapping[str, IO], state: State
+    ) -> tuple[LearningMachine, State] | None:
+        sources = self.wiring.sources[name]
+        if sources == tuple(Source(given, None) for given in self.wiring.inputs):
+            return cast("tuple[LearningMachine, State] | None", state.incoming)
+        below = sources[0].name
+        alone = len(sources) == 1 and below not in self.wiring.inputs
+        whole = alone and (sources[0].index is None or len(values[below]) == 1)
+        return (self[below], state.sub(below)) if whole else None
+
+    @property
+    def _criterion(self) -> Criterion:
+        criteria = tuple(self[name]._criterion for name in self.wiring.outputs)
+        return criteria[0] if len(criteria) == 1 else _Costs(criteria, self.wiring.outputs)
+
+    def _say_above(self, t: IO, state: State) -> None:
+        if len(self.wiring.outputs) > 1:
+            _check_targets(self.wiring.outputs, t)
+        above = self._say_goal(t, state)
+        values = {**self._named(state.inputs), **{name: state.sub(name).outputs.detach() for name in self.wiring.up}}
+        for name in self.wiring.up:
+            sub, after = state.sub(name), self.wiring.downstream[name]
+            sub.criterion = state.criterion if name in self.wiring.outputs else None
+            sub.error = state.error
+            used = {s.name for n in after for s in self.wiring.sources[n]} | {*self.wiring.outputs}
+            sub.above = _Above(
+                name,
+                [(n, self[n], self.wiring.sources[n], state.sub(n)) for n in after],
+                {n: values[n] for n in used if n != name and n not in after},
+                self.wiring.outputs,
+                above,
+            )
+
+
+@dataclass(frozen=True)
+class _Above:
+    """Outputs of one node `[k * n, ...]` -> the network's cost per row, what stands beside it being as in the pass."""
+
+    name: str
+    layers: list[tuple[str, LearningMachine, tuple[Source, ...], State]]
+    beside: dict[str, IO]
+    outputs: tuple[str, ...]
+    above: Callable[[IO], Tensor]
+
+    def __call__(self, y: IO) -> Tensor:
+        values = {self.name: y}
+        for name, held in self.beside.items():
+            values[name] = held.tile(y.rows // held.rows if held.rows else 1)
+        for name, machine, sources, sub in self.layers:
+            values[name] = machine.frozen(_gather(sources, values), sub)
+        return self.above(IO(*(v for name in self.outputs for v in values[name])))
+
+
+class _Costs:
+    """The sum of a criterion for each of several outputs of one tensor."""
+
+    def __init__(self, criteria: tuple[Criterion, ...], names: tuple[str, ...]) -> None:
+        self.criteria, self.names = criteria, names
+
+    def __call__(self, y: IO, t: IO) -> Tensor:
+        _check_targets(self.names, t)
+        costs = [c(y[i : i + 1], t[i : i + 1]) for i, c in enumerate(self.criteria)]
+        return torch.stack(costs).sum(0)
+
+    def gradient(self, y: IO, t: IO) -> tuple[Tensor | None, ...]:
+        _check_targets(self.names, t)
+        parts = [
+            output_gradient(c, y[i : i + 1], target_of_part(y, t, i)) for i, c in enumerate(self.criteria)
+        ]
+        return tuple(e for part in parts for e in part)
+
+
+def _check_targets(names: Sequence[str], t: IO) -> None:
+    if len(t) != len(names):
+        raise ValueError(
+            f"Graph expected a target for each of its outputs {list(names)}, got {len(t)}: give IO(t_1, t_2, ...) in this "
+            "order"
+        )
+
+
+def _gather(sources: Sequence[Source], values: Mapping[str, IO]) -> IO:
+    found: list[Tensor] = []
+    for source in sources:
+        value = values[source.name]
+        if source.index is not None and source.index >= len(value):
+            raise ValueError(
+                f"Graph expected {source.name!r} to put out a tensor {source.index}, got {len(value)}: count from 0"
+            )
+        found += value if source.index is None else [value[source.index]]
+    return IO(*found)
