@@ -66,6 +66,7 @@ LAYERS: Mapping[str, Sequence[str]] = {
         "graph",
         "parallel",
         "swap",
+        "global_targets",
         "convert",
         "optimizer",
         "diagnostics",

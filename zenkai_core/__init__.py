@@ -2,32 +2,40 @@
 
 from zenkai_core import criteria, diagnostics, modules, parameters, targets, testing, theta
 from zenkai_core.chain import Chain
+from zenkai_core.convert import convert
 from zenkai_core.criteria import Criterion, cross_entropy, sse
 from zenkai_core.diagnostics import Recorder
+from zenkai_core.global_targets import GlobalTargets
 from zenkai_core.graph import Graph, Node
 from zenkai_core.learning import LearningMachine, set_lmode
 from zenkai_core.machine import Machine, StepTheta, StepX, StepY
 from zenkai_core.noise import NoiseKey
 from zenkai_core.optimizer import Optimizer, plain_parameters
+from zenkai_core.parallel import Parallel
 from zenkai_core.state import State
+from zenkai_core.swap import Swap
 from zenkai_core.values import IO, as_io
 
 __all__ = [
     "IO",
     "Chain",
     "Criterion",
+    "GlobalTargets",
     "Graph",
     "LearningMachine",
     "Machine",
     "Node",
     "NoiseKey",
     "Optimizer",
+    "Parallel",
     "Recorder",
     "State",
     "StepTheta",
     "StepX",
     "StepY",
+    "Swap",
     "as_io",
+    "convert",
     "criteria",
     "cross_entropy",
     "diagnostics",

@@ -77,7 +77,7 @@ class Chain(Container):
         below = state.incoming
         for i, m in enumerate(self.machines):
             sub = state.sub(str(i))
-            sub.wants_x = i > 0 or state.wants_x
+            sub.wants_x = self._wants_x(i, state)
             sub.incoming = below
             x = m.remember(x, sub)
             below = (m, sub)
@@ -121,7 +121,7 @@ class Chain(Container):
             if self.order == "accumulate step step_x" and i < self._length - 1:
                 m.tell(self._step_x_of(i + 1, state), sub)
             if m not in stepped:
-                m.step(sub.inputs, self._target_of(sub), sub)
+                m.step(sub.inputs, self._told_by(sub), sub)
                 stepped.add(m)
         state.data["swept"] = t
 
@@ -149,12 +149,10 @@ class Chain(Container):
 
     def _step_x_of(self, i: int, state: State) -> IO:
         sub = self._sub(state, i)
-        return self.machines[i].step_x(sub.inputs, self._target_of(sub), sub)
+        return self.machines[i].step_x(sub.inputs, self._told_by(sub), sub)
 
-    def _target_of(self, sub: State) -> IO:
-        if sub.t is None:
-            raise RuntimeError("a machine of a Chain expected a target, got none: call accumulate(x, t, state) first")
-        return sub.t
+    def _wants_x(self, i: int, state: State) -> bool:
+        return i > 0 or state.wants_x
 
     @property
     def _criterion(self) -> Criterion:

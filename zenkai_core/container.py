@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from torch import Tensor
@@ -71,11 +71,31 @@ class Container(LearningMachine):
         state.y = self.forward_nn(x, state)
         return state.y
 
+    def _step_each(self, machines: Iterable[tuple[LearningMachine, State]]) -> None:
+        """Every machine steps once, with the first of its sub-states."""
+        stepped: set[LearningMachine] = set()
+        for m, sub in machines:
+            if m not in stepped:
+                m.step(sub.inputs, self._told_by(sub), sub)
+                stepped.add(m)
+
+    def _told_by(self, sub: State) -> IO:
+        """The target that one of the machines was told.
+
+        Raises:
+            RuntimeError: none.
+        """
+        if sub.t is None:
+            raise RuntimeError(
+                f"a machine of a {type(self).__name__} expected a target, got none: call accumulate(x, t, state) first"
+            )
+        return sub.t
+
     def _run(self, x: IO) -> tuple[IO, State]:
         if self.order == "accumulate step step_x" and self.lmode not in ("accumulate step step_x", "step_x"):
             raise RuntimeError(
-                f"a {type(self).__name__} that steps before step_x expected lmode 'accumulate step step_x' in autograd, "
-                f"got {self.lmode!r}: backward() moves no parameter by itself; set the lmode, call learn(x, t), "
+                f"a {type(self).__name__} that steps before step_x expected lmode 'accumulate step step_x' in "
+                f"autograd, got {self.lmode!r}: backward() moves no parameter by itself; set the lmode, call learn(x, t), "
                 "or use the other order"
             )
         return super()._run(x)
@@ -93,17 +113,6 @@ def check_combine(name: str, combine: Any) -> Combine:
             "output (for gradients), 'mean' takes the mean of the targets"
         )
     return combine
-
-
-def told(sub: State, name: str) -> IO:
-    """The target that a machine of a container was told.
-
-    Raises:
-        RuntimeError: none.
-    """
-    if sub.t is None:
-        raise RuntimeError(f"a machine of a {name} expected a target, got none: call accumulate(x, t, state) first")
-    return sub.t
 
 
 class Joint:
@@ -132,7 +141,7 @@ class Joint:
         self._asked: list[list[tuple[Tensor, Tensor | None, bool]]] = [[] for _ in y]
 
     def ask(self, places: Sequence[int | None], x: IO, t: IO) -> None:
-        """Notes what one machine asks: its inputs x should have been t; x[p] is tensor places[p] of y, None: of none."""
+        """Notes what one machine asks: its inputs x should be t; x[p] is tensor places[p] of y (None: of none)."""
         exact = exact_error(x, t) is not None
         for place, value, error in zip(places, t, errors_of(x, t), strict=True):
             if place is not None:

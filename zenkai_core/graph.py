@@ -6,19 +6,17 @@ backpropagation (the errors of a fan-out add up), skip connections included.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import cast
 
-import torch
 from torch import Tensor
 
-from zenkai_core.container import Combine, Container, Joint, Order, check_combine, told
+from zenkai_core.container import Combine, Container, Joint, Order, check_combine
 from zenkai_core.criteria import Criterion, output_gradient, sse
 from zenkai_core.learning import LearningMachine, LMode
 from zenkai_core.state import State
 from zenkai_core.values import IO, Target, target_of_part
-from zenkai_core.wiring import Source, Wiring
+from zenkai_core.wiring import CostAbove, OutputCosts, Source, Wiring, check_targets, gather
 
 
 class Node:
@@ -30,8 +28,8 @@ class Node:
             "a.1" the second alone.
         target: where its target comes from. None: from the nodes that take its output, and for an output from the
             network's target. The name of another node: the very target that this one is given, for an output's name
-            the network's own (the labels, say, for a local classifier). The name of an input: that input's values, which
-            a decoder may learn to restore.
+            the network's own (the labels, say, for a local classifier). The name of an input: that input's values,
+            which a decoder may learn to restore.
 
     >>> from torch import nn
     >>> from zenkai_core import Machine, targets, theta
@@ -53,8 +51,8 @@ class Graph(Container):
     Called with a tensor for each input, it returns a tensor for each output; `learn` takes an IO of as many targets as
     outputs (several outputs: one tensor each), and its cost is the sum of the outputs' own. A node's pass is in the
     sub-state of its name, where `above` is the network's loss if this node's output were another, all other inputs and
-    nodes beside it being as in the pass, and `incoming` the one node (or, for all inputs in order, the machine below the
-    graph) that made all of the node's inputs; None where there is no such one.
+    nodes beside it being as in the pass, and `incoming` the one node (or, for all inputs in order, the machine below
+    the graph) that made all of the node's inputs; None where there is no such one.
 
     Args:
         nodes: name -> `Node`, in any order; names are those of submodules too ("a.module.weight" in a `state_dict`).
@@ -75,6 +73,7 @@ class Graph(Container):
 
     A layer with a skip connection around it:
 
+    >>> import torch
     >>> from torch import nn
     >>> from zenkai_core import Machine, targets, theta
     >>> class Add(nn.Module):
@@ -149,7 +148,7 @@ class Graph(Container):
             sub = state.sub(name)
             sub.wants_x = self.wiring.asks(name) or (state.wants_x and self.wiring.takes_input(name))
             sub.incoming = self._below(name, values, state)
-            values[name] = self[name].remember(_gather(self.wiring.sources[name], values), sub)
+            values[name] = self[name].remember(gather(self.wiring.sources[name], values), sub)
         outputs = self.wiring.outputs
         for name in outputs:
             if len(outputs) > 1 and len(values[name]) != 1:
@@ -197,7 +196,7 @@ class Graph(Container):
         return joint.target()
 
     def step(self, x: IO, t: IO, state: State) -> None:
-        """Every machine steps once; in the second order each accumulates first, from targets of those that have stepped.
+        """Every machine steps once; in the second order each accumulates first, from those that have stepped.
 
         Raises:
             RuntimeError: nothing was accumulated for this pass.
@@ -210,12 +209,7 @@ class Graph(Container):
         if self.order == "accumulate step step_x":
             self._sweep(t, state, accumulate=True, step=True)
             return
-        stepped: set[LearningMachine] = set()
-        for name in self.wiring.down:
-            m, sub = self[name], state.sub(name)
-            if m not in stepped:
-                m.step(sub.inputs, told(sub, "Graph"), sub)
-                stepped.add(m)
+        self._step_each((self[name], state.sub(name)) for name in self.wiring.down)
         state.data["swept"], state.data["asked"] = t, {}  # targets for what is below come from the moved parameters
 
     def frozen(self, x: IO, state: State, params: Mapping[str, Tensor] | None = None) -> IO:
@@ -228,7 +222,7 @@ class Graph(Container):
             return super().frozen(x, state, params)
         values = self._named(x)
         for name in self.wiring.up:
-            values[name] = self[name].frozen(_gather(self.wiring.sources[name], values), state.sub(name))
+            values[name] = self[name].frozen(gather(self.wiring.sources[name], values), state.sub(name))
         return IO(*(v for name in self.wiring.outputs for v in values[name]))
 
     def _sweep(self, t: IO, state: State, *, accumulate: bool, step: bool = False) -> None:
@@ -243,7 +237,7 @@ class Graph(Container):
             elif not accumulate:
                 sub.t = m.step_y(sub.inputs, target, sub)
             if step:
-                m.step(sub.inputs, told(sub, "Graph"), sub)
+                m.step(sub.inputs, self._told_by(sub), sub)
             if self.wiring.asks(name):
                 asked[name] = self._step_x_of(name, state)
         state.data["swept"], state.data["asked"] = t, asked
@@ -275,13 +269,13 @@ class Graph(Container):
 
     def _step_x_of(self, name: str, state: State) -> IO:
         sub = state.sub(name)
-        return self[name].step_x(sub.inputs, told(sub, "Graph"), sub)
+        return self[name].step_x(sub.inputs, self._told_by(sub), sub)
 
     def _named(self, x: IO) -> dict[str, IO]:
         if len(x) != len(self.wiring.inputs):
             raise ValueError(
-                f"Graph expected a tensor for each of its inputs {list(self.wiring.inputs)}, got {len(x)}: give them in "
-                "this order"
+                f"Graph expected a tensor for each of its inputs {list(self.wiring.inputs)}, got {len(x)}: give them "
+                "in this order"
             )
         return {name: IO(v) for name, v in zip(self.wiring.inputs, x, strict=True)}
 
@@ -297,9 +291,7 @@ class Graph(Container):
                 found += [None] * (1 if source.name in self.wiring.inputs else len(state.sub(source.name).outputs))
         return found
 
-    def _below(
-        self, name: str, values: Mapping[str, IO], state: State
-    ) -> tuple[LearningMachine, State] | None:
+    def _below(self, name: str, values: Mapping[str, IO], state: State) -> tuple[LearningMachine, State] | None:
         sources = self.wiring.sources[name]
         if sources == tuple(Source(given, None) for given in self.wiring.inputs):
             return cast("tuple[LearningMachine, State] | None", state.incoming)
@@ -311,11 +303,11 @@ class Graph(Container):
     @property
     def _criterion(self) -> Criterion:
         criteria = tuple(self[name]._criterion for name in self.wiring.outputs)
-        return criteria[0] if len(criteria) == 1 else _Costs(criteria, self.wiring.outputs)
+        return criteria[0] if len(criteria) == 1 else OutputCosts(criteria, self.wiring.outputs)
 
     def _say_above(self, t: IO, state: State) -> None:
         if len(self.wiring.outputs) > 1:
-            _check_targets(self.wiring.outputs, t)
+            check_targets(self.wiring.outputs, t)
         above = self._say_goal(t, state)
         values = {**self._named(state.inputs), **{name: state.sub(name).outputs.detach() for name in self.wiring.up}}
         for name in self.wiring.up:
@@ -323,68 +315,10 @@ class Graph(Container):
             sub.criterion = state.criterion if name in self.wiring.outputs else None
             sub.error = state.error
             used = {s.name for n in after for s in self.wiring.sources[n]} | {*self.wiring.outputs}
-            sub.above = _Above(
+            sub.above = CostAbove(
                 name,
                 [(n, self[n], self.wiring.sources[n], state.sub(n)) for n in after],
                 {n: values[n] for n in used if n != name and n not in after},
                 self.wiring.outputs,
                 above,
             )
-
-
-@dataclass(frozen=True)
-class _Above:
-    """Outputs of one node `[k * n, ...]` -> the network's cost per row, what stands beside it being as in the pass."""
-
-    name: str
-    layers: list[tuple[str, LearningMachine, tuple[Source, ...], State]]
-    beside: dict[str, IO]
-    outputs: tuple[str, ...]
-    above: Callable[[IO], Tensor]
-
-    def __call__(self, y: IO) -> Tensor:
-        values = {self.name: y}
-        for name, held in self.beside.items():
-            values[name] = held.tile(y.rows // held.rows if held.rows else 1)
-        for name, machine, sources, sub in self.layers:
-            values[name] = machine.frozen(_gather(sources, values), sub)
-        return self.above(IO(*(v for name in self.outputs for v in values[name])))
-
-
-class _Costs:
-    """The sum of a criterion for each of several outputs of one tensor."""
-
-    def __init__(self, criteria: tuple[Criterion, ...], names: tuple[str, ...]) -> None:
-        self.criteria, self.names = criteria, names
-
-    def __call__(self, y: IO, t: IO) -> Tensor:
-        _check_targets(self.names, t)
-        costs = [c(y[i : i + 1], t[i : i + 1]) for i, c in enumerate(self.criteria)]
-        return torch.stack(costs).sum(0)
-
-    def gradient(self, y: IO, t: IO) -> tuple[Tensor | None, ...]:
-        _check_targets(self.names, t)
-        parts = [
-            output_gradient(c, y[i : i + 1], target_of_part(y, t, i)) for i, c in enumerate(self.criteria)
-        ]
-        return tuple(e for part in parts for e in part)
-
-
-def _check_targets(names: Sequence[str], t: IO) -> None:
-    if len(t) != len(names):
-        raise ValueError(
-            f"Graph expected a target for each of its outputs {list(names)}, got {len(t)}: give IO(t_1, t_2, ...) in this "
-            "order"
-        )
-
-
-def _gather(sources: Sequence[Source], values: Mapping[str, IO]) -> IO:
-    found: list[Tensor] = []
-    for source in sources:
-        value = values[source.name]
-        if source.index is not None and source.index >= len(value):
-            raise ValueError(
-                f"Graph expected {source.name!r} to put out a tensor {source.index}, got {len(value)}: count from 0"
-            )
-        found += value if source.index is None else [value[source.index]]
-    return IO(*found)

@@ -160,7 +160,7 @@ def exact_error(y: IO, t: IO) -> tuple[Tensor | None, ...] | None:
 
 
 def errors_of(y: IO, t: IO) -> tuple[Tensor | None, ...]:
-    """What separates y from t, tensor by tensor: the exact error where t was made from y, else y - t; None for integers.
+    """What separates y from t, per tensor: the exact error where t was made from y, else y - t; None for integers.
 
     >>> errors_of(IO(torch.ones(2)), IO(torch.zeros(2)))[0].tolist()
     [1.0, 1.0]

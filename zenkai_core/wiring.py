@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
+
+import torch
+from torch import Tensor
+
+from zenkai_core.criteria import Criterion, output_gradient
+from zenkai_core.learning import LearningMachine
+from zenkai_core.state import State
+from zenkai_core.values import IO, target_of_part
 
 
 @dataclass(frozen=True)
@@ -37,8 +45,8 @@ class Wiring:
 
     Raises:
         TypeError: inputs or outputs are one string, no sequence of names.
-        ValueError: a name that is unknown, used twice or no name, a cycle, a node or an input that nobody uses, a target
-            for an output, or a target that waits for itself.
+        ValueError: a name that is unknown, used twice or no name, a cycle, a node or an input that nobody uses, a
+            target for an output, or a target that waits for itself.
     """
 
     def __init__(
@@ -115,6 +123,73 @@ class Wiring:
                 found.add(node)
                 new += self.consumers[node]
         return found
+
+
+@dataclass(frozen=True)
+class CostAbove:
+    """Outputs of one node `[k * n, ...]` -> the network's cost per row, what stands beside it being as in the pass."""
+
+    name: str
+    layers: list[tuple[str, LearningMachine, tuple[Source, ...], State]]
+    beside: dict[str, IO]
+    outputs: tuple[str, ...]
+    above: Callable[[IO], Tensor]
+
+    def __call__(self, y: IO) -> Tensor:
+        values = {self.name: y}
+        for name, held in self.beside.items():
+            values[name] = held.tile(y.rows // held.rows if held.rows else 1)
+        for name, machine, sources, sub in self.layers:
+            values[name] = machine.frozen(gather(sources, values), sub)
+        return self.above(IO(*(v for name in self.outputs for v in values[name])))
+
+
+class OutputCosts:
+    """The sum of a criterion for each of several outputs of one tensor."""
+
+    def __init__(self, criteria: tuple[Criterion, ...], names: tuple[str, ...]) -> None:
+        self.criteria, self.names = criteria, names
+
+    def __call__(self, y: IO, t: IO) -> Tensor:
+        check_targets(self.names, t)
+        costs = [c(y[i : i + 1], t[i : i + 1]) for i, c in enumerate(self.criteria)]
+        return torch.stack(costs).sum(0)
+
+    def gradient(self, y: IO, t: IO) -> tuple[Tensor | None, ...]:
+        """dcost/dy of each, by the criterion's own closed form where it has one."""
+        check_targets(self.names, t)
+        parts = [output_gradient(c, y[i : i + 1], target_of_part(y, t, i)) for i, c in enumerate(self.criteria)]
+        return tuple(e for part in parts for e in part)
+
+
+def check_targets(names: Sequence[str], t: IO) -> None:
+    """Refuses targets that are not one for each of several outputs.
+
+    Raises:
+        ValueError: there are fewer or more.
+    """
+    if len(t) != len(names):
+        raise ValueError(
+            f"Graph expected a target for each of its outputs {list(names)}, got {len(t)}: give IO(t_1, t_2, ...) "
+            "in this order"
+        )
+
+
+def gather(sources: Sequence[Source], values: Mapping[str, IO]) -> IO:
+    """The tensors that a node takes, out of what inputs and nodes put out.
+
+    Raises:
+        ValueError: a source names a tensor that is not there.
+    """
+    found: list[Tensor] = []
+    for source in sources:
+        value = values[source.name]
+        if source.index is not None and source.index >= len(value):
+            raise ValueError(
+                f"Graph expected {source.name!r} to put out a tensor {source.index}, got {len(value)}: count from 0"
+            )
+        found += value if source.index is None else [value[source.index]]
+    return IO(*found)
 
 
 def _names(what: str, names: Sequence[str]) -> tuple[str, ...]:
