@@ -6,7 +6,7 @@ from zenkai_core.convert import convert
 from zenkai_core.criteria import Criterion, cross_entropy, sse
 from zenkai_core.diagnostics import Recorder
 from zenkai_core.global_targets import GlobalTargets
-from zenkai_core.graph import Graph, Node
+from zenkai_core.graph import Graph
 from zenkai_core.learning import LearningMachine, set_lmode
 from zenkai_core.machine import Machine, StepTheta, StepX, StepY
 from zenkai_core.noise import NoiseKey
@@ -15,6 +15,7 @@ from zenkai_core.parallel import Parallel
 from zenkai_core.state import State
 from zenkai_core.swap import Swap
 from zenkai_core.values import IO, as_io
+from zenkai_core.wiring import Node
 
 __all__ = [
     "IO",

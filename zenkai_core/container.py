@@ -95,8 +95,8 @@ class Container(LearningMachine):
         if self.order == "accumulate step step_x" and self.lmode not in ("accumulate step step_x", "step_x"):
             raise RuntimeError(
                 f"a {type(self).__name__} that steps before step_x expected lmode 'accumulate step step_x' in "
-                f"autograd, got {self.lmode!r}: backward() moves no parameter by itself; set the lmode, call learn(x, t), "
-                "or use the other order"
+                f"autograd, got {self.lmode!r}: backward() moves no parameter by itself; set the lmode, call "
+                "learn(x, t), or use the other order"
             )
         return super()._run(x)
 

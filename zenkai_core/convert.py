@@ -96,7 +96,7 @@ def _by_layer(rules: Recipe | Mapping[Key, Recipe], layers: Layers) -> dict[str,
     """Name of a layer -> its recipe; None where there is none."""
     table: Mapping[Key, Recipe] = rules if isinstance(rules, Mapping) else {nn.Module: rules}
     for key, recipe in table.items():
-        if not callable(recipe):
+        if not callable(recipe) or isinstance(recipe, nn.Module):
             raise TypeError(
                 f"convert expected a callable for {_shown(key)}, got {type(recipe).__name__}: rules serve one machine, "
                 "so write lambda m: (theta.Gradient(...), targets.Gradient())"

@@ -16,33 +16,7 @@ from zenkai_core.criteria import Criterion, output_gradient, sse
 from zenkai_core.learning import LearningMachine, LMode
 from zenkai_core.state import State
 from zenkai_core.values import IO, Target, target_of_part
-from zenkai_core.wiring import CostAbove, OutputCosts, Source, Wiring, check_targets, gather
-
-
-class Node:
-    """A machine of a `Graph`, and what it takes.
-
-    Args:
-        machine: the machine.
-        sources: names of inputs and nodes, in the order of the machine's inputs; "a" is every tensor that a puts out,
-            "a.1" the second alone.
-        target: where its target comes from. None: from the nodes that take its output, and for an output from the
-            network's target. The name of another node: the very target that this one is given, for an output's name
-            the network's own (the labels, say, for a local classifier). The name of an input: that input's values,
-            which a decoder may learn to restore.
-
-    >>> from torch import nn
-    >>> from zenkai_core import Machine, targets, theta
-    >>> Node(Machine(nn.Linear(2, 1), theta.Gradient(), targets.Gradient()), "x")
-    Node(Machine, 'x')
-    """
-
-    def __init__(self, machine: LearningMachine, *sources: str, target: str | None = None) -> None:
-        self.machine, self.sources, self.target = machine, sources, target
-
-    def __repr__(self) -> str:
-        parts = [type(self.machine).__name__, *map(repr, self.sources)]
-        return f"Node({', '.join(parts + ([f'target={self.target!r}'] if self.target else []))})"
+from zenkai_core.wiring import CostAbove, Node, OutputCosts, Source, Wiring, check_targets, gather
 
 
 class Graph(Container):

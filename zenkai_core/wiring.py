@@ -15,6 +15,32 @@ from zenkai_core.state import State
 from zenkai_core.values import IO, target_of_part
 
 
+class Node:
+    """A machine of a `Graph`, and what it takes.
+
+    Args:
+        machine: the machine.
+        sources: names of inputs and nodes, in the order of the machine's inputs; "a" is every tensor that a puts out,
+            "a.1" the second alone.
+        target: where its target comes from. None: from the nodes that take its output, and for an output from the
+            network's target. The name of another node: the very target that this one is given, for an output's name
+            the network's own (the labels, say, for a local classifier). The name of an input: that input's values,
+            which a decoder may learn to restore.
+
+    >>> from torch import nn
+    >>> from zenkai_core import Machine, targets, theta
+    >>> Node(Machine(nn.Linear(2, 1), theta.Gradient(), targets.Gradient()), "x")
+    Node(Machine, 'x')
+    """
+
+    def __init__(self, machine: LearningMachine, *sources: str, target: str | None = None) -> None:
+        self.machine, self.sources, self.target = machine, sources, target
+
+    def __repr__(self) -> str:
+        parts = [type(self.machine).__name__, *map(repr, self.sources)]
+        return f"Node({', '.join(parts + ([f'target={self.target!r}'] if self.target else []))})"
+
+
 @dataclass(frozen=True)
 class Source:
     """What a node takes: all tensors of an input or node, or one of them (written "name.1")."""
@@ -136,6 +162,7 @@ class CostAbove:
     above: Callable[[IO], Tensor]
 
     def __call__(self, y: IO) -> Tensor:
+        """The cost `[k * n]`."""
         values = {self.name: y}
         for name, held in self.beside.items():
             values[name] = held.tile(y.rows // held.rows if held.rows else 1)
@@ -151,6 +178,7 @@ class OutputCosts:
         self.criteria, self.names = criteria, names
 
     def __call__(self, y: IO, t: IO) -> Tensor:
+        """The cost per row, `[n]`."""
         check_targets(self.names, t)
         costs = [c(y[i : i + 1], t[i : i + 1]) for i, c in enumerate(self.criteria)]
         return torch.stack(costs).sum(0)
