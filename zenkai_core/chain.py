@@ -11,7 +11,7 @@ from torch import Tensor
 from zenkai_core.container import Container, Order
 from zenkai_core.criteria import Criterion
 from zenkai_core.learning import LearningMachine, LMode
-from zenkai_core.state import State
+from zenkai_core.state import Origin, State
 from zenkai_core.values import IO
 
 
@@ -74,13 +74,13 @@ class Chain(Container):
     def forward_nn(self, x: IO, state: State) -> IO:
         """One pass through all machines."""
         state.training = self.training
-        below = state.incoming
+        below = state.origins
         for i, m in enumerate(self.machines):
             sub = state.sub(str(i))
             sub.wants_x = self._wants_x(i, state)
-            sub.incoming = below
+            sub.origins = below
             x = m.remember(x, sub)
-            below = (m, sub)
+            below = m.origins(sub) if state.remember else ()
         state.x, state.y = state.sub("0").x, x
         return x
 
@@ -151,6 +151,10 @@ class Chain(Container):
         sub = self._sub(state, i)
         return self.machines[i].step_x(sub.inputs, self._told_by(sub), sub)
 
+    def origins(self, state: State) -> tuple[Origin | None, ...]:
+        """Those of the last machine."""
+        return self.machines[-1].origins(self._sub(state, self._length - 1))
+
     def _wants_x(self, i: int, state: State) -> bool:
         return i > 0 or state.wants_x
 
@@ -162,7 +166,7 @@ class Chain(Container):
         above = self._say_goal(t, state)
         layers = self._layers(state)
         last = layers[-1][1]
-        last.criterion, last.above = state.criterion, above
+        last.criterion, last.above, last.position = state.criterion, above, state.position
         for i, (_, sub) in enumerate(layers):
             sub.error = state.error
             if sub is not last:

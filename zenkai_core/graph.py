@@ -14,9 +14,9 @@ from torch import Tensor
 from zenkai_core.container import Combine, Container, Joint, Order, check_combine
 from zenkai_core.criteria import Criterion, output_gradient, sse
 from zenkai_core.learning import LearningMachine, LMode
-from zenkai_core.state import State
+from zenkai_core.state import Origin, State
 from zenkai_core.values import IO, Target, target_of_part
-from zenkai_core.wiring import CostAbove, Node, OutputCosts, Source, Wiring, check_targets, gather
+from zenkai_core.wiring import CostAbove, Node, OutputCosts, Wiring, check_targets, pick
 
 
 class Graph(Container):
@@ -25,8 +25,7 @@ class Graph(Container):
     Called with a tensor for each input, it returns a tensor for each output; `learn` takes an IO of as many targets as
     outputs (several outputs: one tensor each), and its cost is the sum of the outputs' own. A node's pass is in the
     sub-state of its name, where `above` is the network's loss if this node's output were another, all other inputs and
-    nodes beside it being as in the pass, and `incoming` the one node (or, for all inputs in order, the machine below
-    the graph) that made all of the node's inputs; None where there is no such one.
+    nodes beside it being as in the pass.
 
     Args:
         nodes: name -> `Node`, in any order; names are those of submodules too ("a.module.weight" in a `state_dict`).
@@ -118,11 +117,15 @@ class Graph(Container):
         """
         state.training, state.x = self.training, x.detach()
         values = self._named(x)
+        made: dict[str, Sequence[Origin | None]] = {
+            name: [origin] for name, origin in zip(self.wiring.inputs, state.origins or [None] * len(x), strict=True)
+        }
         for name in self.wiring.up:
             sub = state.sub(name)
             sub.wants_x = self.wiring.asks(name) or (state.wants_x and self.wiring.takes_input(name))
-            sub.incoming = self._below(name, values, state)
-            values[name] = self[name].remember(gather(self.wiring.sources[name], values), sub)
+            sub.origins = pick(self.wiring.sources[name], made)
+            values[name] = self[name].remember(IO(*pick(self.wiring.sources[name], values)), sub)
+            made[name] = self[name].origins(sub)
         outputs = self.wiring.outputs
         for name in outputs:
             if len(outputs) > 1 and len(values[name]) != 1:
@@ -196,8 +199,12 @@ class Graph(Container):
             return super().frozen(x, state, params)
         values = self._named(x)
         for name in self.wiring.up:
-            values[name] = self[name].frozen(gather(self.wiring.sources[name], values), state.sub(name))
+            values[name] = self[name].frozen(IO(*pick(self.wiring.sources[name], values)), state.sub(name))
         return IO(*(v for name in self.wiring.outputs for v in values[name]))
+
+    def origins(self, state: State) -> tuple[Origin | None, ...]:
+        """Those of the output nodes."""
+        return tuple(o for name in self.wiring.outputs for o in self[name].origins(state.sub(name)))
 
     def _sweep(self, t: IO, state: State, *, accumulate: bool, step: bool = False) -> None:
         """Down through all nodes: each is told its target, steps if it shall, and is asked for those of its sources."""
@@ -265,15 +272,6 @@ class Graph(Container):
                 found += [None] * (1 if source.name in self.wiring.inputs else len(state.sub(source.name).outputs))
         return found
 
-    def _below(self, name: str, values: Mapping[str, IO], state: State) -> tuple[LearningMachine, State] | None:
-        sources = self.wiring.sources[name]
-        if sources == tuple(Source(given, None) for given in self.wiring.inputs):
-            return cast("tuple[LearningMachine, State] | None", state.incoming)
-        below = sources[0].name
-        alone = len(sources) == 1 and below not in self.wiring.inputs
-        whole = alone and (sources[0].index is None or len(values[below]) == 1)
-        return (self[below], state.sub(below)) if whole else None
-
     @property
     def _criterion(self) -> Criterion:
         criteria = tuple(self[name]._criterion for name in self.wiring.outputs)
@@ -287,7 +285,9 @@ class Graph(Container):
         for name in self.wiring.up:
             sub, after = state.sub(name), self.wiring.downstream[name]
             sub.criterion = state.criterion if name in self.wiring.outputs else None
-            sub.error = state.error
+            sub.error, sub.position = state.error, None
+            if name in self.wiring.outputs and state.position is not None:
+                sub.position = state.position + self.wiring.outputs.index(name)
             used = {s.name for n in after for s in self.wiring.sources[n]} | {*self.wiring.outputs}
             sub.above = CostAbove(
                 name,

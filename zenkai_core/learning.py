@@ -20,7 +20,7 @@ from zenkai_core import passes
 from zenkai_core.bridge import bridge
 from zenkai_core.criteria import Criterion, output_gradient, per_row, sse
 from zenkai_core.hooks import Hooked
-from zenkai_core.state import State
+from zenkai_core.state import Origin, State
 from zenkai_core.values import IO, Target, as_io, errors_of
 
 LMode = Literal["accumulate", "accumulate step_x step", "accumulate step step_x", "step_x"]
@@ -225,8 +225,13 @@ class LearningMachine(Hooked, nn.Module):
         if state.error is None:
             state.error = partial(output_gradient, state.criterion or self._criterion, state.outputs.detach(), t)
         if state.above is None:
+            state.position = 0
             state.above = partial(self._cost_against, t, state.criterion)
         return state.above
+
+    def origins(self, state: State) -> tuple[Origin | None, ...]:
+        """Who made each output of this pass: this machine, or in a container one of those inside."""
+        return tuple((self, state, i) for i in range(len(state.outputs)))
 
     @property
     def _criterion(self) -> Criterion:

@@ -93,7 +93,7 @@ class Parallel(Container):
         for i, (m, seen) in enumerate(zip(self.machines, self._split(state.x), strict=True)):
             sub = state.sub(str(i))
             sub.wants_x = state.wants_x
-            sub.incoming = state.incoming if self.columns is None else None  # no machine below makes a part alone
+            sub.origins = state.origins if self.columns is None else [None] * len(seen)  # nobody makes a part alone
             parts.append(m.remember(seen, sub).detach())
         state.y = _side_by_side(parts)
         return state.y

@@ -7,13 +7,16 @@ by the identity of an object: a sub-state has a name, and two passes have two st
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
 from zenkai_core.values import IO
+
+Origin = tuple[nn.Module, "State", int]
+"""(machine, its state, which of its outputs)."""
 
 
 @dataclass(eq=False)
@@ -29,6 +32,7 @@ class State:
             target is known; alone, a machine is its own network.
         error: () -> dl/dy per row of the whole network's cost at the network's own outputs, a tensor (or None, for an
             integer output) each: the error that direct feedback sends to every layer. Set together with `above`.
+        position: which of the network's outputs the first of this layer's is, if these are outputs of the network.
         criterion: the cost that replaces the machine's own in this pass: squared error under the autograd bridge,
             which sees only gradients.
         notes: where rules write figures about this pass by `Rule.note`, if somebody records it; None costs nothing.
@@ -49,6 +53,7 @@ class State:
     t: IO | None = None
     above: Callable[[IO], Tensor] | None = None
     error: Callable[[], tuple[Tensor | None, ...]] | None = None
+    position: int | None = None
     criterion: Callable[[IO, IO], Tensor] | None = None
     notes: dict[str, Any] | None = None
     remember: bool = True
@@ -57,7 +62,7 @@ class State:
     version: int = 0
     data: dict[str, Any] = field(default_factory=dict)
     _subs: dict[str, State] = field(default_factory=dict)
-    _incoming: tuple[nn.Module, weakref.ref[State]] | None = None
+    _origins: tuple[tuple[nn.Module, weakref.ref[State], int] | None, ...] = ()
 
     def sub(self, name: str) -> State:
         """The sub-state of that name, made when first asked; `remember` is inherited."""
@@ -67,17 +72,33 @@ class State:
         return found
 
     @property
-    def incoming(self) -> tuple[nn.Module, State] | None:
-        """The machine below and its state, for rules that ask the layer below; set by containers, None at the bottom.
+    def origins(self) -> tuple[Origin | None, ...]:
+        """For each input who made it: the machine below, its state, and which of its outputs it is; None: nobody.
 
-        Held weakly (the layer below knows the layers above), so that a pass is freed with its last user.
+        Set by containers; empty at the bottom. Machines within containers are named, not the containers around them.
+        States are held weakly (the layer below knows the layers above), so that a pass is freed with its last user.
         """
-        below = None if self._incoming is None else self._incoming[1]()
-        return None if self._incoming is None or below is None else (self._incoming[0], below)
+        found: list[Origin | None] = []
+        for origin in self._origins:
+            below = None if origin is None else origin[1]()
+            found.append(None if origin is None or below is None else (origin[0], below, origin[2]))
+        return tuple(found)
 
-    @incoming.setter
-    def incoming(self, below: tuple[nn.Module, State] | None) -> None:
-        self._incoming = None if below is None else (below[0], weakref.ref(below[1]))
+    @origins.setter
+    def origins(self, origins: Iterable[Origin | None]) -> None:
+        self._origins = tuple(None if o is None else (o[0], weakref.ref(o[1]), o[2]) for o in origins)
+
+    @property
+    def incoming(self) -> tuple[nn.Module, State] | None:
+        """The machine below and its state, for rules that ask the layer below; None at the bottom, and where the inputs
+        are not just the outputs of one machine.
+        """
+        origins = self.origins
+        if not origins or origins[0] is None:
+            return None
+        machine, below, _ = origins[0]
+        places = [o[2] if o is not None and o[1] is below else None for o in origins]
+        return (machine, below) if places == list(range(len(below.outputs))) else None
 
     @property
     def subs(self) -> dict[str, State]:

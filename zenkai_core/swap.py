@@ -10,7 +10,7 @@ from torch import Tensor
 from zenkai_core.container import Container
 from zenkai_core.criteria import Criterion, output_gradient, sse
 from zenkai_core.learning import LearningMachine, LMode
-from zenkai_core.state import State
+from zenkai_core.state import Origin, State
 from zenkai_core.values import IO, Target
 
 Role = Literal["main", "sub"]
@@ -117,7 +117,8 @@ class Swap(Container):
         state.data["machines"] = machines
         for role, m in machines.items():
             of = state.sub(role)
-            of.wants_x, of.incoming = state.wants_x and role == self.asked, state.incoming
+            of.wants_x = state.wants_x and role == self.asked
+            of.origins = state.origins if role in ("main", self.asked) else ()  # only rules for x look below
             y = m.remember(state.x, of)
             if role == "main":
                 state.y = y
@@ -163,6 +164,10 @@ class Swap(Container):
             return super().frozen(x, state, params)
         return self._machines(state)["main"].frozen(x, state.sub("main"))
 
+    def origins(self, state: State) -> tuple[Origin | None, ...]:
+        """Those of the main machine."""
+        return self._machines(state)["main"].origins(state.sub("main"))
+
     def get_extra_state(self) -> Any:
         """Whether they are swapped, so that it is part of the `state_dict`."""
         return {"swapped": self.swapped}
@@ -189,6 +194,7 @@ class Swap(Container):
         for role in self._machines(state):
             of = state.sub(role)
             of.above, of.error = above, state.error
+            of.position = state.position if role == "main" else None
 
     def _mixed(self, role: Role, share: float, t: IO, state: State) -> IO:
         """(1 - share) * t + share * the other's output."""

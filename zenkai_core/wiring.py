@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +15,8 @@ from zenkai_core.criteria import Criterion, output_gradient
 from zenkai_core.learning import LearningMachine
 from zenkai_core.state import State
 from zenkai_core.values import IO, target_of_part
+
+T = TypeVar("T")
 
 
 class Node:
@@ -115,11 +119,14 @@ class Wiring:
                     + (", make it an output or give it a target" if name in sources else "")
                 )
         self.up = _sorted(takes, "Graph expected nodes without a cycle, got {}: a node takes what was made before it")
+        waits = {name: self._waits_for(name) for name in reversed(self.up)}
         self.down = _sorted(
-            {name: self._waits_for(name) for name in reversed(self.up)},
+            waits,
             "Graph expected targets that become known one after another, got {}: each waits for the next; let one of "
             "them take another target",
         )
+        with contextlib.suppress(ValueError):  # if it can be, layers above come first for those too that do not wait
+            self.down = _sorted({name: [*before, *self.consumers[name]] for name, before in waits.items()}, "{}")
         self.downstream = {name: tuple(n for n in self.up if n in self._reach(name)) for name in self.up}
 
     def wants(self, name: str) -> bool:
@@ -167,7 +174,7 @@ class CostAbove:
         for name, held in self.beside.items():
             values[name] = held.tile(y.rows // held.rows if held.rows else 1)
         for name, machine, sources, sub in self.layers:
-            values[name] = machine.frozen(gather(sources, values), sub)
+            values[name] = machine.frozen(IO(*pick(sources, values)), sub)
         return self.above(IO(*(v for name in self.outputs for v in values[name])))
 
 
@@ -203,21 +210,25 @@ def check_targets(names: Sequence[str], t: IO) -> None:
         )
 
 
-def gather(sources: Sequence[Source], values: Mapping[str, IO]) -> IO:
-    """The tensors that a node takes, out of what inputs and nodes put out.
+def pick(sources: Sequence[Source], table: Mapping[str, Sequence[T]]) -> list[T]:
+    """What a node takes, out of what inputs and nodes put out.
+
+    Args:
+        sources: of the node.
+        table: name -> an entry for each of its tensors.
 
     Raises:
         ValueError: a source names a tensor that is not there.
     """
-    found: list[Tensor] = []
+    found: list[T] = []
     for source in sources:
-        value = values[source.name]
-        if source.index is not None and source.index >= len(value):
+        entries = table[source.name]
+        if source.index is not None and source.index >= len(entries):
             raise ValueError(
-                f"Graph expected {source.name!r} to put out a tensor {source.index}, got {len(value)}: count from 0"
+                f"Graph expected {source.name!r} to put out a tensor {source.index}, got {len(entries)}: count from 0"
             )
-        found += value if source.index is None else [value[source.index]]
-    return IO(*found)
+        found += entries if source.index is None else [entries[source.index]]
+    return found
 
 
 def _names(what: str, names: Sequence[str]) -> tuple[str, ...]:

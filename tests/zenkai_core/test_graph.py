@@ -15,7 +15,7 @@ from sklearn.tree import DecisionTreeRegressor
 from torch import Tensor, nn
 
 import zenkai_core as zk
-from zenkai_core import IO, Chain, Graph, Machine, Node, State
+from zenkai_core import IO, Chain, Graph, Machine, Node, Parallel, State, Swap
 
 
 class Joined(nn.Module):
@@ -375,13 +375,35 @@ def _without_factory(module: nn.Module) -> None:
         module.factory = DecisionTreeRegressor
 
 
-def test_a_recorder_names_the_nodes_and_sees_the_networks_loss() -> None:
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("explicit", [False, True])
+def test_a_recorder_knows_the_networks_loss_and_true_gradient_at_every_node(nested: bool, explicit: bool) -> None:
     net, (x, t) = graph(Network()), batch()
-    with zk.Recorder(net) as recorder:
-        net.learn(x, t)
-    rows = {row["layer"]: row for row in recorder.rows()}
+    model = Chain(Graph({"inner": Node(net, "u", "v")}, ("u", "v"), ("inner",))) if nested else net
+    with zk.Recorder(model) as recorder:
+        if explicit:
+            model.learn(x, t)
+        else:
+            plain_loss(*model(*x), t).backward()
+            zk.Optimizer(model).step()
+    rows = {row["layer"].rpartition(".")[2]: row for row in recorder.rows()}
     assert rows.keys() == {"a", "b", "ab", "c", "o", "p"}
-    assert all(rows[name]["global_theta"] > 0 for name in ("a", "b", "c", "o", "p"))
+    for name in ("a", "b", "c", "o", "p"):
+        assert rows[name]["global_theta"] > 0
+        assert rows[name]["update_angle"] == pytest.approx(0, abs=1e-4)
+        assert rows[name]["target_angle"] == pytest.approx(0, abs=1e-4) or (explicit and name == "o")  # labels: none
+
+
+def test_a_recorder_takes_no_errors_of_one_machine_for_another_ones() -> None:
+    layers = [machine(nn.Linear(2, 2)) for _ in range(5)]
+    two = Chain(Parallel(*layers[:2]), machine(nn.Linear(4, 2)))
+    net = Chain(two, Swap(layers[2], layers[3]), layers[4])  # all have outputs [n, 2], as the network has
+    with zk.Recorder(net, gradients=True) as recorder:
+        net.learn(torch.randn(6, 2), torch.randn(6, 2))
+    known = {row["layer"]: row["update_angle"] for row in recorder.rows() if row["update_angle"] is not None}
+    assert known.keys() == {"0.1", "1.first", "2"}
+    assert max(known.values()) < 0.1
 
 
 def test_a_pass_is_freed_with_its_last_user() -> None:

@@ -228,31 +228,32 @@ class Recorder:
 
     def _errors_at(self, state: State) -> Errors | None:
         """dl/dy of the network's loss per row at this pass's outputs; None where it is not known."""
-        if state in self._errors:
-            return self._errors[state]
+        handed = self._errors.get(state)
+        if state in self._errors and handed is None:
+            return None
+        if state.position is None:  # only layers above can say
+            return handed
         try:
-            errors = state.output_error()  # nobody above has said anything: these are the network's own outputs
+            errors = state.output_error()[state.position : state.position + len(state.outputs)]
         except RuntimeError:  # a cost without a gradient, or no target: a recorder breaks no run
             return None
         fits = len(errors) == len(state.outputs) and all(
             e is None or e.shape == y.shape for e, y in zip(errors, state.outputs, strict=True)
         )
-        return errors if fits else None
+        return None if not fits else errors if handed is None else _added(errors, handed)
 
     def _hand_down(self, state: State, errors: Errors | None) -> None:
-        """Adds the error at a layer's inputs to what other layers have said to the one below."""
-        if state.incoming is None:
-            return
-        below = state.incoming[1]
-        held = self._errors.get(below)
-        if errors is None or (held is None and below in self._errors):
-            self._errors[below] = None
-        elif held is None:
-            self._errors[below] = errors
-        else:
-            self._errors[below] = tuple(
-                b if a is None else a if b is None else a + b for a, b in zip(held, errors, strict=True)
-            )
+        """Adds the error at a layer's inputs to what other layers have said to those that made them."""
+        for i, origin in enumerate(state.origins):
+            if origin is None:
+                continue
+            _, below, index = origin
+            held = self._errors.get(below)
+            if errors is None or (held is None and below in self._errors):
+                self._errors[below] = None
+                continue
+            new = tuple(errors[i] if j == index else None for j in range(len(below.outputs)))
+            self._errors[below] = new if held is None else _added(held, new)
 
     @torch.no_grad()
     def _step_x(self, call: Call) -> None:
@@ -313,3 +314,7 @@ def _number(name: str, value: Any) -> Any:
 
 def _innermost(machine: LearningMachine) -> bool:
     return sum(isinstance(m, LearningMachine) for m in machine.modules()) == 1
+
+
+def _added(a: Errors, b: Errors) -> Errors:
+    return tuple(w if v is None else v if w is None else v + w for v, w in zip(a, b, strict=True))
