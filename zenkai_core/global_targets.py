@@ -94,6 +94,11 @@ class GlobalTargets(Chain):
         of = state.sub("whole")
         self._whole[0].step(of.inputs, t, of)
 
+    def forget(self) -> None:
+        """As for every machine; the rule forgets too."""
+        super().forget()
+        self._whole[0].forget()
+
     def _sweep(self, t: IO, state: State, accumulate: bool) -> None:
         of = state.sub("whole")
         of.criterion, of.above, of.error = state.criterion, state.above, state.error

@@ -169,6 +169,16 @@ def test_a_machine_put_in_the_place_of_another_is_the_chains() -> None:
     assert not torch.equal(before, new.module.weight)
 
 
+def test_in_nested_chains_the_incoming_machine_is_the_one_that_made_the_inputs() -> None:
+    net, state = Chain(machine(3, 2), Chain(machine(2, 2), machine(2, 2)), Chain(machine(2, 2))), State()
+    net.remember(IO(torch.ones(4, 3)), state)
+    middle, top = state.sub("1"), state.sub("2").sub("0")
+    assert state.sub("0").incoming is None
+    assert middle.sub("0").incoming == (net[0], state.sub("0"))
+    assert top.incoming == (net[1][1], middle.sub("1"))
+    assert top.origins == ((net[1][1], middle.sub("1"), 0),)
+
+
 def test_a_chain_has_a_length_and_gives_its_machines_by_index() -> None:
     machines = [Machine(nn.Linear(2, 2), zk.theta.Null(), zk.targets.Null()) for _ in range(3)]
     net = Chain(*machines)
