@@ -40,7 +40,8 @@ def convert(
     """A `Chain` of machines around the layers of a model: the very same modules, so that parameters are shared.
 
     Args:
-        model: its children are the layers; one that is a machine already is taken as it is.
+        model: its children are the layers; one that is a machine already is taken as it is. One that stands at several
+            places (shared weights) is one machine there.
         rules: layer -> (theta, x), or (theta, x, y), or a machine. One callable for all layers with parameters; or a
             mapping whose keys are positions (from 0, negative ones from the end), names or types. A position or a name
             goes before a type, and a type before those that it inherits from, so that `nn.Module` is "any other". Rules
@@ -74,18 +75,24 @@ def convert(
     >>> len(net), net[0].module[0] is model[0]
     (2, True)
     """
-    if not isinstance(model, nn.Sequential):
+    if not isinstance(model, nn.Sequential) or type(model).forward is not nn.Sequential.forward:
         raise TypeError(
-            f"convert expected an nn.Sequential, got {type(model).__name__}: put its layers into one, in order"
+            f"convert expected an nn.Sequential with its own forward, got {type(model).__name__}: put its layers into "
+            "one, in order"
         )
-    layers = list(model.named_children())
+    layers = [(name, layer) for name, layer in model._modules.items() if layer is not None]  # one may stand there twice
     if not layers:
         raise ValueError("convert expected a model with layers, got an empty one: give it some")
     found = _by_layer(rules, layers)
+    made: dict[tuple[tuple[nn.Module, ...], Criterion], LearningMachine] = {}
     machines = []
     groups = _groups(layers, group)
     for i, members in enumerate(groups):
-        machines.append(_machine(members, found, criterion if i == len(groups) - 1 else sse, loss))
+        own = criterion if i == len(groups) - 1 else sse
+        key = tuple(layer for _, layer in members), own
+        if key not in made:
+            made[key] = _machine(members, found, own, loss)
+        machines.append(made[key])
     return Chain(*machines, order=order, scale=scale, lmode=lmode)
 
 

@@ -28,8 +28,8 @@ class Node:
             "a.1" the second alone.
         target: where its target comes from. None: from the nodes that take its output, and for an output from the
             network's target. The name of another node: the very target that this one is given, for an output's name
-            the network's own (the labels, say, for a local classifier). The name of an input: that input's values,
-            which a decoder may learn to restore.
+            what the graph itself is told (the labels, say, for a local classifier). The name of an input: that input's
+            values, which a decoder may learn to restore.
 
     >>> from torch import nn
     >>> from zenkai_core import Machine, targets, theta

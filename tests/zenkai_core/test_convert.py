@@ -16,6 +16,13 @@ from zenkai_core import Chain, Machine, convert
 from zenkai_core.convert import Rules
 
 
+class Backwards(nn.Sequential):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in reversed(list(self)):
+            x = layer(x)
+        return x
+
+
 def gradient(module: nn.Module) -> Rules:
     return zk.theta.Gradient(torch.optim.SGD, lr=0.1), zk.targets.Gradient()
 
@@ -125,7 +132,8 @@ def test_the_second_order_and_a_deepcopy_are_the_chains() -> None:
 @pytest.mark.parametrize(
     ("given", "rules", "options", "error", "message"),
     [
-        (nn.Linear(1, 1), gradient, {}, TypeError, "expected an nn.Sequential, got Linear"),
+        (nn.Linear(1, 1), gradient, {}, TypeError, "expected an nn.Sequential with its own forward, got Linear"),
+        (Backwards(nn.ReLU()), gradient, {}, TypeError, "with its own forward, got Backwards"),
         (nn.Sequential(), gradient, {}, ValueError, "a model with layers, got an empty one"),
         (None, gradient(nn.ReLU()), {}, TypeError, "a callable for Module, got tuple: rules serve one machine"),
         (None, {nn.Linear: zk.theta.Null()}, {}, TypeError, "a callable for Linear, got Null"),
@@ -164,6 +172,26 @@ def test_what_cannot_be_converted_is_refused_with_the_layers_name(
 ) -> None:
     with pytest.raises(error, match=message):
         convert(model() if given is None else given, rules, **options)
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_layer_at_two_places_is_one_machine_with_shared_weights() -> None:
+    torch.manual_seed(0)
+    shared, tanh = nn.Linear(4, 4), nn.Tanh()
+    ours = nn.Sequential(shared, tanh, shared, tanh, nn.Linear(4, 2))
+    plain = copy.deepcopy(ours)
+    net = convert(ours, lambda m: (zk.theta.Gradient(torch.optim.Adam, lr=0.1), zk.targets.Gradient()))
+    assert net[0] is net[2]
+    assert len(net) == 5
+    optimizer = torch.optim.Adam(plain.parameters(), lr=0.1)
+    for _ in range(5):
+        x, t = torch.randn(6, 4), torch.randn(6, 2)
+        optimizer.zero_grad()
+        (0.5 * (plain(x) - t).square().sum(1)).mean().backward()
+        optimizer.step()
+        net.learn(x, t)
+    for p, q in zip(plain.parameters(), ours.parameters(), strict=True):
+        assert torch.allclose(p, q, rtol=0, atol=1e-12)
 
 
 def test_one_pair_of_rules_for_two_layers_is_refused() -> None:
