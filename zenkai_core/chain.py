@@ -8,7 +8,7 @@ from typing import SupportsIndex, cast, overload
 
 from torch import Tensor
 
-from zenkai_core.container import Container, Order
+from zenkai_core.container import Container, Order, hand_down
 from zenkai_core.criteria import Criterion
 from zenkai_core.learning import LearningMachine, LMode
 from zenkai_core.state import Origin, State
@@ -166,11 +166,12 @@ class Chain(Container):
         above = self._say_goal(t, state)
         layers = self._layers(state)
         last = layers[-1][1]
-        last.criterion, last.above, last.position = state.criterion, above, state.position
+        last.criterion = state.criterion
         for i, (_, sub) in enumerate(layers):
-            sub.error = state.error
-            if sub is not last:
-                sub.above = partial(_cost_through, layers[i + 1 :], above)
+            if sub is last:
+                hand_down(state, sub, above, state.position)
+            else:
+                hand_down(state, sub, partial(_cost_through, layers[i + 1 :], above), None)
 
     def _layers(self, state: State) -> list[tuple[LearningMachine, State]]:
         return [(m, state.sub(str(i))) for i, m in enumerate(self.machines)]

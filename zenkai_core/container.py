@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 from torch import Tensor
@@ -113,6 +113,18 @@ def check_combine(name: str, combine: Any) -> Combine:
             "output (for gradients), 'mean' takes the mean of the targets"
         )
     return combine
+
+
+def hand_down(state: State, sub: State, above: Callable[[IO], Tensor], position: int | None) -> None:
+    """Tells one of a container's passes of the network around: its cost above, and what is known of its outputs.
+
+    Args:
+        state: of the container.
+        sub: of the machine.
+        above: outputs of this machine -> the network's cost per row.
+        position: the first of its outputs among the network's, if they are.
+    """
+    sub.error, sub.above, sub.position = state.error, above, position
 
 
 class Joint:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from zenkai_core import passes
 from zenkai_core.chain import Chain
+from zenkai_core.container import hand_down
 from zenkai_core.criteria import sse
 from zenkai_core.learning import LearningMachine, LMode
 from zenkai_core.machine import Machine, StepX
@@ -101,7 +102,8 @@ class GlobalTargets(Chain):
 
     def _sweep(self, t: IO, state: State, accumulate: bool) -> None:
         of = state.sub("whole")
-        of.criterion, of.above, of.error = state.criterion, state.above, state.error
+        of.criterion = state.criterion
+        hand_down(state, of, self._say_goal(t, state), state.position)
         x = state.data["proposed"] = self._whole[0].step_x(of.inputs, t, of)
         for i, m in enumerate(self._composed()):
             sub = state.sub(str(i))

@@ -11,7 +11,7 @@ from typing import cast
 
 from torch import Tensor
 
-from zenkai_core.container import Combine, Container, Joint, Order, check_combine
+from zenkai_core.container import Combine, Container, Joint, Order, check_combine, hand_down
 from zenkai_core.criteria import Criterion, output_gradient, sse
 from zenkai_core.learning import LearningMachine, LMode
 from zenkai_core.state import Origin, State
@@ -285,14 +285,15 @@ class Graph(Container):
         for name in self.wiring.up:
             sub, after = state.sub(name), self.wiring.downstream[name]
             sub.criterion = state.criterion if name in self.wiring.outputs else None
-            sub.error, sub.position = state.error, None
+            position = None
             if name in self.wiring.outputs and state.position is not None:
-                sub.position = state.position + self.wiring.outputs.index(name)
+                position = state.position + self.wiring.outputs.index(name)
             used = {s.name for n in after for s in self.wiring.sources[n]} | {*self.wiring.outputs}
-            sub.above = CostAbove(
+            through = CostAbove(
                 name,
                 [(n, self[n], self.wiring.sources[n], state.sub(n)) for n in after],
                 {n: values[n] for n in used if n != name and n not in after},
                 self.wiring.outputs,
                 above,
             )
+            hand_down(state, sub, through, position)

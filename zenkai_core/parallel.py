@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from zenkai_core.container import Combine, Container, Joint, check_combine
+from zenkai_core.container import Combine, Container, Joint, check_combine, hand_down
 from zenkai_core.criteria import Criterion, checked, output_gradient, per_row, sse
 from zenkai_core.learning import LearningMachine, LMode
 from zenkai_core.state import State
@@ -171,8 +171,8 @@ class Parallel(Container):
         ys = [sub.outputs.detach() for sub in subs]
         parts = _parts(outputs, t, ys)
         for i, sub in enumerate(subs):
-            sub.criterion, sub.error = state.criterion if criterion is sse else sse, state.error
-            sub.above = _Above(i, [*ys[:i], IO(), *ys[i + 1 :]], above)
+            sub.criterion = state.criterion if criterion is sse else sse
+            hand_down(state, sub, _Above(i, [*ys[:i], IO(), *ys[i + 1 :]], above), None)
         return list(zip(self.machines, parts, subs, strict=True))
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from zenkai_core.container import Container
+from zenkai_core.container import Container, hand_down
 from zenkai_core.criteria import Criterion, output_gradient, sse
 from zenkai_core.learning import LearningMachine, LMode
 from zenkai_core.state import Origin, State
@@ -192,9 +192,7 @@ class Swap(Container):
     def _say_around(self, t: IO, state: State) -> None:
         above = self._say_goal(t, state)
         for role in self._machines(state):
-            of = state.sub(role)
-            of.above, of.error = above, state.error
-            of.position = state.position if role == "main" else None
+            hand_down(state, state.sub(role), above, state.position if role == "main" else None)
 
     def _mixed(self, role: Role, share: float, t: IO, state: State) -> IO:
         """(1 - share) * t + share * the other's output."""
