@@ -32,7 +32,6 @@ class State:
             target is known; alone, a machine is its own network.
         error: () -> dl/dy per row of the whole network's cost at the network's own outputs, a tensor (or None, for an
             integer output) each: the error that direct feedback sends to every layer. Set together with `above`.
-        position: which of the network's outputs the first of this layer's is, if these are outputs of the network.
         criterion: the cost that replaces the machine's own in this pass: squared error under the autograd bridge,
             which sees only gradients.
         notes: where rules write figures about this pass by `Rule.note`, if somebody records it; None costs nothing.
@@ -40,6 +39,7 @@ class State:
         wants_x: whether a target for x will be asked; False spares its gradient.
         training: the mode the pass was made in.
         version: the machine's count of steps when the pass was made.
+        position: which of the network's outputs the first of this layer's is, if these are outputs of the network.
         data: whatever else rules and users keep; a `Machine` notes there the random state, the autocast and the
             statistics of normalisation of the pass.
 
@@ -53,13 +53,13 @@ class State:
     t: IO | None = None
     above: Callable[[IO], Tensor] | None = None
     error: Callable[[], tuple[Tensor | None, ...]] | None = None
-    position: int | None = None
     criterion: Callable[[IO, IO], Tensor] | None = None
     notes: dict[str, Any] | None = None
     remember: bool = True
     wants_x: bool = True
     training: bool = False
     version: int = 0
+    position: int | None = None
     data: dict[str, Any] = field(default_factory=dict)
     _subs: dict[str, State] = field(default_factory=dict)
     _origins: tuple[tuple[nn.Module, weakref.ref[State], int] | None, ...] = ()
