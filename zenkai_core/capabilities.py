@@ -14,6 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from zenkai_core.modules.discrete import Step, StepSTE
 from zenkai_core.modules.sign import Sign, SignSTE
 
 _SLOPES: dict[type[nn.Module], Callable[[nn.Module, Tensor], Tensor]] = {
@@ -23,6 +24,8 @@ _SLOPES: dict[type[nn.Module], Callable[[nn.Module, Tensor], Tensor]] = {
     nn.Sigmoid: lambda m, y: y * (1 - y),
     Sign: lambda m, y: torch.ones_like(y),  # the perceptron's rule: the error reaches the sum as it is
     SignSTE: lambda m, y: torch.ones_like(y),
+    Step: lambda m, y: torch.ones_like(y),  # as for a sign
+    StepSTE: lambda m, y: torch.ones_like(y),
 }
 
 

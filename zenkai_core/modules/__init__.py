@@ -1,7 +1,26 @@
-"""Modules that ordinary networks lack: noise, units without a gradient, ensembles of trees."""
+"""Modules that ordinary networks lack: noise, units without a gradient, black boxes, fuzzy relations, trees."""
 
+from zenkai_core.modules.black_box import BlackBox
+from zenkai_core.modules.discrete import Argmax, ArgmaxSTE, Step, StepSTE
+from zenkai_core.modules.dropout import FreezableDropout
+from zenkai_core.modules.fuzzy import MaxMin, MinMax
 from zenkai_core.modules.noise import GaussianNoise
 from zenkai_core.modules.sign import Sign, SignSTE
+from zenkai_core.modules.stochastic import Stochastic
 from zenkai_core.modules.trees import Trees
 
-__all__ = ["GaussianNoise", "Sign", "SignSTE", "Trees"]
+__all__ = [
+    "Argmax",
+    "ArgmaxSTE",
+    "BlackBox",
+    "FreezableDropout",
+    "GaussianNoise",
+    "MaxMin",
+    "MinMax",
+    "Sign",
+    "SignSTE",
+    "Step",
+    "StepSTE",
+    "Stochastic",
+    "Trees",
+]

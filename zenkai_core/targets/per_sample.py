@@ -9,14 +9,16 @@ import torch
 from torch import Tensor
 
 import tansaku
+from zenkai_core.machine import Rule
 from zenkai_core.noise import NoiseKey
 from zenkai_core.searching import Algorithm, Reducer, Score, at, check_count, check_schedules, check_score
+from zenkai_core.state import State
 from zenkai_core.values import IO
 
 _PATIENCE = 20  # calls without any row that moved, before a warning
 
 
-class PerSample:
+class PerSample(Rule):
     """From values [n, ...] and a cost per row to a target [n, ...], by an algorithm that is given at the call.
 
     Args: see `zenkai_core.targets.SearchX`.
@@ -57,13 +59,14 @@ class PerSample:
         """Calls so far."""
         return int(self.noise.key[1])
 
-    def _target(self, values: IO, cost: Callable[[IO], Tensor], algorithm: Algorithm) -> IO:
+    def _target(self, values: IO, cost: Callable[[IO], Tensor], algorithm: Algorithm, state: State) -> IO:
         """The reduced answer of the searches that start at ``values``.
 
         Args:
             values: `[n, ...]` each; those that are not floating stay as they are.
             cost: values `[k * n, ...]` -> `[k * n]` per row.
             algorithm: of this call.
+            state: of the pass, where figures of the search are noted if somebody records them.
         """
         reduce, rate = (at(setting, self._count, self.calls) for setting in (self.reduce, self.rate))
         scales = {str(i): self._scale(v) for i, v in enumerate(values) if v.is_floating_point()}
@@ -80,21 +83,26 @@ class PerSample:
 
         with torch.no_grad():
             noise = self.noise.next(values.f.device)
-            state = algorithm.init(assess(start.populate(1)))
+            begun = assess(start.populate(1))
+            course = algorithm.init(begun)
             memory: tansaku.MomentumMemory | None = None
+            evaluations = 1
             for _ in range(self.generations):
-                asked = assess(algorithm.ask(state, noise))
-                state = algorithm.tell(state, asked)
+                asked = assess(algorithm.ask(course, noise))
+                course = algorithm.tell(course, asked)
+                evaluations += asked.k
                 if isinstance(reduce, tansaku.Momentum):
                     memory = reduce.after(memory, asked)
             if memory is not None:
                 answer = memory.current
             else:
-                answer = algorithm.best(state).individual() if reduce is None else reduce(asked)
+                answer = algorithm.best(course).individual() if reduce is None else reduce(asked)
             if rate != 1:
                 answer = tansaku.Individual({n: x + rate * (answer[n] - x) for n, x in start.genes.items()}, 1)
             found = [answer[str(i)] * scales[str(i)] if str(i) in scales else v for i, v in enumerate(values)]
             self._report(start, answer)
+            if state.notes is not None:
+                self._note(begun, asked, assess(answer.populate(1)), evaluations, state)
         return IO(*found)
 
     def _scale(self, values: Tensor) -> Tensor:
@@ -133,5 +141,23 @@ class PerSample:
                 "can move: score by 'network', or give that layer another rule for x",
                 stacklevel=2,
             )
+
+    def _note(
+        self,
+        begun: tansaku.Population,
+        asked: tansaku.Population,
+        chosen: tansaku.Population,
+        evaluations: int,
+        state: State,
+    ) -> None:
+        """Notes what the search has won, which costs one more evaluation of every row."""
+        spread = torch.stack([x.float().std(0, correction=0).mean() for x in asked.genes.values()])
+        self.note(
+            state,
+            gain=(begun.cost - chosen.cost).mean(),
+            acceptance=torch.zeros(()) if self.moved is None else self.moved,
+            diversity=spread.mean(),
+            evaluations=evaluations,
+        )
 
     _remedy = "widen the steps (std), score by the network's smooth loss, or take a weighted mean"

@@ -39,7 +39,6 @@ class Sampled(tansaku.Algorithm[SampledState]):
     sampler: Callable[[tansaku.Individual, int, tansaku.Noise], tansaku.Population]
     k: int = 32
     bounds: tansaku.Bounds | None = None
-    needs = tansaku.Needs(dtypes=frozenset({"real", "integer", "boolean"}))
 
     def __post_init__(self) -> None:
         if not callable(self.sampler):

@@ -42,8 +42,9 @@ class _Search(PerSample):
         check_count(self._rule, "generations", generations)
         self.algorithm, self.generations, self.relative = algorithm, generations, relative
 
-    def _searched(self, values: IO, cost: Callable[[IO], Tensor]) -> IO:
-        return self._target(values, cost, algorithm_at(self._rule, self.algorithm, self._count, self.calls, rows=True))
+    def _searched(self, values: IO, cost: Callable[[IO], Tensor], state: State) -> IO:
+        algorithm = algorithm_at(self._rule, self.algorithm, self._count, self.calls, rows=True)
+        return self._target(values, cost, algorithm, state)
 
 
 class SearchX(_Search, StepX):
@@ -99,7 +100,7 @@ class SearchX(_Search, StepX):
             y = machine.frozen(x, state)
             return machine.cost(y, t, state) if self.score == "local" else state.cost_above(y)
 
-        return self._searched(state.inputs, cost)
+        return self._searched(state.inputs, cost, state)
 
 
 class SearchY(_Search, StepY):
@@ -133,4 +134,4 @@ class SearchY(_Search, StepY):
     def step_y(self, machine: Machine, t: IO, state: State) -> IO:
         """The best outputs found, or the reducer's answer; the noise count moves, nothing else."""
         own = state.cost_above if self.score == "network" else lambda y: machine.cost(y, t, state)
-        return self._searched(state.outputs, own)
+        return self._searched(state.outputs, own, state)

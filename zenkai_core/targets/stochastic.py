@@ -97,4 +97,4 @@ class Proposals(PerSample, StepX):
             y = machine.frozen(x, state)
             return machine.cost(y, t, state) if self.score == "local" else state.cost_above(y)
 
-        return self._target(state.inputs, cost, Sampled(passes, self.k))
+        return self._target(state.inputs, cost, Sampled(passes, self.k), state)

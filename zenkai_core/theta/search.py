@@ -12,10 +12,20 @@ from torch import Tensor
 import tansaku
 from zenkai_core.machine import Machine, StepTheta
 from zenkai_core.noise import NoiseKey
+from zenkai_core.searching import (
+    Algorithm,
+    Reducer,
+    Score,
+    Searcher,
+    algorithm_at,
+    at,
+    check_algorithm,
+    check_count,
+    check_schedules,
+    check_score,
+)
 from zenkai_core.state import State
 from zenkai_core.values import IO
-
-Score = Literal["local", "network"]
 
 
 class Search(StepTheta):
@@ -29,11 +39,16 @@ class Search(StepTheta):
     `Optimizer.zero_grad()` or the machine's `forget()` drop it.
 
     Args:
-        algorithm: any tansaku algorithm for real genes and one search.
+        algorithm: any tansaku algorithm for real genes; or what makes one at each step: a `tansaku.Scheduled`, to
+            anneal its steps along schedules, or a callable (number of steps so far) -> algorithm. The state goes from
+            one to the next, so they are of one kind.
         score: "local", the layer's cost against its target; "network", the network's loss through the layers above.
         generations: per step.
         write: what becomes the layer's weights: "estimate", the mean of a distribution where the algorithm has one
-            (under a noisy cost the better choice), else the best; or "best".
+            (under a noisy cost the better choice), else the best; "best"; or a tansaku reducer of the last generation,
+            such as `tansaku.WeightedMean("standardised")` or a `tansaku.Scheduled` of one: then every step is a fresh
+            search around the weights that the last one wrote, which `tansaku.Momentum` follows from step to step.
+        calls: over which schedules run, from share 0 to 1: steps of the training. Needed where there is a schedule.
         chunk: candidates per forward pass; all if None.
         loop: whether candidates are evaluated one after another instead of under vmap, which takes no LSTM or GRU;
             where vmap fails and the loop does not, the rule warns once and sets it.
@@ -57,33 +72,35 @@ class Search(StepTheta):
 
     def __init__(
         self,
-        algorithm: tansaku.Algorithm[Any],
+        algorithm: Searcher,
         *,
         score: Score = "local",
         generations: int = 1,
-        write: Literal["estimate", "best"] = "estimate",
+        write: Literal["estimate", "best"] | Reducer = "estimate",
+        calls: int | None = None,
         chunk: int | None = None,
         loop: bool = False,
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(algorithm, tansaku.Algorithm):
-            raise TypeError(
-                f"theta.Search expected a tansaku algorithm, got {type(algorithm).__name__}: for example "
-                "tansaku.HillClimb(k=32, std=0.1)"
+        check_score(self._rule, score)
+        check_schedules(self._rule, calls, algorithm=algorithm, write=write)
+        check_algorithm(self._rule, algorithm, calls, rows=False)
+        if write not in ("estimate", "best") and not isinstance(write, tansaku.Scheduled) and not callable(write):
+            raise ValueError(
+                f"theta.Search expected write 'estimate', 'best' or a reducer, got {write!r}: choose one of them"
             )
-        for what, value, known in (("score", score, ("local", "network")), ("write", write, ("estimate", "best"))):
-            if value not in known:
-                raise ValueError(f"theta.Search expected {what} among {known}, got {value!r}: choose one of them")
         for what, number in (("generations", generations), ("chunk", 1 if chunk is None else chunk)):
-            if number < 1:
-                raise ValueError(f"theta.Search expected {what} >= 1, got {number}: search at least once")
+            check_count(self._rule, what, number)
         self.algorithm, self.score, self.generations = algorithm, score, generations
-        self.write, self.chunk, self.loop = write, chunk, loop
+        self.write, self.calls, self.chunk, self.loop = write, calls, chunk, loop
         self.noise = NoiseKey(seed)
         self._state: Any = None
+        self._memory: tansaku.MomentumMemory | None = None
         self._written: dict[str, Tensor] = {}  # what the last step wrote into the module
         self._pending: list[tuple[IO, State]] = []
+
+    _rule = "theta.Search"
 
     def accumulate(self, machine: Machine, t: IO, state: State) -> None:
         """Keeps the pass for the next step, or for nobody once the machine or `Optimizer.zero_grad` forgets it."""
@@ -103,25 +120,36 @@ class Search(StepTheta):
             total = sum((self._cost(machine, genes, t, state) for t, state in pending), torch.zeros(()))
             return population.assessed(tansaku.Assessment(total))
 
+        count = int(self.noise.key[1])
+        algorithm = algorithm_at(self._rule, self.algorithm, count, self.calls, rows=False)
+        reduce = None if isinstance(self.write, str) else at(self.write, count, self.calls)
         with torch.no_grad():
             device = next(iter(parameters.values())).device
             noise = self.noise.next(device)
             if not self._holds(parameters):
-                self._state = None
-            elif self.algorithm.best(self._state).device != device:
-                self._state = tansaku.unpack(tansaku.pack(self._state), device)  # the machine has moved
-            if self._state is None:
-                self._state = self.algorithm.init(assess(own.populate(1)))
+                self._state = self._memory = None
+            elif algorithm.best(self._state).device != device:  # the machine has moved
+                self._state = tansaku.unpack(tansaku.pack(self._state), device)
+                self._memory = _unpacked(_packed(self._memory), device)
+            if self._state is None or reduce is not None:
+                self._state = algorithm.init(assess(own.populate(1)))
             else:
-                self._state = self.algorithm.refresh(self._state, assess)
+                self._state = algorithm.refresh(self._state, assess)
             for _ in range(self.generations):
-                self._state = self.algorithm.tell(self._state, assess(self.algorithm.ask(self._state, noise)))
-            if self.write == "best":
-                answer = self.algorithm.best(self._state).individual()
-            else:
-                answer = self.algorithm.estimate(self._state)
+                asked = assess(algorithm.ask(self._state, noise))
+                self._state = algorithm.tell(self._state, asked)
+            answer = self._answer(algorithm, asked, reduce)
             answer.to_module(machine.module)
             self._written = {name: p.detach().clone() for name, p in parameters.items()}
+
+    def _answer(self, algorithm: Algorithm, asked: tansaku.Population, reduce: Any) -> tansaku.Individual:
+        """What is written into the layer."""
+        if isinstance(reduce, tansaku.Momentum):
+            self._memory = reduce.after(self._memory, asked)
+            return self._memory.current
+        if reduce is not None:
+            return reduce(asked)
+        return algorithm.best(self._state).individual() if self.write == "best" else algorithm.estimate(self._state)
 
     def forget(self) -> None:
         """Drops the passes kept for the next step."""
@@ -161,10 +189,12 @@ class Search(StepTheta):
 
     def get_extra_state(self) -> Any:
         """The search's state, so that it is part of the machine's `state_dict`."""
+        algorithm, k = self._kind()
         return {
-            "algorithm": type(self.algorithm).__name__,
-            "k": self.algorithm.k,
+            "algorithm": algorithm,
+            "k": k,
             "state": tansaku.pack(self._state),
+            "memory": _packed(self._memory),
             "written": dict(self._written),
         }
 
@@ -174,7 +204,7 @@ class Search(StepTheta):
         Raises:
             ValueError: it is that of another algorithm, or of another number of candidates.
         """
-        own = (type(self.algorithm).__name__, self.algorithm.k)
+        own = self._kind()
         if (state["algorithm"], state["k"]) != own:
             raise ValueError(
                 f"theta.Search expected the state of {own[0]} with k={own[1]}, got that of {state['algorithm']} with "
@@ -182,7 +212,13 @@ class Search(StepTheta):
             )
         device = self.noise.key.device
         self._state = tansaku.unpack(state["state"], device)
+        self._memory = _unpacked(state["memory"], device)
         self._written = {name: v.to(device) for name, v in state["written"].items()}
+
+    def _kind(self) -> tuple[str, Any]:
+        """The name and the number of candidates of the first step's algorithm."""
+        first = algorithm_at(self._rule, self.algorithm, 0, self.calls, rows=False)
+        return type(first).__name__, first.k
 
     def _holds(self, parameters: Mapping[str, Tensor]) -> bool:
         """Whether the module's trainable parameters are still what the last step wrote."""
@@ -197,3 +233,11 @@ class Search(StepTheta):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_pending": []}  # a pass in flight belongs to its graph: copies start without
+
+
+def _packed(memory: tansaku.MomentumMemory | None) -> Any:
+    return None if memory is None else tansaku.pack([memory.current, memory.velocity])
+
+
+def _unpacked(packed: Any, device: torch.device) -> tansaku.MomentumMemory | None:
+    return None if packed is None else tansaku.MomentumMemory(*tansaku.unpack(packed, device))
