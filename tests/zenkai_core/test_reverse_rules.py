@@ -104,6 +104,24 @@ def test_the_inverse_descends_the_published_loss_with_noise_of_its_own_at_each_u
         torch.testing.assert_close(a, b)
 
 
+def test_the_inverse_of_changes_descends_the_difference_reconstruction_loss(float64: None) -> None:
+    layer, g = nn.Sequential(nn.Linear(4, 3), nn.Tanh()), nn.Linear(3, 4)
+    machine = Machine(
+        layer, zk.theta.Null(), zk.targets.Difference(g, SGD, lr=0.1, std=0.3, seed=5, reconstruct="change")
+    )
+    slow, x = copy.deepcopy(g), torch.randn(6, 4)
+    machine.learn(x, torch.randn(6, 3))
+    noise = 0.3 * torch.empty(6, 4).normal_(generator=zk.NoiseKey(5).next())
+    total = torch.zeros(())
+    for h, e in zip(x, noise, strict=True):
+        corrected = h + slow(layer(h + e).detach()) - slow(layer(h).detach())
+        total = total + 0.5 * (corrected - (h + e)).square().sum() / 6
+    weight, bias = torch.autograd.grad(total, list(slow.parameters()))
+    torch.testing.assert_close(g.weight, slow.weight - 0.1 * weight)
+    torch.testing.assert_close(g.bias, slow.bias)  # a constant makes no difference
+    assert bias.abs().max() < 1e-12
+
+
 def test_passes_that_are_accumulated_before_a_step_add_up(float64: None) -> None:
     whole = learned(zk.targets.Reverse, std=0.0)
     halves, before = copy.deepcopy(whole), whole.x.inverse[0].weight.detach().clone()
@@ -228,7 +246,7 @@ def test_the_inverse_is_trained_on_the_pass_with_its_masks_and_no_buffer_of_the_
     state, y, t = passed(machine)
     buffers = [b.clone() for b in module.buffers()]
     machine.tell(t, state)
-    (((x, disturbed, _),),) = machine.x._pending
+    (((x, disturbed, *_),),) = machine.x._pending
     assert torch.equal(disturbed.f == 0, y.f == 0)
     assert bool((y.f == 0).any())
     assert 0 < (x.f - state.inputs.f).abs().max() < 0.1
@@ -239,7 +257,7 @@ def test_without_noise_the_inverse_is_trained_on_the_pass_itself() -> None:
     machine = learned(zk.targets.Reverse, std=0.0)
     state, y, t = passed(machine)
     machine.tell(t, state)
-    (((x, same, _),),) = machine.x._pending
+    (((x, same, *_),),) = machine.x._pending
     assert torch.equal(same.f, y.f)
     assert torch.equal(x.f, state.inputs.f)
 
@@ -454,6 +472,8 @@ def test_an_inverse_of_another_shape_is_refused() -> None:
         (lambda: zk.targets.Reverse(torch.tanh), TypeError, "Reverse expected a module as the inverse, got builtin"),
         (lambda: zk.targets.Reverse(nn.Tanh(), n=0), ValueError, "expected n >= 1 and std >= 0, got n=0 and std=0.1"),
         (lambda: zk.targets.Difference(nn.Tanh(), std=-1.0), ValueError, "Difference expected n >= 1 and std >= 0"),
+        (lambda: zk.targets.Difference(nn.Tanh(), reconstruct="x"), ValueError, "'change' with std > 0, got 'x'"),
+        (lambda: zk.targets.Difference(nn.Tanh(), reconstruct="change", std=0.0), ValueError, "with std=0.0: choose"),
         (lambda: zk.targets.Reverse(nn.Linear(1, 1), "Adam"), TypeError, "expected an optimiser class"),
         (
             lambda: Machine(nn.ReLU(), zk.theta.Null(), zk.targets.Reverse()),

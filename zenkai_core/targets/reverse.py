@@ -9,7 +9,7 @@ Lee, Zhang, Fischer, Bengio (2015), Difference target propagation.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,22 @@ from zenkai_core.noise import NoiseKey
 from zenkai_core.state import State
 from zenkai_core.theta.optimized import Factory, Optimizing
 from zenkai_core.values import IO
+
+
+class Rows(NamedTuple):
+    """What one update of the inverse learns from, of one pass.
+
+    Attributes:
+        x, y: the disturbed inputs x + e, and what the layer makes of them.
+        x_0, y_0: those of the pass.
+        share: of each row in the loss.
+    """
+
+    x: IO
+    y: IO
+    x_0: IO
+    y_0: IO
+    share: float
 
 
 class Reverse(Optimizing, StepX):
@@ -84,7 +100,7 @@ class Reverse(Optimizing, StepX):
         self.n = n
         self.std = std
         self.noise = NoiseKey(seed)
-        self._pending: list[list[tuple[IO, IO, float]]] = []
+        self._pending: list[list[Rows]] = []
 
     def moves(self, machine: Machine) -> list[nn.Parameter]:
         """The parameters of the learned inverse."""
@@ -97,17 +113,16 @@ class Reverse(Optimizing, StepX):
     def accumulate(self, machine: Machine, t: IO, state: State) -> None:
         """Notes what the inverse will be trained on: x + e, n times, and what the layer makes of it."""
         if self._optimizer is not None and any(v.is_floating_point() for v in state.inputs):
-            share = 1 / max(state.inputs.rows, 1) if machine.loss == "mean" else 1.0
-            self._pending.append([(*self._disturbed(machine, state), share) for _ in range(self.n)])
+            self._pending.append([self._disturbed(machine, state) for _ in range(self.n)])
 
     def step(self, machine: Machine) -> None:
         """The inverse moves n times, by its loss on the passes that were accumulated."""
         pending, self._pending = self._pending, []
         params = [p for p in self.moves(machine) if p.requires_grad]
-        for passes_of_one in zip(*pending, strict=False):
-            for x, y, share in passes_of_one if params else ():
+        for update in zip(*pending, strict=False):
+            for rows in update if params else ():
                 with torch.enable_grad():
-                    loss = self._loss(x, y) * share
+                    loss = self._loss(rows)
                 self.add(zip(params, torch.autograd.grad(loss, params, allow_unused=True), strict=True))
             super().step(machine)
 
@@ -115,19 +130,23 @@ class Reverse(Optimizing, StepX):
         """Drops the passes accumulated since the last step."""
         self._pending = []
 
-    def _disturbed(self, machine: Machine, state: State) -> tuple[IO, IO]:
+    def _disturbed(self, machine: Machine, state: State) -> Rows:
         """The inputs x + e and f(x + e); without noise, the pass itself."""
-        x = state.inputs.detach()
+        x_0, y_0 = state.inputs.detach(), state.outputs.detach()
+        share = 1 / max(x_0.rows, 1) if machine.loss == "mean" else 1.0
         if self.std == 0:
-            return x, state.outputs.detach()
-        generator = self.noise.next(x.f.device)
-        x = x.map(lambda v: v + self.std * _normal(v, generator) if v.is_floating_point() else v)
-        return x, machine.replay(x, state).detach()
+            return Rows(x_0, y_0, x_0, y_0, share)
+        generator = self.noise.next(x_0.f.device)
+        x = x_0.map(lambda v: v + self.std * _normal(v, generator) if v.is_floating_point() else v)
+        return Rows(x, machine.replay(x, state).detach(), x_0, y_0, share)
 
-    def _loss(self, x: IO, y: IO) -> Tensor:
-        """Half of |g(y) - x|^2, over all rows, of the inputs that are floating."""
-        pairs = [(a, b) for a, b in zip(self._through(y, x), x, strict=True) if b.is_floating_point()]
-        return sse(IO(*(a for a, _ in pairs)), IO(*(b for _, b in pairs))).sum()
+    def _loss(self, rows: Rows) -> Tensor:
+        """Half of |reconstruction - (x + e)|^2, over all rows, of the inputs that are floating."""
+        pairs = [(a, b) for a, b in zip(self._reconstruction(rows), rows.x, strict=True) if b.is_floating_point()]
+        return sse(IO(*(a for a, _ in pairs)), IO(*(b for _, b in pairs))).sum() * rows.share
+
+    def _reconstruction(self, rows: Rows) -> IO:
+        return self._through(rows.y, rows.x)
 
     def _reversed(self, machine: Machine, y: IO, state: State) -> IO:
         """g(y), shaped as the inputs of the pass, in their dtypes."""
