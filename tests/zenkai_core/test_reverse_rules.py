@@ -436,6 +436,21 @@ def test_a_learned_inverse_comes_to_reconstruct() -> None:
     assert distance() < 0.3 * before
 
 
+def test_a_recorder_sees_how_well_the_inverse_reconstructs(float64: None) -> None:
+    torch.manual_seed(0)
+    x, t = clusters()
+    for rule, module, exactly in ((RULES[0], None, False), (RULES[1], None, False), (RULES[0], exact(), True)):
+        middle = learned(rule) if module is None else Machine(module, zk.theta.Gradient(SGD, lr=0.1), rule())
+        below = Machine(nn.Linear(4, 4), zk.theta.Gradient(SGD, lr=0.1), zk.targets.Null())
+        head = Machine(nn.LazyLinear(3), zk.theta.Null(), zk.targets.Gradient(), zk.cross_entropy)
+        net = Chain(below, middle, head)
+        with zk.Recorder(net) as recorder:
+            net.learn(x, t)
+        found = {row["layer"]: row.get("x_reconstruction") for row in recorder.rows()}
+        assert (found["1"] < 1e-9) is exactly
+        assert found["0"] is None
+
+
 def test_the_rules_work_under_autocast() -> None:
     torch.manual_seed(0)
     x, t = clusters()

@@ -70,6 +70,8 @@ class Difference(Reverse):
         if state.version != machine.version:
             y = machine.replay(x, state).detach()
         there, here = self._reversed(machine, t, state), self._reversed(machine, y, state)
+        if state.notes is not None:
+            self._note(state, here)
         triples = zip(x, here, there, strict=True)
         return Target.away_from(state.inputs, [a - b if v.is_floating_point() else None for v, a, b in triples])
 

@@ -60,6 +60,8 @@ class Reverse(Optimizing, StepX):
         ValueError: n < 1, or a negative std; a target that is not shaped as the output, such as labels; an inverse
             whose outputs are not shaped as the inputs.
 
+    Notes `reconstruction`, the distance of g(y) to x, mean over rows, where a recorder asks.
+
     To train the layer and its inverse on alternate epochs, set `machine.theta.learning` and `machine.x.learning`.
     An input that is not floating has no noise; a learned g leaves it as it is.
 
@@ -108,6 +110,8 @@ class Reverse(Optimizing, StepX):
 
     def step_x(self, machine: Machine, t: IO, state: State) -> IO:
         """The inverse of t, detached."""
+        if state.notes is not None:
+            self._note(state, self._reversed(machine, state.outputs.detach(), state))
         return self._reversed(machine, t, state)
 
     def accumulate(self, machine: Machine, t: IO, state: State) -> None:
@@ -165,6 +169,12 @@ class Reverse(Optimizing, StepX):
         own = next((p for p in inverse.parameters() if p.is_floating_point()), None)
         y = y.map(lambda v: v if own is None or not v.is_floating_point() else v.to(own.dtype))
         return self._shaped(passes.outputs(inverse, y), x)
+
+    def _note(self, state: State, back: IO) -> None:
+        """Notes what the inverse makes of the outputs: the mean distance of a row to its input."""
+        pairs = [(a, b) for a, b in zip(back, state.inputs.detach(), strict=True) if b.is_floating_point()]
+        squares = [(a - b).square().reshape(b.shape[0], -1).sum(1) for a, b in pairs]
+        self.note(state, reconstruction=torch.stack(squares).sum(0).sqrt().mean() if squares else 0.0)
 
     def _shaped(self, back: IO, x: IO) -> IO:
         self._expect(back, x, "an inverse whose answer is shaped as the input", "give it one tensor for each input")
