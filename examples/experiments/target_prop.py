@@ -6,8 +6,8 @@ own target. On even epochs the inverses learn, on odd ones the layers; Adam with
 
 - "plain" is the paper's (after Bengio 2014): ReLU layers, inverses of two layers with BatchNorm and ReLU. What an
   inverse fails to reconstruct becomes a part of the target, and soon exceeds the error that is passed on: as the paper
-  has it, the network falls to chance. Here the output layer puts its target `FAR` gradients away, so that the error
-  prevails.
+  has it, the network falls to chance. Two things keep it from that: the output layer puts its target `FAR` gradients
+  away, so that the error prevails, and the layers have BatchNorm, so that they cannot shrink to please their inverses.
 - "difference" (Lee et al. 2015): tanh layers, inverses of one tanh layer, and the difference correction, which takes
   off the target what the inverse fails to reconstruct.
 
@@ -37,7 +37,7 @@ def build(plan: Plan, control: str | None) -> Network:
     widths = (plan.data.features, WIDTH, WIDTH, WIDTH)
     hidden = [
         Machine(
-            nn.Sequential(nn.Linear(before, after), nn.ReLU() if plain else nn.Tanh()),
+            layer(before, after) if plain else nn.Sequential(nn.Linear(before, after), nn.Tanh()),
             theta.Null() if control == "frozen" else adam(),
             targets.Null() if i == 0 else targets.Gradient() if control else by_inverse(plain),
             sse,
@@ -46,19 +46,19 @@ def build(plan: Plan, control: str | None) -> Network:
     ]
     last = targets.Gradient(scale=FAR if plain and control is None else 1.0)
     output = Machine(nn.Linear(WIDTH, plan.data.classes), adam(), last, cross_entropy)
-    machine = Chain(*hidden, output).to(plan.device)
-    learning_rates = cosine_schedule(machine, RATE)
+    chain = Chain(*hidden, output).to(plan.device)
+    learning_rates = cosine_schedule(chain, RATE)
 
     def schedule(done: float) -> None:
         learning_rates(done)
         if control is None:
             inverses = int(done * plan.epochs + 1e-6) % 2 == 0  # of two epochs, the first is theirs
-            for layer in (*hidden, output):
-                layer.theta.learning, layer.x.learning = not inverses, inverses
+            for machine in (*hidden, output):
+                machine.theta.learning, machine.x.learning = not inverses, inverses
 
     return Network(
-        machine=machine,
-        layers={**{f"hidden {i}": layer for i, layer in enumerate(hidden, 1)}, "output": output},
+        machine=chain,
+        layers={**{f"hidden {i}": machine for i, machine in enumerate(hidden, 1)}, "output": output},
         batch_size=plan.default(BATCH),
         schedule=schedule,
     )
@@ -74,8 +74,13 @@ def by_inverse(plain: bool) -> StepX:
     if not plain:
         inverse = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Tanh())
         return targets.Difference(inverse, torch.optim.Adam, lr=RATE, std=NOISE)
-    parts = [part for _ in range(2) for part in (nn.Linear(WIDTH, WIDTH), nn.BatchNorm1d(WIDTH), nn.ReLU())]
-    return targets.Reverse(nn.Sequential(*parts), torch.optim.Adam, lr=RATE, std=NOISE)
+    inverse = nn.Sequential(layer(WIDTH, WIDTH), layer(WIDTH, WIDTH))
+    return targets.Reverse(inverse, torch.optim.Adam, lr=RATE, std=NOISE)
+
+
+def layer(before: int, after: int) -> nn.Module:
+    """Return a layer of the plain variant: a hidden one, or one of an inverse."""
+    return nn.Sequential(nn.Linear(before, after), nn.BatchNorm1d(after), nn.ReLU())
 
 
 EXPERIMENT = Experiment(
