@@ -14,6 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from zenkai_core.modules import reversible
 from zenkai_core.modules.discrete import Step, StepSTE
 from zenkai_core.modules.sign import Sign, SignSTE
 
@@ -22,6 +23,8 @@ _SLOPES: dict[type[nn.Module], Callable[[nn.Module, Tensor], Tensor]] = {
     nn.ReLU: lambda m, y: (y > 0).to(y.dtype),
     nn.Tanh: lambda m, y: 1 - y.square(),
     nn.Sigmoid: lambda m, y: y * (1 - y),
+    reversible.Tanh: lambda m, y: 1 - y.square(),
+    reversible.Sigmoid: lambda m, y: y * (1 - y),
     Sign: lambda m, y: torch.ones_like(y),  # the perceptron's rule: the error reaches the sum as it is
     SignSTE: lambda m, y: torch.ones_like(y),
     Step: lambda m, y: torch.ones_like(y),  # as for a sign
@@ -98,9 +101,9 @@ def _remedy(need: str, module: nn.Module) -> str:
         "searches",
         "parameters": "no parameter asks for a gradient; use theta.Null",
         "linear": "use nn.Linear, alone or in a Sequential with one of "
-        + ", ".join(sorted(kind.__name__ for kind in _SLOPES)),
+        + ", ".join(sorted({kind.__name__ for kind in _SLOPES})),
         "estimator": "use modules.Trees, which takes fitted scikit-learn trees",
-        "invertible": "give it an inverse(y)",
+        "invertible": "give it an inverse(y), as modules.Sequential has; or give the rule a module that learns it",
     }[need]
 
 

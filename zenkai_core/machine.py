@@ -28,11 +28,14 @@ class Rule(nn.Module):
         requires: names out of {"differentiable", "parameters", "linear", "estimator", "invertible"}.
         uses_graph: whether the rule differentiates the pass; where no rule does, the pass keeps no graph.
         slot: "theta", "x" or "y", what its notes begin with.
+        learning: whether the machine lets the rule accumulate and step; set False to hold still what it moves, for as
+            long as that is wanted. Targets are asked of it all the same.
     """
 
     requires: frozenset[str] = frozenset()
     uses_graph: bool = False
     slot: str = ""
+    learning: bool = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -227,8 +230,9 @@ class Machine(LearningMachine):
             RuntimeError: the pass is older than the last step.
         """
         state.expect_newest(self.version)
-        self.theta.accumulate(self, t, state)
-        self.x.accumulate(self, t, state)
+        for rule in (self.theta, self.x):
+            if rule.learning:
+                rule.accumulate(self, t, state)
 
     def step_x(self, x: IO, t: IO, state: State) -> IO:
         """By the rule for x, whose answer is detached.
@@ -241,8 +245,9 @@ class Machine(LearningMachine):
 
     def step(self, x: IO, t: IO, state: State) -> None:
         """Moves what the rules move, and makes earlier passes old."""
-        self.theta.step(self)
-        self.x.step(self)
+        for rule in (self.theta, self.x):
+            if rule.learning:
+                rule.step(self)
         torch.clear_autocast_cache()  # within one autocast block, the next pass would take the casts of the old weights
         self.version += 1
 
@@ -301,6 +306,13 @@ class Machine(LearningMachine):
             params: candidates for the module's parameters by name; those left out are the module's own.
         """
         return passes.frozen(self.module, x, state, params)
+
+    def inverse(self, y: IO, state: State) -> IO:
+        """The inputs that `frozen` maps to y, `[m, ...]` for any m, where the module is "invertible"; detached.
+
+        BatchNorm is the affine map of the pass, however its batch was normalised.
+        """
+        return passes.inverse(self.module, y, state)
 
     def propose(self, state: State, k: int, noise: torch.Generator) -> IO:
         """Stochastic passes of the rows, k of them: y `[k, n, ...]`, with dropout on and BatchNorm as in `frozen`.

@@ -2,16 +2,17 @@
 
 `replay`: the same rows again, with fresh batch statistics of those rows and the pass's dropout masks; buffers stay.
 `frozen`: any rows, under `vmap` too; BatchNorm is this pass's affine map and dropout is off, so that candidates and
-samples do not vote on each other.
+samples do not vote on each other. `inverse` leads back through the same map, where the module has an inverse.
 
 All of them run under the pass's autocast, wherever they are asked, and none lets the module write into its input.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -102,6 +103,10 @@ def outputs(module: nn.Module, x: IO, params: Mapping[str, Tensor] | None = None
             f"a machine expected a module that leaves its input as it is, got {type(module).__name__}, which writes "
             "into it: begin its forward with x = x.clone(), or set inplace = True on the submodule that does"
         )
+    return _wrapped(y, module)
+
+
+def _wrapped(y: object, module: nn.Module) -> IO:
     if isinstance(y, Tensor):
         return IO(y)
     if isinstance(y, (tuple, list)):
@@ -136,6 +141,12 @@ def frozen(module: nn.Module, x: IO, state: State, params: Mapping[str, Tensor] 
     """Any rows, and candidates for the parameters, through the module as it is in this pass."""
     with _autocast(state), freezing(module, statistics(state)):
         return outputs(module, x, params)
+
+
+def inverse(module: nn.Module, y: IO, state: State) -> IO:
+    """What the module's own inverse makes of any rows y, with the module as it is in this pass."""
+    with torch.no_grad(), _autocast(state), freezing(module, statistics(state)):
+        return _wrapped(cast(Callable[..., object], module.inverse)(*y), module)
 
 
 def propose(module: nn.Module, x: IO, state: State, k: int, seed: int) -> IO:

@@ -20,6 +20,17 @@ def climb() -> tansaku.HillClimb:
     return tansaku.HillClimb(k=4, std=0.1)
 
 
+class Spread(nn.Module):
+    """An inverse to be learned, for outputs of any width: their mean, times a weight for each of the four inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+
+    def forward(self, y: torch.Tensor) -> torch.Tensor:
+        return y.mean(1, keepdim=True) * self.weight
+
+
 THETA: dict[str, Callable[[], zk.StepTheta]] = {
     "gradient": lambda: zk.theta.Gradient(torch.optim.Adam, lr=1e-3),
     "gradient twice": lambda: zk.theta.Gradient(torch.optim.SGD, lr=1e-3, n=2),
@@ -29,11 +40,15 @@ THETA: dict[str, Callable[[], zk.StepTheta]] = {
     "null": zk.theta.Null,
 }
 X: dict[str, Callable[[], zk.StepX]] = {
+    "difference": zk.targets.Difference,
+    "difference learned": lambda: zk.targets.Difference(Spread(), lr=1e-3),
     "gradient": zk.targets.Gradient,
     "gradient twice": lambda: zk.targets.Gradient(2),
     "search": lambda: zk.targets.SearchX(climb()),
     "search the network": lambda: zk.targets.SearchX(climb(), score="network"),
     "null": zk.targets.Null,
+    "reverse": zk.targets.Reverse,
+    "reverse learned": lambda: zk.targets.Reverse(Spread(), lr=1e-3, n=2),
 }
 Y: dict[str, Callable[[], zk.StepY | None]] = {
     "none": lambda: None,
@@ -49,6 +64,12 @@ ZOO: dict[str, tuple[Callable[[], nn.Module], set[str]]] = {
     "deep": (
         lambda: nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Dropout(0.5), nn.Linear(5, 3)),
         {"parameters", "differentiable"},
+    ),
+    "invertible": (
+        lambda: zk.modules.Sequential(
+            zk.modules.InvertibleLinear(4), zk.modules.BatchNorm1d(4), zk.modules.LeakyReLU(0.1)
+        ),
+        {"parameters", "differentiable", "invertible"},
     ),
     "relu": (lambda: nn.Sequential(nn.ReLU(), nn.Flatten()), {"differentiable"}),
     "frozen": (lambda: nn.Linear(4, 3).requires_grad_(False), {"differentiable", "linear"}),

@@ -1,10 +1,23 @@
 """Rules for targets: of the incoming layer (`StepX`), and of the layer itself (`StepY`)."""
 
+from zenkai_core.targets.difference import Difference
 from zenkai_core.targets.gradient import Gradient
 from zenkai_core.targets.null import Null
+from zenkai_core.targets.reverse import Reverse
 from zenkai_core.targets.sampled import Choices, Sampled
 from zenkai_core.targets.search import SearchX, SearchY
 from zenkai_core.targets.stochastic import Proposals
 from zenkai_core.targets.wrappers import Limited
 
-__all__ = ["Choices", "Gradient", "Limited", "Null", "Proposals", "Sampled", "SearchX", "SearchY"]
+__all__ = [
+    "Choices",
+    "Difference",
+    "Gradient",
+    "Limited",
+    "Null",
+    "Proposals",
+    "Reverse",
+    "Sampled",
+    "SearchX",
+    "SearchY",
+]

@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from zenkai_core.machine import Machine, StepTheta
+from zenkai_core.machine import Machine, Rule, StepTheta
 
 Factory = Callable[..., torch.optim.Optimizer]
 
 
-class Optimized(StepTheta):
-    """A rule that fills `.grad` in `accumulate` and lets a torch optimiser move in `step`.
+class Optimizing(Rule):
+    """A rule that fills `.grad` and lets a torch optimiser move in `step`.
 
     Args:
         factory: a `torch.optim` class, or any callable (parameters, **options) -> optimiser.
@@ -25,8 +25,6 @@ class Optimized(StepTheta):
     Attributes:
         optimizer: the torch optimiser, once bound; hand it to a scheduler of `torch.optim.lr_scheduler`.
     """
-
-    requires = frozenset({"parameters"})
 
     def __init__(self, factory: Factory = torch.optim.Adam, **options: Any) -> None:
         super().__init__()
@@ -53,8 +51,12 @@ class Optimized(StepTheta):
             )
         return self._optimizer
 
+    def moves(self, machine: Machine) -> list[nn.Parameter]:
+        """What the optimiser is built for: the module's trainable parameters unless overridden."""
+        return machine.trainable()
+
     def bind(self, machine: Machine) -> None:
-        """Builds the optimiser over the module's trainable parameters.
+        """Builds the optimiser, where there is anything to move.
 
         Raises:
             TypeError: its `step` needs a closure, as LBFGS's does.
@@ -63,12 +65,13 @@ class Optimized(StepTheta):
         self.build(machine)
 
     def build(self, machine: Machine) -> None:
-        """Makes the optimiser.
+        """Makes the optimiser, where there is anything to move.
 
         Raises:
             TypeError: its `step` needs a closure.
         """
-        self._optimizer = without_closure(self.factory(machine.trainable(), **self.options))
+        if params := self.moves(machine):
+            self._optimizer = without_closure(self.factory(params, **self.options))
 
     def step(self, machine: Machine) -> None:
         """Steps the optimiser and clears the gradients."""
@@ -102,6 +105,12 @@ class Optimized(StepTheta):
                     if isinstance(value, Tensor) and value.ndim > 0:
                         held[name] = fn(value)
         return super()._apply(fn, recurse)
+
+
+class Optimized(Optimizing, StepTheta):
+    """A rule for the parameters that fills `.grad` in `accumulate` and lets a torch optimiser move in `step`."""
+
+    requires = frozenset({"parameters"})
 
 
 def without_closure(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
