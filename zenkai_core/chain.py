@@ -207,7 +207,7 @@ class Chain(LearningMachine):
         last = layers[-1][1]
         last.criterion, last.above = state.criterion, above
         for i, (_, sub) in enumerate(layers):
-            sub.error = state.error
+            sub.error, sub.goal = state.error, state.goal
             if sub is not last:
                 sub.above = partial(_cost_through, layers[i + 1 :], above)
 

@@ -1,5 +1,7 @@
 """Rules for targets: of the incoming layer (`StepX`), and of the layer itself (`StepY`)."""
 
+from zenkai_core.targets.direct import DirectFeedback, LocalReadout
+from zenkai_core.targets.feedback import FeedbackAlignment
 from zenkai_core.targets.gradient import Gradient
 from zenkai_core.targets.null import Null
 from zenkai_core.targets.sampled import Choices, Sampled
@@ -7,4 +9,16 @@ from zenkai_core.targets.search import SearchX, SearchY
 from zenkai_core.targets.stochastic import Proposals
 from zenkai_core.targets.wrappers import Limited
 
-__all__ = ["Choices", "Gradient", "Limited", "Null", "Proposals", "Sampled", "SearchX", "SearchY"]
+__all__ = [
+    "Choices",
+    "DirectFeedback",
+    "FeedbackAlignment",
+    "Gradient",
+    "Limited",
+    "LocalReadout",
+    "Null",
+    "Proposals",
+    "Sampled",
+    "SearchX",
+    "SearchY",
+]
