@@ -118,7 +118,7 @@ class StepX(Rule):
         """Moves what the rule itself learns. Nothing unless overridden."""
 
     def passing(self, machine: Machine, state: State) -> AbstractContextManager[None]:
-        """Around each pass that may be differentiated: for feedback, which changes how an error comes back through it."""
+        """Around each pass that may be differentiated, for feedback, which changes how errors come back through it."""
         return nullcontext()
 
     def pull(

@@ -222,13 +222,8 @@ def test_the_cost_is_one_backward_through_a_single_layer_and_a_second_elsewhere(
     calls = []
     grad = torch.autograd.grad
     monkeypatch.setattr(torch.autograd, "grad", lambda *args, **kwargs: calls.append(1) or grad(*args, **kwargs))
-    for name, expected in (
-        ("linear, norm, relu", 1),
-        ("no linear map", 1),
-        ("norm first", 2),
-        ("nested", 2),
-        ("residual", 2),
-    ):
+    backwards = {"linear, norm, relu": 1, "no linear map": 1, "norm first": 2, "nested": 2, "residual": 2}
+    for name, expected in backwards.items():
         make, shape = MODULES[name]
         machine = Machine(make(), zk.theta.Gradient(), zk.targets.FeedbackAlignment())
         x = torch.randn(6, *shape)

@@ -3,6 +3,7 @@
 from zenkai_core.targets.direct import DirectFeedback, LocalReadout
 from zenkai_core.targets.feedback import FeedbackAlignment
 from zenkai_core.targets.gradient import Gradient
+from zenkai_core.targets.least_squares import LeastSquares
 from zenkai_core.targets.null import Null
 from zenkai_core.targets.sampled import Choices, Sampled
 from zenkai_core.targets.search import SearchX, SearchY
@@ -14,6 +15,7 @@ __all__ = [
     "DirectFeedback",
     "FeedbackAlignment",
     "Gradient",
+    "LeastSquares",
     "Limited",
     "LocalReadout",
     "Null",

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import grad as conv_grad
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from zenkai_core import passes
@@ -32,24 +33,24 @@ Feedback = dict[nn.Module, Tensor]  # layer -> what stands for its weight on the
 
 _KINDS = ("random", "sign", "fresh", "uniform")
 _CONV = (F.conv1d, F.conv2d, F.conv3d)
-_CONV_INPUT = (torch.nn.grad.conv1d_input, torch.nn.grad.conv2d_input, torch.nn.grad.conv3d_input)
+_CONV_INPUT = (conv_grad.conv1d_input, conv_grad.conv2d_input, conv_grad.conv3d_input)
 
 
 class FeedbackAlignment(StepX):
     """t_x = x - the error that comes down when every linear map in the module hands it back by B in place of W.
 
-    Linear maps are `nn.Linear` and the (transposed) convolutions of torch, wherever they stand in the module and however
-    often they are called. All else, BatchNorm, activations, dropout, sums of branches, passes the error on by its own
-    derivative in the pass. With B = W this is `targets.Gradient()`. Gradients of parameters are those of the layer's own
-    loss, as without the rule; feedback decides what the layers below are told. For a network trained by feedback
-    alignment throughout, make each layer a machine of its own.
+    Linear maps are `nn.Linear` and torch's convolutions, transposed ones too, wherever they stand in the module and
+    however often they are called. All else, BatchNorm, activations, dropout, sums of branches, passes the error on by
+    its own derivative in the pass. With B = W this is `targets.Gradient()`. Gradients of parameters are those of the
+    layer's own loss, as without the rule; feedback decides what the layers below are told. For a network trained by
+    feedback alignment throughout, make each layer a machine of its own.
 
     A module whose first layer with parameters is its only linear map (Linear -> BatchNorm -> ReLU) costs one backward,
     shared with `theta.Gradient`; another costs a second one, which leaves out the gradients of parameters.
 
     Args:
-        kind: "random": B fixed, drawn as torch initialises W, uniform within 1 / sqrt(fan_in). "sign": B = |R| * sign(W)
-            of the present W, with R drawn so, once. "fresh": the same with |R| drawn anew for each backward. "uniform":
+        kind: "random": B fixed, drawn as torch initialises W, uniform within 1 / sqrt(fan_in). "sign": |R| * sign(W) of
+            the present W, with R drawn so, once. "fresh": the same with |R| drawn anew for each backward. "uniform":
             sign(W) times the root mean square of R, 1 / sqrt(3 fan_in).
         scale: a factor of B.
         seed: of the noise key; one draw of torch's global generator if None.
@@ -82,7 +83,7 @@ class FeedbackAlignment(StepX):
         self.kind: Kind = kind
         self.scale = scale
         self.noise = NoiseKey(seed)
-        self._route: Feedback = {}  # what backward passes in progress go by; shared with the graphs of this rule's passes
+        self._route: Feedback = {}  # what a backward in progress goes by; the graphs of this rule's passes look here
 
     def bind(self, machine: Machine) -> None:
         """Draws what is fixed, one buffer for each linear map."""
@@ -210,8 +211,8 @@ def transposed(layer: Any, weight: Tensor, error: Tensor, shape: torch.Size) -> 
         return _CONV[d](error, weight, None, layer.stride, layer.padding, layer.dilation, layer.groups)
     if layer.padding_mode == "zeros" and not isinstance(layer.padding, str) and len(shape) == d + 3:
         return _CONV_INPUT[d](shape, weight, error, layer.stride, layer.padding, layer.dilation, layer.groups)
-    _, pull = torch.func.vjp(partial(layer._conv_forward, weight=weight, bias=None), error.new_zeros(shape))
-    return pull(error)[0]
+    by_weight = torch.func.vjp(partial(layer._conv_forward, weight=weight, bias=None), error.new_zeros(shape))[1]
+    return by_weight(error)[0]
 
 
 def _first_and_only(module: nn.Module) -> bool:
