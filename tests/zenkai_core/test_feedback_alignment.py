@@ -279,6 +279,30 @@ def test_it_goes_with_other_rules_below_and_above(theta: Callable[..., zk.StepTh
     assert net.test(x, labels) < 0.3 * first
 
 
+def test_a_rule_around_it_hands_errors_down_by_feedback_too() -> None:
+    x, t = torch.randn(6, 4), torch.randn(6, 3)
+    rule = zk.targets.Limited(zk.targets.FeedbackAlignment(), [0, 2])
+    machine = Machine(nn.Linear(4, 3), zk.theta.Gradient(), rule)
+    (B,) = rule.rule.feedback(machine).values()
+    error, _ = told(machine, x, t)
+    expected = (machine.module(x) - t) @ B * torch.tensor([1, 0, 1, 0])
+    assert torch.allclose(error, expected, rtol=0, atol=1e-12)
+
+
+def test_it_notes_how_feedback_lies_to_the_weights() -> None:
+    machine = Machine(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 3)), zk.theta.Null(), zk.targets.FeedbackAlignment())
+    B = machine.x.feedback(machine)
+    x, t, state = IO(torch.randn(6, 4)), IO(torch.randn(6, 3)), State(notes={})
+    machine.remember(x, state)
+    machine.step_x(x, t, state)
+    cosines = [(B[m] * m.weight).sum() / (B[m].norm() * m.weight.norm()) for m in machine.module]
+    angle = sum(torch.rad2deg(torch.arccos(c)) for c in cosines) / 2
+    assert state.notes["x_angle"] == pytest.approx(angle.item(), rel=1e-9)
+    assert state.notes["x_ratio"] == pytest.approx(
+        sum((B[m].norm() / m.weight.norm()).item() for m in machine.module) / 2
+    )
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_conforms(kind: zk.targets.feedback.Kind) -> None:
     def alone(n: int = 1) -> tuple[Machine, Tensor, Tensor]:

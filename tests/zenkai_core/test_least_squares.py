@@ -200,6 +200,21 @@ def test_behind_an_activation_the_linear_map_gets_a_gradient_steps_target() -> N
     assert torch.allclose(linear(got), a - (y - t) * (1 - y.square()), rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("damping", [0.01, 1.0, 1e8])
+def test_it_notes_the_angle_to_the_gradient(damping: float) -> None:
+    linear, state = nn.Linear(6, 5), State(notes={})
+    machine = Machine(linear, zk.theta.Null(), zk.targets.LeastSquares(damping))
+    x, t = torch.randn(7, 6), torch.randn(7, 5)
+    e = (linear(x) - t).detach()
+    machine.remember(IO(x), state)
+    change = (x - machine.step_x(state.inputs, IO(t), state).f).flatten()
+    gradient = (e @ linear.weight).detach().flatten()
+    cosine = change @ gradient / (change.norm() * gradient.norm())
+    assert state.notes["x_angle"].item() == pytest.approx(
+        torch.rad2deg(torch.arccos(cosine.clamp(-1, 1))).item(), abs=1e-4
+    )
+
+
 def test_in_float32_an_ill_conditioned_layer_loses_only_its_last_digits() -> None:
     u, _ = torch.linalg.qr(torch.randn(30, 30))
     v, _ = torch.linalg.qr(torch.randn(30, 30))

@@ -58,7 +58,8 @@ class FeedbackAlignment(StepX):
     Raises:
         ValueError: an unknown kind, or a scale that is not positive.
 
-    R (or B) of layer i is the buffer `feedback_i`. `feedback(machine)` gives B by layer.
+    R (or B) of layer i is the buffer `feedback_i`. `feedback(machine)` gives B by layer. The rule notes `angle`, in
+    degrees between B and the weights, and `ratio`, of their norms, as means over the linear maps.
 
     >>> from zenkai_core import theta
     >>> layer = Machine(nn.Linear(3, 2), theta.Null(), FeedbackAlignment("sign", seed=0))
@@ -95,7 +96,13 @@ class FeedbackAlignment(StepX):
 
     def step_x(self, machine: Machine, t: IO, state: State) -> IO:
         """The moved inputs, detached; a `Target`, from which the layer below reads the whole error exactly."""
-        return Target.away_from(state.inputs, machine.gradients(t, state)[0])
+        found = machine.gradients(t, state)[0]
+        if state.notes is not None and (by_map := self.feedback(machine)):
+            pairs = [(B.flatten().double(), cast(Tensor, m.weight).detach().flatten()) for m, B in by_map.items()]
+            cosines = torch.stack([F.cosine_similarity(B, W.double(), 0) for B, W in pairs])
+            ratio = torch.stack([B.norm() / W.norm() for B, W in pairs]).mean()
+            self.note(state, angle=cosines.clamp(-1, 1).arccos().rad2deg().mean(), ratio=ratio)
+        return Target.away_from(state.inputs, found)
 
     @torch.no_grad()
     def feedback(self, machine: Machine) -> Feedback:

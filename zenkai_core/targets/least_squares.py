@@ -7,6 +7,7 @@ Harchaoui (2021), Target propagation via regularized inversion.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 
 from zenkai_core.linear import check_damping, linear_error, ridge
 from zenkai_core.machine import Machine, StepX
@@ -23,7 +24,8 @@ class LeastSquares(StepX):
     with `targets.Gradient()`.
 
     With damping 0 and W square and invertible, the layer maps t_x to t exactly. Towards infinite damping, d turns into
-    the direction of the gradient, W'(t_a - a) / damping. One Cholesky factor for all rows, on W's smaller side.
+    the direction of the gradient, W'(t_a - a) / damping. One Cholesky factor for all rows, on W's smaller side. The
+    rule notes `angle`, in degrees between d and that direction, over all rows together.
 
     Args:
         damping: >= 0; with 0 the shortest least-squares change.
@@ -60,7 +62,11 @@ class LeastSquares(StepX):
         weight = linear.weight.double()
         one = torch.eye(weight.shape[0], dtype=weight.dtype, device=weight.device)
         back = ridge(weight, one, self.damping).T * self.scale  # [out, in]: from a row's error to its change
-        return Target.away_from(state.inputs, [(error.double() @ back).to(state.inputs.f.dtype)])
+        change = error.double() @ back
+        if state.notes is not None:
+            cosine = F.cosine_similarity(change.flatten(), (error.double() @ weight).flatten(), 0)
+            self.note(state, angle=cosine.clamp(-1, 1).arccos().rad2deg())
+        return Target.away_from(state.inputs, [change.to(state.inputs.f.dtype)])
 
     def extra_repr(self) -> str:
         """What `print` shows."""
