@@ -54,6 +54,7 @@ LAYERS: Mapping[str, Sequence[str]] = {
         "bridge",
         "modules",
         "capabilities",
+        "linear",
         "learning",
         "machine",
         "wrapping",

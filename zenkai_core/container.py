@@ -116,7 +116,7 @@ def check_combine(name: str, combine: Any) -> Combine:
 
 
 def hand_down(state: State, sub: State, above: Callable[[IO], Tensor], position: int | None) -> None:
-    """Tells one of a container's passes of the network around: its cost above, and what is known of its outputs.
+    """Tells one of a container's passes of the network around: its cost above, its target, and what is known of its outputs.
 
     Args:
         state: of the container.
@@ -124,7 +124,7 @@ def hand_down(state: State, sub: State, above: Callable[[IO], Tensor], position:
         above: outputs of this machine -> the network's cost per row.
         position: the first of its outputs among the network's, if they are.
     """
-    sub.error, sub.above, sub.position = state.error, above, position
+    sub.error, sub.goal, sub.above, sub.position = state.error, state.goal, above, position
 
 
 class Joint:

@@ -221,9 +221,11 @@ class LearningMachine(Hooked, nn.Module):
         return Told(x, t, state)
 
     def _say_goal(self, t: IO, state: State) -> Callable[[IO], Tensor]:
-        """Notes the network's cost and output error, if no machine around this one has: then it is the network."""
+        """Notes the network's target, cost and error, if no machine around this one has: then it is the network."""
         if state.error is None:
             state.error = partial(output_gradient, state.criterion or self._criterion, state.outputs.detach(), t)
+        if state.goal is None:
+            state.goal = t
         if state.above is None:
             state.position = 0
             state.above = partial(self._cost_against, t, state.criterion)

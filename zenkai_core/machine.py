@@ -6,7 +6,8 @@ own target, which replaces t before `accumulate`). A rule constrains the module,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -119,6 +120,16 @@ class StepX(Rule):
     def step(self, machine: Machine) -> None:
         """Moves what the rule itself learns. Nothing unless overridden."""
 
+    def passing(self, machine: Machine, state: State) -> AbstractContextManager[None]:
+        """Around each pass that may be differentiated, for feedback, which changes how errors come back through it."""
+        return nullcontext()
+
+    def pull(
+        self, machine: Machine, x: IO, y: IO, errors: Iterable[Tensor | None], params: list[nn.Parameter], n: int
+    ) -> passes.Gradients:
+        """What the errors at y are at x and at params: `passes.pull`, unless the rule has another way back to x."""
+        return passes.pull(machine.module, x, y, errors, params, n)
+
 
 class StepY(Rule):
     """A rule for the layer's own target: asked before `accumulate`, its answer replaces t.
@@ -203,7 +214,7 @@ class Machine(LearningMachine):
         state.training, state.version = self.training, self.version
         graph_x = self.x.uses_graph and state.wants_x
         state.x = x = x.leaves(graph_x)
-        with torch.set_grad_enabled(graph_x or self.theta.uses_graph):
+        with torch.set_grad_enabled(graph_x or self.theta.uses_graph), self.x.passing(self, state):
             state.y = passes.remembered(self.module, x, state)
         return state.y
 
@@ -283,7 +294,7 @@ class Machine(LearningMachine):
         if not any(v.requires_grad for v in (*x, *params)):
             return (None,) * len(x), []
         errors = output_gradient(state.criterion or self.criterion, y.detach(), t)
-        return passes.pull(self.module, x, y, errors, params, max(y.rows, 1) if self.loss == "mean" else 1)
+        return self.x.pull(self, x, y, errors, params, max(y.rows, 1) if self.loss == "mean" else 1)
 
     def trainable(self) -> list[nn.Parameter]:
         """The module's parameters that ask for a gradient; what rules move."""
@@ -295,7 +306,8 @@ class Machine(LearningMachine):
         BatchNorm takes the statistics of the rows x, dropout the pass's masks; no buffer and no generator moves.
         With the pass's own x and parameters it is the pass.
         """
-        return passes.replay(self.module, x, state)
+        with self.x.passing(self, state):
+            return passes.replay(self.module, x, state)
 
     def frozen(self, x: IO, state: State, params: Mapping[str, Tensor] | None = None) -> IO:
         """Any rows through the layer as it is in this pass: BatchNorm is the pass's affine map, dropout is off.

@@ -250,9 +250,18 @@ def freezing(module: nn.Module, statistics: list[Statistics], *, stochastic: boo
 
 
 def pull(
-    module: nn.Module, x: IO, y: IO, errors: Iterable[Tensor | None], params: list[nn.Parameter], n: int
+    module: nn.Module,
+    x: IO,
+    y: IO,
+    errors: Iterable[Tensor | None],
+    params: list[nn.Parameter],
+    n: int,
+    *,
+    retain: bool = False,
 ) -> Gradients:
     """What the errors at y, as costs per row give them, are at x (per row) and at params (over n), through their graph.
+
+    The graph is used up unless `retain`.
 
     Raises:
         RuntimeError: y has no graph.
@@ -266,7 +275,7 @@ def pull(
     outputs = [v for v, _ in pairs]
     reduced = [e if e.dtype == v.dtype else e.to(v.dtype) for v, e in pairs]
     leaves = [v for v in (*x, *params) if v.requires_grad]
-    grads = iter(torch.autograd.grad(outputs, leaves, reduced, allow_unused=True))
+    grads = iter(torch.autograd.grad(outputs, leaves, reduced, retain_graph=retain, allow_unused=True))
     of_x = [next(grads) if v.requires_grad else None for v in x]
     of_rows = tuple(of_x) if n == 1 else tuple(None if g is None else g * n for g in of_x)
     return of_rows, list(zip(params, grads, strict=True))

@@ -32,6 +32,7 @@ class State:
             target is known; alone, a machine is its own network.
         error: () -> dl/dy per row of the whole network's cost at the network's own outputs, a tensor (or None, for an
             integer output) each: the error that direct feedback sends to every layer. Set together with `above`.
+        goal: the whole network's own target, labels say, whatever this layer is given. Set together with `above`.
         criterion: the cost that replaces the machine's own in this pass: squared error under the autograd bridge,
             which sees only gradients.
         notes: where rules write figures about this pass by `Rule.note`, if somebody records it; None costs nothing.
@@ -53,6 +54,7 @@ class State:
     t: IO | None = None
     above: Callable[[IO], Tensor] | None = None
     error: Callable[[], tuple[Tensor | None, ...]] | None = None
+    goal: IO | None = None
     criterion: Callable[[IO, IO], Tensor] | None = None
     notes: dict[str, Any] | None = None
     remember: bool = True

@@ -37,6 +37,7 @@ THETA: dict[str, Callable[[], zk.StepTheta]] = {
     "delta": lambda: zk.theta.Delta(torch.optim.Adam, lr=1e-3),
     "fit": lambda: zk.theta.Fit(lambda: DecisionTreeRegressor(max_depth=2), rows=1),
     "search": lambda: zk.theta.Search(climb()),
+    "least squares": lambda: zk.theta.LeastSquares(0.1),
     "null": zk.theta.Null,
 }
 X: dict[str, Callable[[], zk.StepX]] = {
@@ -46,6 +47,9 @@ X: dict[str, Callable[[], zk.StepX]] = {
     "gradient twice": lambda: zk.targets.Gradient(2),
     "search": lambda: zk.targets.SearchX(climb()),
     "search the network": lambda: zk.targets.SearchX(climb(), score="network"),
+    "feedback": zk.targets.FeedbackAlignment,
+    "sign-symmetric feedback": lambda: zk.targets.FeedbackAlignment("fresh"),
+    "least squares": lambda: zk.targets.LeastSquares(0.1),
     "null": zk.targets.Null,
     "reverse": zk.targets.Reverse,
     "reverse learned": lambda: zk.targets.Reverse(Spread(), lr=1e-3, n=2),
@@ -53,6 +57,8 @@ X: dict[str, Callable[[], zk.StepX]] = {
 Y: dict[str, Callable[[], zk.StepY | None]] = {
     "none": lambda: None,
     "search": lambda: zk.targets.SearchY(climb()),
+    "direct feedback": zk.targets.DirectFeedback,
+    "local readout": lambda: zk.targets.LocalReadout(zk.sse),
 }
 ZOO: dict[str, tuple[Callable[[], nn.Module], set[str]]] = {
     "linear": (lambda: nn.Linear(4, 3), {"parameters", "differentiable", "linear"}),

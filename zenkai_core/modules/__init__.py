@@ -1,4 +1,4 @@
-"""Modules that ordinary networks lack: inverses, noise, units without a gradient, black boxes, fuzzy relations, trees."""
+"""Modules that ordinary networks lack: inverses, noise, units without gradient, black boxes, fuzzy relations, trees."""
 
 from zenkai_core.modules.black_box import BlackBox
 from zenkai_core.modules.coding import BoolToSigned, Permute, Reshape, SignedToBool

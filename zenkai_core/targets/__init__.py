@@ -1,7 +1,10 @@
 """Rules for targets: of the incoming layer (`StepX`), and of the layer itself (`StepY`)."""
 
 from zenkai_core.targets.difference import Difference
+from zenkai_core.targets.direct import DirectFeedback, LocalReadout
+from zenkai_core.targets.feedback import FeedbackAlignment
 from zenkai_core.targets.gradient import Gradient
+from zenkai_core.targets.least_squares import LeastSquares
 from zenkai_core.targets.null import Null
 from zenkai_core.targets.reverse import Reverse
 from zenkai_core.targets.sampled import Choices, Sampled
@@ -12,8 +15,12 @@ from zenkai_core.targets.wrappers import Limited
 __all__ = [
     "Choices",
     "Difference",
+    "DirectFeedback",
+    "FeedbackAlignment",
     "Gradient",
+    "LeastSquares",
     "Limited",
+    "LocalReadout",
     "Null",
     "Proposals",
     "Reverse",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zenkai_core.machine import Machine, StepX
 from zenkai_core.noise import NoiseKey
+from zenkai_core.passes import Gradients
 from zenkai_core.state import State
 from zenkai_core.values import IO
 from zenkai_core.wrapping import Wrapping
@@ -54,6 +56,16 @@ class Limited(Wrapping, StepX):
         mask = torch.zeros(count, dtype=torch.bool, device=x.f.device)
         mask[self._positions(count).to(mask.device)] = True
         return IO(torch.where(mask.view(x.f.shape[1:]), target.f, x.f), *x[1:]) if x.rows else x
+
+    def passing(self, machine: Machine, state: State) -> AbstractContextManager[None]:
+        """As the inner rule does."""
+        return self.rule.passing(machine, state)
+
+    def pull(
+        self, machine: Machine, x: IO, y: IO, errors: Iterable[Tensor | None], params: list[nn.Parameter], n: int
+    ) -> Gradients:
+        """As the inner rule does."""
+        return self.rule.pull(machine, x, y, errors, params, n)
 
     def accumulate(self, machine: Machine, t: IO, state: State) -> None:
         """As the inner rule does."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from zenkai_core.capabilities import linear_parts, slope
+from zenkai_core.linear import linear_error
 from zenkai_core.machine import Machine
 from zenkai_core.state import State
 from zenkai_core.theta.optimized import Optimized
-from zenkai_core.values import IO, exact_error
+from zenkai_core.values import IO
 
 
 class Delta(Optimized):
@@ -33,25 +33,8 @@ class Delta(Optimized):
         Raises:
             ValueError: t is not shaped as the output.
         """
-        parts = linear_parts(machine.module)
-        if parts is None:
-            raise TypeError(
-                f"theta.Delta expected a linear module, got {type(machine.module).__name__}: the module was "
-                "changed after it was bound"
-            )
-        linear, activation = parts
-        x, y = state.inputs.f, state.outputs.f.detach()
-        if t.f.shape != y.shape:
-            raise ValueError(
-                f"theta.Delta expected a target shaped as the output {list(y.shape)}, got "
-                f"{list(t.f.shape)}: the rule needs an error per output"
-            )
-        exact = exact_error(state.outputs, t)
-        error = (y - t.f if exact is None or exact[0] is None else exact[0]) / (
-            y.shape[0] if machine.loss == "mean" else 1
-        )
-        if activation is not None:
-            error = error * slope(activation, y)
+        linear, error = linear_error("theta.Delta", machine.module, t, state)
+        x, error = state.inputs.f, error / (t.rows if machine.loss == "mean" else 1)
         error = error.flatten(0, -2)
         pairs = [(linear.weight, error.T @ x.flatten(0, -2).to(error.dtype))]
         if linear.bias is not None:

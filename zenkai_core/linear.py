@@ -1,0 +1,108 @@
+"""What rules for linear layers share: the error at the linear map, and ridge regression.
+
+min |A Z - B|^2 + damping |Z|^2 has the solution (A'A + damping I)^-1 A'B = A'(AA' + damping I)^-1 B (Hoerl, Kennard,
+1970); the Cholesky factor is that of the smaller of the two. Without damping it is the shortest of the least-squares
+solutions, by the pseudoinverse. All of it in float64: the condition of A'A is that of A squared, and in float32 a
+layer's inputs of condition 1e4 would leave no digit.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+
+import torch
+from torch import Tensor, nn
+
+from zenkai_core.capabilities import linear_parts, slope
+from zenkai_core.state import State
+from zenkai_core.values import IO, exact_error
+
+
+def linear_error(rule: str, module: nn.Module, t: IO, state: State) -> tuple[nn.Linear, Tensor]:
+    """The linear map of a "linear" module, and the error at its output: (y - t) times the activation's slope.
+
+    Args:
+        rule: its name, for errors.
+        module: that the rule was bound to.
+        t: the layer's target, `[n, ..., out]`.
+        state: of the pass.
+
+    Returns:
+        The map, and the error `[n, ..., out]`, exact for a `Target`.
+
+    Raises:
+        TypeError: the module is not "linear" any more.
+        ValueError: t is not shaped as the output.
+    """
+    parts = linear_parts(module)
+    if parts is None:
+        raise TypeError(
+            f"{rule} expected a linear module, got {type(module).__name__}: the module was changed after it was bound"
+        )
+    linear, activation = parts
+    y = state.outputs.f.detach()
+    if t.f.shape != y.shape:
+        raise ValueError(
+            f"{rule} expected a target shaped as the output {list(y.shape)}, got {list(t.f.shape)}: the rule needs an "
+            "error per output"
+        )
+    exact = exact_error(state.outputs, t)
+    error = y - t.f if exact is None or exact[0] is None else exact[0]
+    return linear, error if activation is None else error * slope(activation, y)
+
+
+def check_damping(rule: str, damping: float) -> float:
+    """The damping, if it can be one.
+
+    Raises:
+        ValueError: it is negative or not finite.
+    """
+    if not isinstance(damping, numbers.Real) or not (math.isfinite(damping) and damping >= 0):
+        raise ValueError(
+            f"{rule} expected a finite damping >= 0, got {damping!r}: 0 takes the least-squares solution, 1 is a start"
+        )
+    return float(damping)
+
+
+def ridge(a: Tensor, b: Tensor, damping: float) -> Tensor:
+    """The Z with the least |A Z - B|^2 + damping |Z|^2.
+
+    Args:
+        a: `[*batch_shape, m, n]`.
+        b: `[*batch_shape, m, k]`.
+        damping: >= 0; with 0 the shortest least-squares solution.
+
+    Returns:
+        `[*batch_shape, n, k]`, in float64.
+
+    >>> a, b = torch.tensor([[2.0]]), torch.tensor([[4.0]])
+    >>> round(ridge(a, b, 0.0).item(), 6), round(ridge(a, b, 4.0).item(), 6)
+    (2.0, 1.0)
+    """
+    a, b = a.double(), b.double()
+    if damping == 0:
+        return torch.linalg.pinv(a) @ b
+    if a.shape[-2] < a.shape[-1]:
+        return a.mT @ _solve(a @ a.mT, b, damping)
+    return _solve(a.mT @ a, a.mT @ b, damping)
+
+
+def ridge_normal(gram: Tensor, moment: Tensor, damping: float) -> Tensor:
+    """As `ridge`, from the normal equations alone: gram A'A `[*batch_shape, n, n]`, moment A'B `[*batch_shape, n, k]`.
+
+    Without damping, singular values of A below 1e-7 of the greatest count as zero, since squared they are rounding.
+    """
+    gram, moment = gram.double(), moment.double()
+    if damping == 0:
+        return torch.linalg.pinv(gram, hermitian=True, rtol=1e-14) @ moment
+    return _solve(gram, moment, damping)
+
+
+def _solve(gram: Tensor, right: Tensor, damping: float) -> Tensor:
+    """(gram + damping I)^-1 right; where the damping is lost in the gram's rounding, by the pseudoinverse."""
+    damped = gram + damping * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    factor, info = torch.linalg.cholesky_ex(damped)
+    if bool((info > 0).any()):
+        return torch.linalg.pinv(damped, hermitian=True) @ right
+    return torch.cholesky_solve(right, factor)
