@@ -102,7 +102,7 @@ def _remedy(need: str, module: nn.Module) -> str:
         "parameters": "no parameter asks for a gradient; use theta.Null",
         "linear": "use nn.Linear, alone or in a Sequential with one of "
         + ", ".join(sorted({kind.__name__ for kind in _SLOPES})),
-        "estimator": "use modules.Trees, which takes fitted scikit-learn trees",
+        "estimator": "use modules.Trees or modules.Estimators, which take fitted scikit-learn estimators",
         "invertible": "give it an inverse(y), as modules.Sequential has; or give the rule a module that learns it",
     }[need]
 

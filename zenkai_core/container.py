@@ -116,7 +116,7 @@ def check_combine(name: str, combine: Any) -> Combine:
 
 
 def hand_down(state: State, sub: State, above: Callable[[IO], Tensor], position: int | None) -> None:
-    """Tells one of a container's passes of the network around: its cost above, its target, and what is known of its outputs.
+    """Tells one of a container's passes of the network around: its cost above, its target, its outputs' place in it.
 
     Args:
         state: of the container.

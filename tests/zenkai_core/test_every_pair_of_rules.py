@@ -36,6 +36,9 @@ THETA: dict[str, Callable[[], zk.StepTheta]] = {
     "gradient twice": lambda: zk.theta.Gradient(torch.optim.SGD, lr=1e-3, n=2),
     "delta": lambda: zk.theta.Delta(torch.optim.Adam, lr=1e-3),
     "fit": lambda: zk.theta.Fit(lambda: DecisionTreeRegressor(max_depth=2), rows=1),
+    "fit increments in a window": lambda: zk.theta.Fit(
+        lambda: DecisionTreeRegressor(max_depth=2), rows=1, window=9, increments=0.5
+    ),
     "search": lambda: zk.theta.Search(climb()),
     "least squares": lambda: zk.theta.LeastSquares(0.1),
     "null": zk.theta.Null,
@@ -81,7 +84,16 @@ ZOO: dict[str, tuple[Callable[[], nn.Module], set[str]]] = {
     "frozen": (lambda: nn.Linear(4, 3).requires_grad_(False), {"differentiable", "linear"}),
     "sign": (zk.modules.Sign, set()),
     "trees": (lambda: zk.modules.Trees(4, 3), {"estimator"}),
+    "one tree": (lambda: zk.modules.Tree(4, 3), {"estimator"}),
+    "estimators": (lambda: zk.modules.Estimators(4, 3), {"estimator"}),
+    "ensemble": (lambda: zk.modules.Ensemble(lambda: nn.Linear(4, 3), n=2), {"parameters", "differentiable"}),
 }
+
+
+def kept(module: nn.Module) -> torch.Tensor:
+    return torch.cat(
+        [v.detach().flatten().double() for v in (*module.parameters(), *module.buffers())] or [torch.zeros(0)]
+    )
 
 
 @pytest.mark.parametrize("module", ZOO)
@@ -108,13 +120,13 @@ def test_each_pair_works_or_says_what_the_module_lacks(theta: str, x: str, y: st
                 Machine(make(), rules[0], rules[1], y=rules[2])
             continue
         machine = Machine(make(), rules[0], rules[1], y=rules[2])
-        before = torch.cat([b.flatten().double() for b in machine.module.state_dict().values()] or [torch.zeros(0)])
+        before = kept(machine.module)
         inputs, state = IO(torch.randn(6, 4)), State()
         t = IO(torch.randn_like(machine.remember(inputs, state).f))
         told = machine.tell(t, state)
         target = machine.step_x(*told)
         machine.step(*told)
-        after = torch.cat([b.flatten().double() for b in machine.module.state_dict().values()] or [torch.zeros(0)])
+        after = kept(machine.module)
         assert target.f.shape == (6, 4)
         assert target.f.isfinite().all()
         assert (x == "null") == torch.equal(target.f, inputs.f) or x.startswith("search")

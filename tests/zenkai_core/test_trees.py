@@ -107,7 +107,7 @@ def test_a_saved_ensemble_loads_without_pickle_into_a_fresh_module() -> None:
     [
         (DecisionTreeRegressor(), TypeError, "expected a fitted scikit-learn tree, got DecisionTreeRegressor"),
         (Ridge(), TypeError, "got Ridge"),
-        (DecisionTreeClassifier().fit(np.eye(5), np.arange(5)), TypeError, "give a tree of that kind"),
+        (DecisionTreeClassifier().fit(np.eye(5), np.arange(5)), TypeError, "give a member of that kind"),
         (DecisionTreeRegressor().fit(np.eye(4), np.eye(4)), ValueError, "5 features and 3 outputs, got 4 and 4"),
     ],
 )

@@ -1,9 +1,12 @@
-"""Modules that ordinary networks lack: inverses, noise, units without gradient, black boxes, fuzzy relations, trees."""
+"""Modules that ordinary networks lack: inverses, noise, units without gradient, fuzzy relations, ensembles, trees."""
 
+from zenkai_core.modules import voters
 from zenkai_core.modules.black_box import BlackBox
 from zenkai_core.modules.coding import BoolToSigned, Permute, Reshape, SignedToBool
 from zenkai_core.modules.discrete import Argmax, ArgmaxSTE, Step, StepSTE
 from zenkai_core.modules.dropout import FreezableDropout
+from zenkai_core.modules.ensemble import Ensemble, EnsembleVoter, Stochastic
+from zenkai_core.modules.estimators import Estimators, PerOutput
 from zenkai_core.modules.fuzzy import MaxMin, MinMax
 from zenkai_core.modules.noise import GaussianNoise
 from zenkai_core.modules.reversible import (
@@ -17,7 +20,6 @@ from zenkai_core.modules.reversible import (
     Tanh,
 )
 from zenkai_core.modules.sign import Sign, SignSTE
-from zenkai_core.modules.stochastic import Stochastic
 from zenkai_core.modules.trees import Trees
 
 __all__ = [
@@ -27,12 +29,16 @@ __all__ = [
     "BatchNorm2d",
     "BlackBox",
     "BoolToSigned",
+    "Ensemble",
+    "EnsembleVoter",
+    "Estimators",
     "FreezableDropout",
     "GaussianNoise",
     "InvertibleLinear",
     "LeakyReLU",
     "MaxMin",
     "MinMax",
+    "PerOutput",
     "Permute",
     "Reshape",
     "Sequential",
@@ -45,5 +51,7 @@ __all__ = [
     "StepSTE",
     "Stochastic",
     "Tanh",
+    "Tree",
     "Trees",
+    "voters",
 ]

@@ -30,6 +30,7 @@ class FreezableDropout(nn.Module):
     Reference: Srivastava et al. (2014), Dropout: a simple way to prevent neural networks from overfitting.
     """
 
+    stochastic = True  # as `Stochastic` asks
     mask: Tensor | None
 
     def __init__(self, p: float = 0.5) -> None:

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-Kind = Literal["regression", "classification"]
+from zenkai_core.modules import show
+from zenkai_core.modules.ensemble import EnsembleVoter, Kind, appended
+from zenkai_core.modules.estimators import PerOutput
+from zenkai_core.modules.voters import Voter
+
 _BUFFERS = ("branches", "feature", "threshold", "missing_left", "value", "depth")
 
 
-class Trees(nn.Module):
-    """At most n trees, first in first out, whose outputs are averaged; a random linear map until the first comes.
+class Trees(EnsembleVoter):
+    """At most n members, first in first out, whose outputs are averaged; a random linear map until the first comes.
 
-    A regression tree has all the outputs at once. A classification tree votes with its leaf's shares of the classes, so
-    that the output is float votes `[n, classes]`.
+    A member is one regression tree with all the outputs, or with `per_output` one tree for each. A classification tree
+    votes with its leaf's shares of the classes, so that the output is real votes `[n, classes]`.
 
     Args:
         inputs: features of a row; inputs `[n, ...]` are flattened to `[n, inputs]`.
         outputs: outputs, or classes.
-        members: the most trees kept; only fitted ones ever vote.
+        members: the most kept; only fitted ones ever vote.
         kind: "regression" or "classification".
+        per_output: a member is a fitted `PerOutput` of trees, one for each output.
+        voter: from votes `[v, n, outputs]` to `[n, outputs]`; `voters.Mean()` if None.
 
     Raises:
-        ValueError: a size below 1, or an unknown kind.
+        ValueError: a size below 1, an unknown kind, or `per_output` classification.
 
     >>> from sklearn.tree import DecisionTreeRegressor
     >>> x = torch.tensor([[0.0], [1.0], [2.0]])
@@ -33,110 +39,207 @@ class Trees(nn.Module):
     >>> trees.add_member(DecisionTreeRegressor().fit(x.numpy(), [[0, 1], [2, 3], [4, 5]]))
     >>> trees(x).tolist()
     [[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]
+    >>> print(trees.text(features=["age"], outputs=["a", "b"]))
+    |--- age <= 0.50
+    |   |--- a: 0.00, b: 1.00
+    |--- age >  0.50
+    |   |--- age <= 1.50
+    |   |   |--- a: 2.00, b: 3.00
+    |   |--- age >  1.50
+    |   |   |--- a: 4.00, b: 5.00
     """
 
-    differentiable = False
-    branches: Tensor  # [v, nodes, 2] where to go; a leaf leads to itself
-    feature: Tensor  # [v, nodes]
-    threshold: Tensor  # [v, nodes] float64, as scikit-learn compares, whatever dtype the module is cast to
-    missing_left: Tensor  # [v, nodes] whether a NaN goes left
-    value: Tensor  # [v, nodes, outputs]
-    depth: Tensor  # [v]
-    surrogate: Tensor  # [inputs, outputs]
+    branches: Tensor  # [trees, nodes, 2] where to go; a leaf leads to itself
+    feature: Tensor  # [trees, nodes]
+    threshold: Tensor  # [trees, nodes] float64, as scikit-learn compares, whatever dtype the module is cast to
+    missing_left: Tensor  # [trees, nodes] whether a NaN goes left
+    value: Tensor  # [trees, nodes, outputs], or [trees, nodes, 1] where each output has its own
+    depth: Tensor  # [trees]
 
-    def __init__(self, inputs: int, outputs: int, *, members: int = 9, kind: Kind = "regression") -> None:
-        super().__init__()
-        if min(inputs, outputs, members) < 1:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        members: int = 9,
+        kind: Kind = "regression",
+        per_output: bool = False,
+        voter: Voter | None = None,
+    ) -> None:
+        super().__init__(inputs, outputs, members=members, kind=kind, voter=voter)
+        if per_output and kind == "classification":
             raise ValueError(
-                f"Trees expected inputs, outputs and members >= 1, got {inputs}, {outputs} and {members}: "
-                "say how many features, outputs and trees there are"
+                "Trees expected kind='regression' with per_output, got 'classification': a classification tree has one "
+                "output, the class"
             )
-        if kind not in ("regression", "classification"):
-            raise ValueError(f"Trees expected kind 'regression' or 'classification', got {kind!r}: choose one")
-        self.inputs, self.outputs, self.members, self.kind = inputs, outputs, members, kind
+        self.per_output = per_output
         self.register_buffer("branches", torch.zeros(0, 0, 2, dtype=torch.int64))
         self.register_buffer("feature", torch.zeros(0, 0, dtype=torch.int64))
         self.register_buffer("threshold", torch.zeros(0, 0, dtype=torch.float64))
         self.register_buffer("missing_left", torch.zeros(0, 0, dtype=torch.bool))
-        self.register_buffer("value", torch.zeros(0, 0, outputs))
+        self.register_buffer("value", torch.zeros(0, 0, 1 if per_output else outputs))
         self.register_buffer("depth", torch.zeros(0, dtype=torch.int64))
-        self.register_buffer("surrogate", torch.randn(inputs, outputs) / inputs**0.5)
         self._levels = 0  # the deepest tree, known to the host so that a prediction waits for nobody
         self._missing = False  # whether any NaN goes left, known likewise
 
     def __len__(self) -> int:
         """The number of fitted members."""
-        return self.branches.shape[0]
+        return self.branches.shape[0] // self._size
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: `[n, ...]` -> `[n, outputs]`, the mean of the members."""
-        x = x.detach().flatten(1)
-        if x.shape[1] != self.inputs:
-            raise ValueError(
-                f"Trees expected {self.inputs} features in a row, got {x.shape[1]}: make it with inputs= that"
-            )
-        if len(self) == 0:
-            return x.to(self.surrogate.dtype) @ self.surrogate
-        return self.votes(x).mean(0)
+    @property
+    def _size(self) -> int:
+        """Trees in a member."""
+        return self.outputs if self.per_output else 1
 
     def votes(self, x: Tensor) -> Tensor:
-        """x: `[n, inputs]` -> `[v, n, outputs]`, each member's own; all members and rows walk down together."""
+        """x: `[n, inputs]` -> `[v, n, outputs]`, each member's own; all trees and rows walk down together."""
         x = x.float()  # scikit-learn compares float32 features
+        trees = self.branches.shape[0]
         row = torch.arange(x.shape[0], device=x.device)
-        node = torch.zeros(len(self), x.shape[0], dtype=torch.int64, device=x.device)
-        member = torch.arange(len(self), device=x.device).unsqueeze(1)
+        node = torch.zeros(trees, x.shape[0], dtype=torch.int64, device=x.device)
+        tree = torch.arange(trees, device=x.device).unsqueeze(1)
         for _ in range(self._levels):
-            value = x[row, self.feature[member, node]]
-            right = ~(value <= self.threshold[member, node])
+            value = x[row, self.feature[tree, node]]
+            right = ~(value <= self.threshold[tree, node])
             if self._missing:
-                right &= ~(value.isnan() & self.missing_left[member, node])
-            node = self.branches[member, node, right.long()]
-        return self.value[member, node]
+                right &= ~(value.isnan() & self.missing_left[tree, node])
+            node = self.branches[tree, node, right.long()]
+        found = self.value[tree, node]
+        return found[..., 0].unflatten(0, (-1, self.outputs)).transpose(1, 2) if self.per_output else found
 
-    def add_member(self, estimator: Any) -> None:
+    def add_member(self, estimator: Any, weight: float = 1.0) -> None:
         """Takes a fitted tree; the oldest member leaves when there are more than `members`.
 
         Args:
-            estimator: a fitted DecisionTree or ExtraTree, a regressor of all outputs or a classifier.
+            estimator: a fitted DecisionTree or ExtraTree, a regressor of all outputs or a classifier; with `per_output`
+                a fitted `PerOutput`, or one of `sklearn.multioutput`, of such regressors.
+            weight: > 0, how much its vote counts.
 
         Raises:
             TypeError: it is no fitted tree, or one of the other kind.
-            ValueError: its features, outputs or classes are not the module's.
+            ValueError: its features, outputs or classes are not the module's; a weight that is not positive.
         """
-        tree = getattr(estimator, "tree_", None)
-        if tree is None:
-            raise TypeError(
-                f"Trees expected a fitted scikit-learn tree, got {type(estimator).__name__}: fit a DecisionTree or "
-                "ExtraTree; an ensemble is what this module makes of them"
-            )
-        classes = getattr(estimator, "classes_", None)
-        if (classes is not None) != (self.kind == "classification"):
-            raise TypeError(f"Trees of kind {self.kind!r} got {type(estimator).__name__}: give a tree of that kind")
-        if tree.n_features != self.inputs or tree.n_outputs != (1 if classes is not None else self.outputs):
+        trees = self._trees_of(estimator)
+        weights = appended(self.weight, weight, self.members)
+        member = [self._tensors(tree) for tree in trees]
+        for name in _BUFFERS:
+            held: Tensor = getattr(self, name)
+            new = [each[name].to(held) for each in member]
+            setattr(self, name, _append(held, new)[-self.members * self._size :])
+        self.weight = weights
+        self._note()
+
+    def text(
+        self,
+        member: int = -1,
+        *,
+        output: int = 0,
+        features: Sequence[str] | None = None,
+        outputs: Sequence[str] | None = None,
+        decimals: int = 2,
+        max_depth: int | None = None,
+    ) -> str:
+        """A tree in words, one line per node, as `sklearn.tree.export_text` writes it.
+
+        Args:
+            member: which, from the oldest, or from the newest below 0.
+            output: with `per_output`, whose tree.
+            features: names of the inputs; "feature_0", ... if None.
+            outputs: names of the outputs or classes; a leaf without them shows its values, or its class, alone.
+            decimals: of thresholds and values.
+            max_depth: below which a branch is cut off.
+
+        Raises:
+            ValueError: there is no such member or output, or the names are not one for each.
+        """
+        return show.text(self._shown(member, output, features, outputs, decimals, max_depth))
+
+    def draw(
+        self,
+        member: int = -1,
+        *,
+        output: int = 0,
+        features: Sequence[str] | None = None,
+        outputs: Sequence[str] | None = None,
+        decimals: int = 2,
+        max_depth: int | None = 3,
+    ) -> Any:
+        """A tree as a matplotlib figure, the root above; arguments and errors as for `text`."""
+        return show.draw(self._shown(member, output, features, outputs, decimals, max_depth))
+
+    def _shown(
+        self,
+        member: int,
+        output: int,
+        features: Sequence[str] | None,
+        outputs: Sequence[str] | None,
+        decimals: int,
+        max_depth: int | None,
+    ) -> show.Shown:
+        if not -len(self) <= member < len(self) or not 0 <= output < self._size:
             raise ValueError(
-                f"Trees expected a tree of {self.inputs} features and {self.outputs} outputs, got {tree.n_features} "
-                f"and {tree.n_outputs}: fit it on [n, {self.inputs}] rows and one multi-output target"
+                f"Trees expected a member among {len(self)} and an output among {self._size} trees of each, got "
+                f"{member} and {output}: fitted members count from 0, the oldest"
             )
-        raw = torch.as_tensor(tree.value.copy())  # [nodes, outputs, 1], or [nodes, 1, classes seen]
-        if classes is None:
-            value = raw[:, :, 0]
+        for what, names, count in (("features", features, self.inputs), ("outputs", outputs, self.outputs)):
+            if names is not None and len(names) != count:
+                raise ValueError(f"Trees expected {count} names of {what}, got {len(names)}: give one for each")
+        at = member % len(self) * self._size + output
+        if outputs is not None and self.per_output:
+            outputs = [outputs[output]]
+        branches, value = self.branches[at].cpu(), self.value[at].double().cpu()
+        return show.Shown(
+            branches=branches.tolist(),
+            feature=self.feature[at].tolist(),
+            threshold=self.threshold[at].tolist(),
+            value=value.tolist(),
+            features=[f"feature_{i}" for i in range(self.inputs)] if features is None else list(features),
+            outputs=None if outputs is None else list(outputs),
+            classifies=self.kind == "classification",
+            decimals=decimals,
+            max_depth=max_depth,
+        )
+
+    def _trees_of(self, estimator: Any) -> list[Any]:
+        """The fitted trees of one member, checked."""
+        several = isinstance(estimator, PerOutput) or type(estimator).__module__ == "sklearn.multioutput"
+        given = getattr(estimator, "estimators_", []) if several and self.per_output else [estimator]
+        if len(given) != self._size:
+            raise ValueError(
+                f"Trees with per_output expected {self.outputs} fitted trees, got {len(given)} from "
+                f"{type(estimator).__name__}: fit PerOutput(DecisionTreeRegressor()) on [n, {self.outputs}] targets"
+            )
+        for each in given:
+            tree = getattr(each, "tree_", None)
+            if tree is None:
+                raise TypeError(
+                    f"Trees expected a fitted scikit-learn tree, got {type(each).__name__}: fit a DecisionTree or "
+                    "ExtraTree; an ensemble is what this module makes of them, and one tree per output needs "
+                    "per_output=True"
+                )
+            classifies = hasattr(each, "classes_")
+            outputs = self.outputs * tree.n_outputs if self.per_output else tree.n_outputs
+            self.expect(type(each).__name__, classifies, tree.n_features, outputs)
+            if classifies and tree.n_outputs > 1:
+                raise ValueError(
+                    f"Trees expected a classifier of one label, got {tree.n_outputs}: fit it on integer labels [n]"
+                )
+        return list(given)
+
+    def _tensors(self, estimator: Any) -> dict[str, Tensor]:
+        """One fitted tree, by the names of the buffers."""
+        tree = estimator.tree_
+        value = torch.as_tensor(tree.value.copy())  # [nodes, outputs, 1], or [nodes, 1, classes seen]
+        if self.kind == "regression":
+            value = value[:, :, 0]
         else:
-            if getattr(getattr(classes, "dtype", None), "kind", "") not in "iub" or (len(classes) and min(classes) < 0):
-                raise ValueError(
-                    f"Trees expected integer labels >= 0, got the classes {list(classes)}: number them from 0 before "
-                    "the fit, for example with sklearn.preprocessing.LabelEncoder"
-                )
-            seen = torch.as_tensor(classes).long()
-            if len(seen) and int(seen.max()) >= self.outputs:
-                raise ValueError(
-                    f"Trees expected labels below {self.outputs}, got {int(seen.max())}: make it with outputs=classes"
-                )
+            raw = value[:, 0]
             value = raw.new_zeros(len(raw), self.outputs)
-            value[:, seen] = raw[:, 0] / raw[:, 0].sum(1, keepdim=True)
+            value[:, self.labels(estimator.classes_)] = raw / raw.sum(1, keepdim=True)
         own = torch.arange(tree.node_count)
         left, right = torch.as_tensor(tree.children_left.copy()), torch.as_tensor(tree.children_right.copy())
         leaf = left < 0
-        member = {
+        return {
             "branches": torch.stack([torch.where(leaf, own, left), torch.where(leaf, own, right)], 1),
             "feature": torch.as_tensor(tree.feature.copy()).clamp_min(0),
             "threshold": torch.as_tensor(tree.threshold.copy()),
@@ -144,10 +247,6 @@ class Trees(nn.Module):
             "value": value,
             "depth": torch.tensor(tree.max_depth),
         }
-        for name in _BUFFERS:
-            held: Tensor = getattr(self, name)
-            setattr(self, name, _append(held, member[name].to(held))[-self.members :])
-        self._note()
 
     def _note(self) -> None:
         self._levels = int(self.depth.max()) if len(self) else 0
@@ -160,10 +259,6 @@ class Trees(nn.Module):
             self.threshold = exact.to(self.threshold.device)
         return self
 
-    def extra_repr(self) -> str:
-        """What `print` shows."""
-        return f"{self.inputs}, {self.outputs}, members={len(self)}/{self.members}, kind={self.kind!r}"
-
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         for name in _BUFFERS:  # the number of trees and nodes is that of the file
             if isinstance(saved := state_dict.get(prefix + name), Tensor):
@@ -172,12 +267,35 @@ class Trees(nn.Module):
         self._note()
 
 
-def _append(held: Tensor, new: Tensor) -> Tensor:
-    """held: `[v, nodes, ...]`, new: `[m, ...]` -> `[v + 1, max(nodes, m), ...]`, the shorter filled up with zeros."""
-    if new.ndim == 0:
-        return torch.cat([held, new.unsqueeze(0)])
-    nodes = max(held.shape[1], new.shape[0])
-    out = held.new_zeros(held.shape[0] + 1, nodes, *held.shape[2:])
-    out[:-1, : held.shape[1]] = held
-    out[-1, : new.shape[0]] = new
+class Tree(Trees):
+    """One tree with all the outputs, which each fit replaces: the layer that a person can read.
+
+    `print(tree.text())` writes it, `tree.draw()` draws it.
+
+    Args:
+        inputs, outputs, kind: as for `Trees`.
+
+    >>> from sklearn.tree import DecisionTreeClassifier
+    >>> tree = Tree(1, 2, kind="classification")
+    >>> tree.add_member(DecisionTreeClassifier().fit([[0.0], [1.0]], [0, 1]))
+    >>> print(tree.text(features=["petal"], outputs=["rose", "lily"]))
+    |--- petal <= 0.50
+    |   |--- class: rose
+    |--- petal >  0.50
+    |   |--- class: lily
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, kind: Kind = "regression") -> None:
+        super().__init__(inputs, outputs, members=1, kind=kind)
+
+
+def _append(held: Tensor, new: list[Tensor]) -> Tensor:
+    """held: `[v, nodes, ...]`, new: of `[m, ...]` each -> `[v + len(new), most nodes, ...]`, filled up with zeros."""
+    if new[0].ndim == 0:
+        return torch.cat([held, torch.stack(new)])
+    nodes = max(held.shape[1], *(v.shape[0] for v in new))
+    out = held.new_zeros(held.shape[0] + len(new), nodes, *held.shape[2:])
+    out[: len(held), : held.shape[1]] = held
+    for row, v in zip(out[len(held) :], new, strict=True):
+        row[: v.shape[0]] = v
     return out

@@ -1,7 +1,8 @@
-"""Fits of a scikit-learn estimator: the newest member of an ensemble is fitted on the rows collected since the last."""
+"""Fits of a scikit-learn estimator, on the rows collected since the last fit, or on more of them."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -9,42 +10,78 @@ import torch
 from torch import Tensor
 
 from zenkai_core.machine import Machine, StepTheta
+from zenkai_core.modules.estimators import PerOutput, as_array
 from zenkai_core.noise import NoiseKey
 from zenkai_core.state import State
 from zenkai_core.values import IO
 
+_CHUNK = 4096  # rows whose present outputs are asked for at once
+
 
 class Fit(StepTheta):
-    """Collects (input, target) rows and fits one new member from time to time.
+    """Collects (input, target) rows and from time to time fits one member on them; only the newest is ever fitted.
 
     Args:
         factory: makes an unfitted estimator; by default `DecisionTreeRegressor(max_depth=11)`. One multi-output
             estimator is a member. An unset `random_state` is drawn from the rule's noise key.
-        rows: how many rows a fit waits for; a `step` with fewer keeps collecting.
+        rows: how many new rows a fit waits for; a `step` with fewer keeps collecting. A callable (fits so far) -> rows
+            makes the batch grow.
+        window: how many of the most recent rows a fit is made on, older ones than the new ones too; None, the new ones.
+        partial: continue the newest member by its `partial_fit` instead of adding another, where the estimator has it.
+        increments: a rate in (0, 1]: a member is fitted on that share of what is missing from the outputs of those
+            before, as in boosting, instead of on the targets. The module adds them up by `voters.Sum()`; a member that
+            leaves takes its part away, so let it keep as many as there will be fits.
+        limit: how many outputs, drawn anew, a fit renews in a copy of the newest member (a `PerOutput`); None, all.
         seed: of the noise key.
 
     Raises:
-        ValueError: rows < 1.
+        ValueError: rows, window or limit below 1, a window shorter than rows, or increments outside (0, 1].
 
-    The module takes the member: `modules.Trees` for scikit-learn's trees, or one of your own with `add_member`.
+    A module of kind "classification" is fitted on labels `[n]`, or on the argmax of real targets `[n, classes]`, which
+    gives the labels back where the gradient of a loss made the targets.
+
+    The module takes the member: `modules.Trees` for scikit-learn's trees, `modules.Estimators` for any estimator, or
+    one of your own with `add_member` (and `newest` and `replace_newest`, for `partial` and `limit`).
+
+    Reference: Feng, Yu, Zhou (2018), Multi-layered gradient boosting decision trees, for increments as a layer.
     """
 
     requires = frozenset({"estimator"})
 
-    def __init__(self, factory: Callable[[], Any] | None = None, *, rows: int = 1024, seed: int | None = None) -> None:
+    def __init__(
+        self,
+        factory: Callable[[], Any] | None = None,
+        *,
+        rows: int | Callable[[int], int] = 1024,
+        window: int | None = None,
+        partial: bool = False,
+        increments: float | None = None,
+        limit: int | None = None,
+        seed: int | None = None,
+    ) -> None:
         super().__init__()
-        if rows < 1:
-            raise ValueError(f"theta.Fit expected rows >= 1, got {rows}: a fit needs rows")
+        for name, value in (("rows", 1 if callable(rows) else rows), ("window", window), ("limit", limit)):
+            if value is not None and value < 1:
+                raise ValueError(f"theta.Fit expected {name} >= 1, got {value}: a fit needs rows and outputs")
+        if window is not None and not callable(rows) and window < rows:
+            raise ValueError(
+                f"theta.Fit expected a window of at least rows={rows}, got {window}: new rows are used once"
+            )
+        if increments is not None and not 0 < increments <= 1:
+            raise ValueError(f"theta.Fit expected increments in (0, 1], got {increments}: 1 fits all that is missing")
         self.factory = factory if factory is not None else _regression_tree
-        self.rows = rows
+        self.rows, self.window, self.partial = rows, window, partial
+        self.increments, self.limit = increments, limit
         self.noise = NoiseKey(seed)
+        self.fits = 0
         self._pending: list[tuple[Tensor, Tensor]] = []
+        self._old: list[tuple[Tensor, Tensor]] = []  # rows of earlier fits that are still in the window
         self._stepped = 0  # how many of the pending passes a step has seen
 
     @property
     def pending(self) -> int:
         """The rows collected since the last fit."""
-        return sum(len(x) for x, _ in self._pending)
+        return _count(self._pending)
 
     def accumulate(self, machine: Machine, t: IO, state: State) -> None:
         """Keeps the pass's rows: the first input and the first target.
@@ -60,35 +97,86 @@ class Fit(StepTheta):
 
     def step(self, machine: Machine) -> None:
         """Fits a member once there are rows enough; the rows stay where the fit fails."""
-        if self.pending >= self.rows:
-            self._fit(machine)
-            self._pending = []
+        if self.pending >= (self.rows(self.fits) if callable(self.rows) else self.rows):
+            used = self._within(self._old + self._pending) if self.window else self._pending
+            self._fit(machine, *(torch.cat(values) for values in zip(*used, strict=True)))
+            self._old, self._pending = (used if self.window else []), []
+            self.fits += 1
         self._stepped = len(self._pending)
 
     def forget(self) -> None:
         """Drops the rows of passes that no step has seen; those collected by earlier steps stay."""
         del self._pending[self._stepped :]
 
-    def _fit(self, machine: Machine) -> None:
-        x, t = (torch.cat(values) for values in zip(*self._pending, strict=True))
+    def _within(self, passes: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+        """The last `window` rows, the new ones at least."""
+        spare = min(_count(passes) - (self.window or 0), _count(self._old))
+        kept = []
+        for x, t in passes:
+            drop = min(max(spare, 0), len(x))
+            spare -= drop
+            if drop < len(x):
+                kept.append((x[drop:], t[drop:]))
+        return kept
+
+    def _fit(self, machine: Machine, x: Tensor, t: Tensor) -> None:
+        module: Any = machine.module
+        if self.increments is not None and len(module):
+            with torch.no_grad():
+                device = next(iter(module.buffers()), x).device
+                y = torch.cat([module(rows.to(device)).cpu() for rows in x.split(_CHUNK)])
+            t = self.increments * (t - y)
+        newest: Any = getattr(module, "newest", None)
+        if self.limit is not None and newest is not None:
+            order = torch.randperm(t.shape[1], generator=self.noise.next())
+            module.add_member(copy.deepcopy(newest).fit(as_array(x), t.numpy(), limit=order[: self.limit].tolist()))
+        elif self.partial and hasattr(newest, "partial_fit"):
+            newest.partial_fit(as_array(x), _targets(module, newest, t))
+            module.replace_newest(newest)
+        else:
+            module.add_member(self._first(module, x, t))
+
+    def _first(self, module: Any, x: Tensor, t: Tensor) -> Any:
+        """A member that knows these rows only."""
         estimator = self.factory()
-        if "random_state" in estimator.get_params() and estimator.get_params()["random_state"] is None:
+        if estimator.get_params().get("random_state", 0) is None:
             seed = torch.randint(2**31 - 1, (), generator=self.noise.next())
             estimator.set_params(random_state=int(seed))
-        machine.module.add_member(estimator.fit(x.float().numpy(), t.numpy()))  # type: ignore[operator]
+        rows, targets = as_array(x), _targets(module, estimator, t)
+        if not self.partial or not hasattr(estimator, "partial_fit"):
+            return estimator.fit(rows, targets)
+        if getattr(module, "kind", None) == "classification":  # the classes of batches to come are unknown to this one
+            return estimator.partial_fit(rows, targets, classes=torch.arange(module.outputs).numpy())
+        return estimator.partial_fit(rows, targets)
 
-    def get_extra_state(self) -> dict[str, list[Tensor]]:
-        """The collected rows, so that a resumed run fits on what the unbroken one would have."""
-        return {"x": [x for x, _ in self._pending], "t": [t for _, t in self._pending]}
+    def get_extra_state(self) -> dict[str, Any]:
+        """The collected rows and the number of fits, so that a resumed run fits as the unbroken one would have."""
+        rows = {"x": [x for x, _ in self._pending], "t": [t for _, t in self._pending]}
+        old = {"old_x": [x for x, _ in self._old], "old_t": [t for _, t in self._old]}
+        return {**rows, **old, "fits": self.fits}
 
-    def set_extra_state(self, state: dict[str, list[Tensor]]) -> None:
+    def set_extra_state(self, state: dict[str, Any]) -> None:
         """Takes the collected rows back."""
         self._pending = list(zip(state["x"], state["t"], strict=True))
+        self._old = list(zip(state["old_x"], state["old_t"], strict=True))
+        self.fits = state["fits"]
         self._stepped = len(self._pending)
 
     def extra_repr(self) -> str:
         """What `print` shows."""
         return f"rows={self.rows}, pending={self.pending}"
+
+
+def _count(passes: list[tuple[Tensor, Tensor]]) -> int:
+    return sum(len(x) for x, _ in passes)
+
+
+def _targets(module: Any, estimator: Any, t: Tensor) -> Any:
+    """Targets as the estimator takes them: labels for a classifier, a vector for a single output."""
+    if getattr(module, "kind", None) == "classification" and t.is_floating_point() and t.ndim == 2:
+        return t.argmax(1).numpy()
+    single = t.ndim == 2 and t.shape[1] == 1 and not isinstance(estimator, PerOutput)
+    return (t[:, 0] if single else t).numpy()
 
 
 def _regression_tree() -> Any:
