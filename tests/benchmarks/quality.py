@@ -1,12 +1,16 @@
 """How good the answers are: our algorithms and their references on the 24 noiseless BBOB functions.
 
-    python tests/benchmarks/quality.py --dims 2 5 10 20 --json quality.json --picture quality.png
+    python tests/benchmarks/quality.py --dims 2 5 10 20 --jobs 16 --json quality.json --picture quality.png
 
 A run is one algorithm on one instance of a function for 2,000 * D evaluations. It hits a target when it has seen a
 value within 10^2, 10^1.8, ..., 10^-8 (51 targets) of the optimum; what counts is the share of (function, instance,
 target) hit. A function is solved when most of its instances are, to 10^-8. The expected running time of a target is the
 evaluations of all instances, up to its hit or the end, over the number of hits; ratios to a reference are the geometric
 mean over the targets that both have hit. Our algorithms run all instances at once, as a batch of searches.
+
+The answers are the same whatever ``--jobs``, the number of processes. With ``--keep FOLDER`` every finished part of the
+work is written there, and the same command goes on where it was stopped. A part is an algorithm on one function, or on
+all where they are a batch of searches.
 
 Needs the package ``ioh`` or ``coco-experiment``; references whose packages are absent are left out.
 N. Hansen, A. Auger, R. Ros, O. Mersmann, T. Tusar and D. Brockhoff, COCO: a platform for comparing continuous
@@ -18,12 +22,17 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import multiprocessing
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -32,6 +41,7 @@ from numpy.typing import NDArray
 from tansaku import ALGORITHMS, Assessment, Bounds, Population, make
 
 Floats = NDArray[np.float64]
+K = TypeVar("K")
 TARGETS: Floats = 10.0 ** np.linspace(2, -8, 51)
 LOW, HIGH = -5.0, 5.0
 GROUPS = {
@@ -64,17 +74,25 @@ class Over(Exception):
     """The budget is used up, or the last target hit."""
 
 
-class Run:
-    """One algorithm on one instance: answers with errors above the optimum's value and notes when targets are hit."""
+class Done:
+    """One algorithm on one instance: at which evaluation it hit each target, inf where it did not."""
 
-    def __init__(self, evaluate: Callable[[Floats], Floats], function: int, instance: int, dim: int, budget: int):
-        self.evaluate, self.function, self.instance, self.dim, self.budget = evaluate, function, instance, dim, budget
-        self.used = 0
-        self.hits = np.full(len(TARGETS), np.inf)
+    def __init__(self, function: int, instance: int, dim: int, budget: int, hits: Floats | None = None):
+        self.function, self.instance, self.dim, self.budget = function, instance, dim, budget
+        self.hits = np.full(len(TARGETS), np.inf) if hits is None else hits
 
     @property
     def solved(self) -> bool:
         return bool(np.isfinite(self.hits[-1]))
+
+
+class Run(Done):
+    """One that goes on: answers with errors above the optimum's value and notes when targets are hit."""
+
+    def __init__(self, evaluate: Callable[[Floats], Floats], function: int, instance: int, dim: int, budget: int):
+        super().__init__(function, instance, dim, budget)
+        self.evaluate = evaluate
+        self.used = 0
 
     def __call__(self, rows: Floats) -> Floats:
         """[m] errors of ``rows`` [m, dim]; those beyond the budget hit nothing."""
@@ -267,19 +285,69 @@ OTHERS: dict[str, tuple[str, Callable[[list[Run], int], None]]] = {
 }
 
 
-def share(done: Iterable[Run]) -> float:
+@dataclass(frozen=True)
+class Part:
+    """What one process does at a time: an algorithm or a reference on some functions."""
+
+    name: str
+    functions: tuple[int, ...]
+    instances: tuple[int, ...]
+    dim: int
+    budget: int
+    settings: str
+    seed: int
+
+    def run(self) -> list[Done]:
+        torch.set_num_threads(1)
+        todo = runs(self.functions, self.instances, self.dim, self.budget)
+        if self.name in OTHERS:
+            OTHERS[self.name][1](todo, self.seed)
+        else:
+            ours(self.name, json.loads(self.settings), todo, self.seed)
+        return [Done(run.function, run.instance, run.dim, run.budget, run.hits) for run in todo]
+
+    def kept(self, folder: str | None) -> tuple[list[Done], float]:
+        """Its runs and the seconds that they took, read from ``folder`` if they are there, else written there."""
+        key = blake2b(json.dumps(asdict(self)).encode(), digest_size=8).hexdigest()
+        path = None if folder is None else Path(folder) / f"{self.name.replace(' ', '_')}-{self.dim}-{key}.json"
+        if path is not None and path.exists():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            at = ((f, i) for f in self.functions for i in self.instances)
+            hits = [np.asarray(row) for row in found["hits"]]
+            done = [Done(f, i, self.dim, self.budget, row) for (f, i), row in zip(at, hits, strict=True)]
+            return done, found["seconds"]
+        begun = time.perf_counter()
+        done = self.run()
+        seconds = time.perf_counter() - begun
+        if path is not None:
+            whole = path.with_suffix(f".{os.getpid()}")
+            whole.write_text(json.dumps({"seconds": seconds, "hits": [run.hits.tolist() for run in done]}))
+            whole.replace(path)  # so that a file is whole or absent
+        return done, seconds
+
+
+def parts(name: str, dim: int, options: argparse.Namespace) -> list[Part]:
+    """The work for one line of the report."""
+    batch = name not in OTHERS and make(name).needs.batched
+    functions = [tuple(options.functions)] if batch else [(function,) for function in options.functions]
+    settings = json.dumps(options.settings, sort_keys=True)
+    budget, instances = options.budget * dim, tuple(options.instances)
+    return [Part(name, these, instances, dim, budget, settings, options.seed) for these in functions]
+
+
+def share(done: Iterable[Done]) -> float:
     """Of all targets, those hit."""
     return float(np.mean([np.isfinite(run.hits).mean() for run in done]))
 
 
-def functions_solved(done: Sequence[Run]) -> int:
+def functions_solved(done: Sequence[Done]) -> int:
     solved: dict[int, list[bool]] = {}
     for run in done:
         solved.setdefault(run.function, []).append(run.solved)
     return sum(2 * sum(instances) > len(instances) for instances in solved.values())
 
 
-def running_times(done: Sequence[Run]) -> dict[int, Floats]:
+def running_times(done: Sequence[Done]) -> dict[int, Floats]:
     """Function -> expected running time of each target; inf where no instance has hit it."""
     times = {}
     for function in sorted({run.function for run in done}):
@@ -290,7 +358,7 @@ def running_times(done: Sequence[Run]) -> dict[int, Floats]:
     return times
 
 
-def ratio(done: Sequence[Run], reference: Sequence[Run], functions: Iterable[int] = range(1, 25)) -> float:
+def ratio(done: Sequence[Done], reference: Sequence[Done], functions: Iterable[int] = range(1, 25)) -> float:
     """Geometric mean of expected running times over the reference's; NaN where no target was hit by both."""
     mine, theirs = running_times(done), running_times(reference)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -299,7 +367,7 @@ def ratio(done: Sequence[Run], reference: Sequence[Run], functions: Iterable[int
     return float(np.exp(np.concatenate(both).mean())) if any(len(log) for log in both) else float("nan")
 
 
-def report(name: str, reference: str, done: list[Run], theirs: list[Run], floor: list[Run], seconds: float) -> None:
+def report(name: str, reference: str, done: list[Done], theirs: list[Done], floor: list[Done], seconds: float) -> None:
     print(
         f"D = {done[0].dim:2}  {name:14} {share(done):.3f}  solved {functions_solved(done):2}   "
         f"{reference:14} {share(theirs):.3f}  running time x {ratio(done, theirs):.2f}   {seconds:.0f} s",
@@ -318,7 +386,7 @@ def report(name: str, reference: str, done: list[Run], theirs: list[Run], floor:
         print("        running times: " + ", ".join(times), flush=True)
 
 
-def picture(results: Mapping[int, Mapping[str, list[Run]]], path: Path) -> None:
+def picture(results: Mapping[int, Mapping[str, list[Done]]], path: Path) -> None:
     """The share of targets hit against evaluations / D, one panel a dimension."""
     import matplotlib.pyplot as plt
 
@@ -355,43 +423,60 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--budget", type=int, default=2000, help="evaluations per dimension")
     parser.add_argument("--settings", type=json.loads, default={}, help="for all algorithms, such as '{\"k\": 50}'")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--keep", type=Path, help="a folder for what is finished, to go on from")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--picture", type=Path)
     return parser.parse_args()
 
 
+def finished(work: Mapping[K, list[Part]], jobs: int, folder: str | None) -> Iterator[tuple[K, list[Done], float]]:
+    """Every line's runs and seconds, in order."""
+    if jobs == 1:
+        for key, own in work.items():
+            yield key, *_together(part.kept(folder) for part in own)
+        return
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        waiting = {key: [pool.submit(part.kept, folder) for part in own] for key, own in work.items()}
+        for key, futures in waiting.items():
+            yield key, *_together(future.result() for future in futures)
+
+
+def _together(answers: Iterable[tuple[list[Done], float]]) -> tuple[list[Done], float]:
+    every = list(answers)
+    return [run for done, _ in every for run in done], sum(seconds for _, seconds in every)
+
+
 def main() -> None:
     options = arguments()
-    torch.set_num_threads(1)
     if find_spec("ioh") is None and find_spec("cocoex") is None:
         raise SystemExit("expected the package ioh or coco-experiment, got neither; pip install '.[bench]'")
     reference_of = {name: REFERENCES.get(name, "random search") for name in options.algorithms}
     references = list(available(["random search", *sorted({*reference_of.values()} - {"random search"})]))
-    results: dict[int, dict[str, list[Run]]] = {}
+    names = [*references, *options.algorithms]
+    if options.keep is not None:
+        options.keep.mkdir(parents=True, exist_ok=True)
+    folder = None if options.keep is None else str(options.keep)
+    results: dict[int, dict[str, list[Done]]] = {dim: {} for dim in options.dims}
     rows = []
-    for dim in options.dims:
-        named = results[dim] = {}
-        for name in [*references, *options.algorithms]:
-            begun = time.perf_counter()
-            named[name] = runs(options.functions, options.instances, dim, options.budget * dim)
-            if name in OTHERS:
-                OTHERS[name][1](named[name], options.seed)
-            else:
-                ours(name, options.settings, named[name], options.seed)
-            wanted = reference_of.get(name, "random search")
-            reference = wanted if wanted in named else "random search"
-            theirs, floor = named.get(reference, named[name]), named.get("random search", named[name])
-            report(name, reference, named[name], theirs, floor, time.perf_counter() - begun)
-            rows.append(
-                {
-                    "algorithm": name,
-                    "reference": reference,
-                    "dimension": dim,
-                    "share": share(named[name]),
-                    "reference_share": share(theirs),
-                    "functions_solved": functions_solved(named[name]),
-                }
-            )
+    work = {(dim, name): parts(name, dim, options) for dim in options.dims for name in names}
+    for (dim, name), done, seconds in finished(work, options.jobs, folder):
+        named = results[dim]
+        named[name] = done
+        wanted = reference_of.get(name, "random search")
+        reference = wanted if wanted in named else "random search"
+        theirs, floor = named.get(reference, done), named.get("random search", done)
+        report(name, reference, done, theirs, floor, seconds)
+        rows.append(
+            {
+                "algorithm": name,
+                "reference": reference,
+                "dimension": dim,
+                "share": share(done),
+                "reference_share": share(theirs),
+                "functions_solved": functions_solved(done),
+            }
+        )
     if options.json is not None:
         options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     if options.picture is not None:
