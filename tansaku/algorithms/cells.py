@@ -31,7 +31,7 @@ class Cells(Protocol):
         """How many numbers a descriptor has."""
 
     def index(self, descriptor: Tensor) -> Tensor:
-        """[...] the number of the cell of each descriptor [..., d], which is free of NaN."""
+        """[...] the number of the cell of each descriptor [..., d]; `count` where one has a NaN."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +85,22 @@ class Grid:
         return len(self.shape)
 
     def index(self, descriptor: Tensor) -> Tensor:
-        """[...] the number of the box of each descriptor [..., d], the last dimension running fastest."""
-        number = torch.zeros(descriptor.shape[:-1], dtype=torch.int64, device=descriptor.device)
-        for x, size, low, high in zip(descriptor.unbind(-1), self.shape, *self.ends, strict=True):
-            along = ((x - low) * (size / (high - low))).clamp(0, size - 1)
-            number = number * size + along.to(torch.int64)
-        return number
+        """[...] the number of the box of each descriptor [..., d], the last dimension running fastest; see `Cells`."""
+        low, scale, first, last, stride = self._table(descriptor.device)
+        along = ((descriptor.to(torch.float64) - low) * scale).clamp_(first, last).floor_()
+        return (along @ stride).nan_to_num_(nan=self.count).to(torch.int64)  # whole numbers, exact below 2^53
+
+    def _table(self, device: torch.device) -> list[Tensor]:
+        """[d] each: lower end, boxes per unit, first and last box, boxes to the next one along the dimension."""
+        known: dict[torch.device, list[Tensor]] = self.__dict__.setdefault("_tables", {})
+        if device not in known:
+            lower, upper = self.ends
+            scale = [size / (high - low) for size, low, high in zip(self.shape, lower, upper, strict=True)]
+            last = [size - 1 for size in self.shape]
+            stride = [math.prod(self.shape[i + 1 :]) for i in range(len(self.shape))]
+            rows = (lower, scale, [0] * len(last), last, stride)
+            known[device] = [torch.tensor(row, dtype=torch.float64, device=device) for row in rows]
+        return known[device]
 
 
 @dataclass(frozen=True)
@@ -151,11 +161,11 @@ class Centroids:
         return self.points.shape[1]
 
     def index(self, descriptor: Tensor) -> Tensor:
-        """[...] the number of the point nearest to each descriptor [..., d], of equal ones the first."""
-        flat = descriptor.reshape(-1, descriptor.shape[-1])
+        """[...] the number of the point nearest to each descriptor [..., d], of equal ones the first; see `Cells`."""
+        failed = torch.isnan(descriptor).any(-1)
+        flat = torch.nan_to_num(descriptor).reshape(-1, descriptor.shape[-1])
         points = self.points.to(flat.device, flat.dtype)
         chunks = flat.split(max(1, _DISTANCES // self.count))
         exact = "donot_use_mm_for_euclid_dist"  # the other way rounds differently for one row and for many
-        return torch.cat([torch.cdist(x, points, compute_mode=exact).argmin(-1) for x in chunks]).view(
-            descriptor.shape[:-1]
-        )
+        nearest = torch.cat([torch.cdist(x, points, compute_mode=exact).argmin(-1) for x in chunks])
+        return nearest.view(failed.shape).masked_fill(failed, self.count)

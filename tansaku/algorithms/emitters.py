@@ -31,7 +31,10 @@ class Emitter(ABC):
 
     @abstractmethod
     def emit(self, state: Any, archive: Population, k: int, bounds: Bounds | None, noise: Noise) -> Population:
-        """[k, *batch_shape, *event_shape] candidates; out of bounds they are repaired by the caller."""
+        """[k, *batch_shape, *event_shape] candidates; out of bounds they are repaired by the caller.
+
+        The archive is there to be read: nothing of its memory may be written to, or kept for later.
+        """
 
     def learn(self, state: Any, asked: Population, cost: Tensor, held: Tensor) -> Any:
         """The next state.
@@ -39,20 +42,26 @@ class Emitter(ABC):
         Args:
             state: what `emit` was called with.
             asked: what `emit` returned, repaired and assessed.
-            cost: [k, *batch_shape] of each, +inf where the descriptor has a NaN.
-            held: [k, *batch_shape] cost of the elite that each candidate met in its cell, +inf where there was none.
+            cost: [k, *batch_shape] of each.
+            held: [k, *batch_shape] cost of the elite that each candidate met in its cell, +inf where there was none;
+                -inf for a candidate that belongs to no cell, as its descriptor has a NaN.
         """
         return state
 
 
 def elites(archive: Population, count: int, noise: Noise) -> Population:
     """``count`` of the archive's elites, drawn uniformly with replacement, without assessment."""
-    filled = archive.cost < float("inf")
-    unit = draws.uniform(
-        (count,), tuple(archive.batch_shape), (), archive.cost.new_zeros((), dtype=torch.float64), noise
-    )
-    place = (unit * filled.sum(0)).to(torch.int64)
-    return archive.take(nth_member(filled, place)).unassessed()
+    counted = archive.__dict__.get("_counted")  # several emitters ask the same archive
+    if counted is None:
+        counted = archive.__dict__["_counted"] = (archive.cost < float("inf")).cumsum(0)
+    unit = draws.uniform((count,), tuple(archive.batch_shape), (), archive.cost.double(), noise)
+    return archive.unassessed().take(nth_member(counted, (unit * counted[-1]).to(torch.int64)))
+
+
+def _steps(x: Tensor, batch_ndim: int, noise: Noise) -> Tensor:
+    """Normal numbers of single precision, which is as fine as a random step needs to be, at a quarter of the price."""
+    like = torch.empty((), dtype=torch.float32, device=x.device) if x.dtype == torch.float64 else x
+    return draws.normal(*shapes(x, batch_ndim), like, noise).to(x.dtype)
 
 
 @dataclass(frozen=True)
@@ -76,7 +85,7 @@ class GaussianEmitter(Emitter):
         genes = {}
         for name, x in parents.genes.items():
             if x.is_floating_point():
-                genes[name] = jitter(x, draws.normal(*shapes(x, n), x, noise), step_size(self.std, bounds, name, x))
+                genes[name] = jitter(x, _steps(x, n, noise), step_size(self.std, bounds, name, x))
             else:
                 genes[name] = discrete_mutation(name, x, n, bounds).mutate(name, x, n, noise)
         return parents.with_genes(genes)
@@ -106,21 +115,24 @@ class IsoLineEmitter(Emitter):
     def emit(self, state: Any, archive: Population, k: int, bounds: Bounds | None, noise: Noise) -> Population:
         """See `Emitter.emit`."""
         both = elites(archive, 2 * k, noise)
-        places = torch.arange(2 * k, device=both.device)
-        parents, others = both.take(places[:k]), both.take(places[k:])
-        n, batch_shape = parents.batch_ndim, tuple(parents.batch_shape)
-        like = next((x for x in parents.genes.values() if x.is_floating_point()), archive.cost)
+        n, batch_shape = both.batch_ndim, tuple(both.batch_shape)
+        like = next((x for x in both.genes.values() if x.is_floating_point()), archive.cost)
         along = self.line * draws.normal((k,), batch_shape, (), like, noise)  # one number for all genes of a candidate
         genes = {}
-        for name, x in parents.genes.items():
+        for name, pair in both.genes.items():
+            x, other = pair[:k], pair[k:]
             if x.is_floating_point():
-                around = jitter(x, draws.normal(*shapes(x, n), x, noise), self.iso * _span(bounds, name, x))
-                genes[name] = torch.addcmul(around, align(along.to(x.dtype), x), others[name] - x)
+                around = jitter(x, _steps(x, n, noise), self.iso * _span(bounds, name, x))
+                genes[name] = torch.addcmul(around, align(along.to(x.dtype), x), other - x)
             else:
-                mixed = exchange(x, others[name], draws.coins(0.5, *shapes(x, n), x, noise))
+                mixed = exchange(x, other, draws.coins(0.5, *shapes(x, n), x, noise))
                 genes[name] = discrete_mutation(name, mixed, n, bounds).mutate(name, mixed, n, noise)
-        return parents.with_genes(genes)
+        return Population(genes, n)
 
 
 def _span(bounds: Bounds | None, name: str, x: Tensor) -> float | Tensor:
-    return 1.0 if bounds is None else 5 * step_size(None, bounds, name, x) if bounds.finite(name) else 1.0
+    if bounds is None or not bounds.finite(name):
+        return 1.0
+    if isinstance(bounds.lower, int | float) and isinstance(bounds.upper, int | float):
+        return float(bounds.upper - bounds.lower)
+    return 5 * step_size(None, bounds, name, x)

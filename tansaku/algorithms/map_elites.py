@@ -6,7 +6,8 @@ K. Chatzilygeroudis and J.-B. Mouret, 2018 (CVT-MAP-Elites). A whole batch enter
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from tansaku.algorithms.cells import Cells, Grid
 from tansaku.algorithms.emitters import Emitter, IsoLineEmitter
 from tansaku.assessment import Assessment
 from tansaku.draws import Noise
-from tansaku.functional import entering, put_rows
+from tansaku.functional import Shelf, Version
 from tansaku.operators.bounds import Bounds
 from tansaku.population import Population
 from tansaku.states import state
@@ -25,15 +26,48 @@ from tansaku.states import state
 
 @state
 class MapElitesState:
-    """The ``archive``, one candidate per cell, assessed, NaN in value where empty; and what each emitter has learnt."""
+    """The ``archive``, one candidate per cell, assessed, NaN in value where empty; and what each emitter has learnt.
+
+    A generation writes its elites into the memory of the last archive (see `tansaku.functional.archive`), and
+    ``archive`` is a copy of it, made when somebody reads it. A state that was followed by another stays as it was.
+    """
 
     archive: Population
     emitters: list[Any]
 
+    def __getattr__(self, name: str) -> Any:
+        if name != "archive" or "_version" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        self.__dict__["archive"] = archive = _population(self._version.shelf.copied(), self._maximize)
+        return archive
+
+    @classmethod
+    def _after(cls, version: Version, maximize: bool, emitters: list[Any]) -> MapElitesState:
+        made = object.__new__(cls)
+        made.__dict__.update(_version=version, _maximize=maximize, emitters=emitters)
+        return made
+
+    def _newest(self) -> Version:
+        """What the next generation enters."""
+        version = self.__dict__.get("_version")
+        if version is None:
+            version = self.__dict__["_version"] = Version(_shelf(self.archive))
+            self.__dict__["_maximize"] = _assessment(self.archive).maximize
+        return version
+
+    @property
+    def _elites(self) -> Population:
+        """The archive, to read before anything enters it."""
+        version = self.__dict__.get("_version")
+        return self.archive if version is None else _population(version.shelf, self._maximize)
+
+    def __reduce__(self) -> tuple[type[MapElitesState], tuple[Any, ...]]:
+        return MapElitesState, (self.archive, self.emitters)
+
     @property
     def filled(self) -> Tensor:
         """[cells, *batch_shape] which cells have an elite."""
-        return self.archive.cost < float("inf")
+        return self._elites.cost < float("inf")
 
     @property
     def coverage(self) -> Tensor:
@@ -45,8 +79,9 @@ class MapElitesState:
 
         Reference: J. K. Pugh et al., Confronting the Challenge of Quality Diversity, 2015.
         """
-        sign = -1 if self.archive.assessment is not None and self.archive.assessment.maximize else 1
-        return torch.where(self.filled, sign * worst - self.archive.cost, 0).sum(0)
+        elites = self._elites
+        sign = -1 if _assessment(elites).maximize else 1
+        return torch.where(elites.cost < float("inf"), sign * worst - elites.cost, 0).sum(0)
 
 
 @dataclass(frozen=True)
@@ -93,79 +128,109 @@ class MapElites(Algorithm[MapElitesState]):
                 f"expected a descriptor of {self.cells.dimensions} numbers, as the cells have, got {size}; "
                 "give MapElites cells=Grid(...) of your descriptor"
             )
-        archive = self._entered(_empty(start, self.cells.count), start.without_traits())
-        return MapElitesState(
-            archive, [e.init(start, k, self.bounds) for e, k in zip(self.emitters, self._shares(), strict=True)]
-        )
+        started = self._entered(start)
+        learnt = [e.init(start, k, self.bounds) for e, k in zip(self.emitters, self._shares(), strict=True)]
+        return MapElitesState(started, learnt)
 
     def ask(self, state: MapElitesState, noise: Noise) -> Population:
         """K candidates, the emitters' one after another."""
+        archive = state._elites
         parts = [
-            emitter.emit(own, state.archive, k, self.bounds, noise)
+            emitter.emit(own, archive, k, self.bounds, noise)
             for emitter, own, k in zip(self.emitters, state.emitters, self._shares(), strict=True)
         ]
-        genes = {name: torch.cat([part[name] for part in parts]) for name in state.archive.genes}
-        traits = {}
-        for i, part in enumerate(parts):  # an emitter's traits ride with its own candidates, zeros with the others
-            for name, x in part.traits.items():
-                rows = [x if j == i else x.new_zeros(other.k, *x.shape[1:]) for j, other in enumerate(parts)]
-                traits[f"{i}.{name}"] = torch.cat(rows)
-        candidates = Population(genes, state.archive.batch_ndim, traits)
+        candidates = parts[0] if len(parts) == 1 and not parts[0].traits else _joined(parts)
         return candidates if self.bounds is None else self.bounds(candidates)
 
     def tell(self, state: MapElitesState, asked: Population) -> MapElitesState:
         """Each candidate that is better than its cell's elite takes its place; the emitters learn from it."""
-        cell, cost = self._cell(asked)
-        archive = state.archive
-        held = archive.cost.gather(0, cell)
-        number, enters = entering(archive.cost, cost, cell)
-        every = torch.arange(self.k, device=asked.device)
-        learnt, begin = [], 0
-        for i, (emitter, own, k) in enumerate(zip(self.emitters, state.emitters, self._shares(), strict=True)):
-            mine, prefix = slice(begin, begin + k), f"{i}."
-            part = asked.without_traits().take(every[mine])
-            traits = {name[len(prefix) :]: x[mine] for name, x in asked.traits.items() if name.startswith(prefix)}
-            learnt.append(emitter.learn(own, part.with_traits(**traits), cost[mine], held[mine]))
-            begin += k
-        return MapElitesState(_written(archive, asked.without_traits(), cell, number, enters), learnt)
+        cell, cost = self.cells.index(_descriptor(asked)), asked.cost
+        assessment = _assessment(asked)
+        rows = _rows(asked.genes, assessment)
+        if torch.compiler.is_compiling():
+            shelf = _shelf(state.archive)
+            held = shelf.enter(cost, cell, rows, [])
+            return MapElitesState(_population(shelf, assessment.maximize), self._learnt(state, asked, cost, held))
+        version, held = state._newest().entered(cost, cell, rows)
+        return MapElitesState._after(version, assessment.maximize, self._learnt(state, asked, cost, held))
 
     def best(self, state: MapElitesState) -> Population:
         """The best elite."""
-        return state.archive.best()
+        return state._elites.best()
 
     def refresh(self, state: MapElitesState, assess: Assessor) -> MapElitesState:
         """All elites assessed again, each in the cell that its new descriptor says."""
-        number = torch.arange(self.cells.count, device=state.archive.device)
+        archive = state.archive
+        number = torch.arange(self.cells.count, device=archive.device)
         filled = state.filled
         number = number.view((-1,) + (1,) * (filled.ndim - 1)).expand(filled.shape)
-        elites = assess(state.archive.take(torch.where(filled, number, state.archive.cost.argmin(0))))
-        return MapElitesState(self._entered(_empty(elites, self.cells.count), elites), state.emitters)
+        elites = assess(archive.take(torch.where(filled, number, archive.cost.argmin(0))))
+        return MapElitesState(self._entered(elites), state.emitters)
+
+    def _learnt(self, state: MapElitesState, asked: Population, cost: Tensor, held: Tensor) -> list[Any]:
+        learnt, begin = [], 0
+        for i, (emitter, own, k) in enumerate(zip(self.emitters, state.emitters, self._shares(), strict=True)):
+            mine, prefix = slice(begin, begin + k), f"{i}."
+            begin += k
+            if type(emitter).learn is Emitter.learn:
+                learnt.append(own)
+                continue
+            genes = {name: x[mine] for name, x in asked.genes.items()}
+            traits = {name[len(prefix) :]: x[mine] for name, x in asked.traits.items() if name.startswith(prefix)}
+            assessment = _assessment(asked)
+            said = {name: x[mine] for name, x in _fields(assessment).items()}
+            part = Population(genes, asked.batch_ndim, traits, replace(assessment, **said))
+            learnt.append(emitter.learn(own, part, cost[mine], held[mine]))
+        return learnt
 
     def _shares(self) -> list[int]:
         n = len(self.emitters)
         return [self.k // n + (i < self.k % n) for i in range(n)]
 
-    def _cell(self, candidates: Population) -> tuple[Tensor, Tensor]:
-        """[k, *batch_shape] the cell of each candidate, and its cost: +inf where the descriptor has a NaN."""
-        descriptor = _descriptor(candidates)
-        failed = torch.isnan(descriptor).any(-1)
-        cell = self.cells.index(torch.nan_to_num(descriptor))
-        return cell, torch.where(failed, float("inf"), candidates.cost)
-
-    def _entered(self, archive: Population, candidates: Population) -> Population:
-        cell, cost = self._cell(candidates)
-        return _written(archive, candidates, cell, *entering(archive.cost, cost, cell))
+    def _entered(self, candidates: Population) -> Population:
+        """An archive of nothing but these."""
+        cell = self.cells.index(_descriptor(candidates))
+        shelf = _shelf(_empty(candidates, self.cells.count))
+        assessment = _assessment(candidates)
+        shelf.enter(candidates.cost, cell, _rows(candidates.genes, assessment), [])
+        return _population(shelf, assessment.maximize)
 
 
-def _written(archive: Population, candidates: Population, cell: Tensor, number: Tensor, enters: Tensor) -> Population:
-    """The archive with the candidates that enter it, in one scatter: all that share a cell write the same row."""
-    rows = candidates.take(number).where(enters, archive.take(cell))
-    return Population(
-        {name: put_rows(x, cell, rows[name]) for name, x in archive.genes.items()},
-        archive.batch_ndim,
-        {},
-        _assessment(archive).zip(_assessment(rows), lambda x, new: put_rows(x, cell, new)),
-    )
+_FIELDS = tuple(field.name for field in fields(Assessment) if field.name != "maximize")
+_GENE = "gene "  # before the name of genes, among which the fields of an assessment stand
+
+
+def _rows(genes: Mapping[str, Tensor], assessment: Assessment) -> dict[str, Tensor]:
+    return {**{_GENE + name: x for name, x in genes.items()}, **_fields(assessment)}
+
+
+def _fields(assessment: Assessment) -> dict[str, Tensor]:
+    return {name: x for name in _FIELDS if (x := getattr(assessment, name)) is not None}
+
+
+def _shelf(archive: Population) -> Shelf:
+    """A copy of all that the archive holds."""
+    return Shelf(archive.cost, _rows(archive.genes, _assessment(archive)))
+
+
+def _joined(parts: list[Population]) -> Population:
+    """All candidates one after another; the traits of a part ride with its own, zeros with the others."""
+    genes = {name: torch.cat([part[name] for part in parts]) for name in parts[0].genes}
+    traits = {}
+    for i, part in enumerate(parts):
+        for name, x in part.traits.items():
+            rows = [x if j == i else x.new_zeros(other.k, *x.shape[1:]) for j, other in enumerate(parts)]
+            traits[f"{i}.{name}"] = torch.cat(rows)
+    return Population(genes, parts[0].batch_ndim, traits)
+
+
+def _population(shelf: Shelf, maximize: bool) -> Population:
+    """All that the shelf holds, as views, which need no check."""
+    genes = {name[len(_GENE) :]: x for name, x in shelf.rows.items() if name.startswith(_GENE)}
+    said = {name: x for name, x in shelf.rows.items() if not name.startswith(_GENE)}
+    assessment = Assessment._made(maximize, said)
+    assessment.__dict__["_cost"] = shelf.cost
+    return Population._made(genes, len(shelf.shape) - 1, {}, assessment)
 
 
 def _empty(like: Population, cells: int) -> Population:

@@ -1,6 +1,6 @@
 """Pure kernels: tensors in, tensors out, noise as an argument."""
 
-from tansaku.functional.archive import entering, nth_member
+from tansaku.functional.archive import Shelf, Version, nth_member
 from tansaku.functional.pareto import crowding_distances, dominates, pareto_ranks
 from tansaku.functional.perturb import flip, jitter
 from tansaku.functional.real_coded import polynomial, sbx
@@ -19,6 +19,8 @@ from tansaku.functional.shape import (
 from tansaku.functional.volume import hypervolume
 
 __all__ = [
+    "Shelf",
+    "Version",
     "align",
     "blend",
     "cat_rows",
@@ -26,7 +28,6 @@ __all__ = [
     "centred_ranks",
     "crowding_distances",
     "dominates",
-    "entering",
     "exchange",
     "finite_costs",
     "flip",

@@ -27,7 +27,7 @@ from tansaku import (
     Search,
     minimize,
 )
-from tansaku.functional import entering, nth_member
+from tansaku.functional import Shelf, Version, nth_member
 from tansaku.plots import plot_archive
 from tansaku.testing import ALGORITHM_CHECKS, check_algorithm
 
@@ -90,7 +90,7 @@ def test_of_equal_candidates_the_first_enters(cells: list[int], data: st.DataObj
 
 def test_the_nth_member_is_found_in_every_search() -> None:
     member = torch.tensor([[False, True], [True, True], [True, False]])
-    assert nth_member(member, torch.tensor([[0, 0], [1, 1]])).tolist() == [[1, 0], [2, 1]]
+    assert nth_member(member.cumsum(0), torch.tensor([[0, 0], [1, 1]])).tolist() == [[1, 0], [2, 1]]
 
 
 def test_both_directions_keep_the_better_elite() -> None:
