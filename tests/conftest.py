@@ -1,4 +1,4 @@
-"""What every test shares: the `--data-dir` option, quiet hypothesis settings, no ambient random state."""
+"""What every test shares: `--data-dir` and `--device`, quiet hypothesis settings, no ambient random state."""
 
 from __future__ import annotations
 
@@ -24,6 +24,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=Path,
         default=os.environ.get("MNIST_DIR"),
         help="directory with the four MNIST IDX files, by default $MNIST_DIR; the tests that need them skip without it",
+    )
+    parser.addoption(
+        "--device",
+        default="cuda",
+        help="where tests/device runs the conformance suites, by default cuda; it skips where that is not there",
     )
 
 

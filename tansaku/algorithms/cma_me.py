@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tansaku import draws
+from tansaku import checks, draws
 from tansaku.algorithms.base import check_std, step_size
 from tansaku.algorithms.emitters import Emitter, elites
 from tansaku.algorithms.sampled import ravel, unravel
@@ -31,14 +31,17 @@ from tansaku.states import state
 class CMAEmitterState:
     """A normal distribution over all genes as one vector, and whether it begins anew at another elite.
 
-    ``mean``, ``path`` (of the mean), ``step_path`` [*batch_shape, n]; ``covariance`` [*batch_shape, n, n]; ``step``,
-    ``restart`` [*batch_shape]; ``unit`` [*batch_shape, n], the length scale of each gene.
+    For d distributions ``mean``, ``path`` (of the mean), ``step_path`` [d, *batch_shape, n]; ``covariance``, its
+    symmetric ``root`` and the ``inverse`` of that [d, *batch_shape, n, n]; ``step``, ``restart`` [d, *batch_shape];
+    ``unit`` [*batch_shape, n], the length scale of each gene.
     """
 
     mean: Tensor
     path: Tensor
     step_path: Tensor
     covariance: Tensor
+    root: Tensor
+    inverse: Tensor
     step: Tensor
     restart: Tensor
     unit: Tensor
@@ -53,17 +56,29 @@ class CMAEmitter(Emitter):
     Args:
         std: of the first samples, in units of the genes: a number, a tensor that broadcasts against [*event_shape], or
             a mapping from names to either; a fifth of the bounds' span if not given, else 1.
+        distributions: that search side by side, each with an equal share of the candidates: as many emitters as
+            that, in the time of little more than one.
+
+    Raises:
+        ValueError: (at the start) candidates that cannot be shared out equally.
     """
 
     std: float | Tensor | Mapping[str, float | Tensor] | None = None
+    distributions: int = 1
     rank_based = False  # improvements are differences of costs
     dtypes = frozenset({"real"})
 
     def __post_init__(self) -> None:
         check_std(self.std)
+        checks.count("distributions", self.distributions)
 
     def init(self, start: Population, k: int, bounds: Bounds | None) -> CMAEmitterState:
         """The distribution around the best of the start."""
+        if k % self.distributions:
+            raise ValueError(
+                f"expected candidates that {self.distributions} distributions can share equally, got {k}; "
+                f"use {-(-k // self.distributions) * self.distributions}"
+            )
         best = start.best().individual()
         unit = {}
         for name, x in best.genes.items():
@@ -72,33 +87,38 @@ class CMAEmitter(Emitter):
         units = ravel(Population({name: x[None] for name, x in unit.items()}, best.batch_ndim))[0]
         dtype = torch.promote_types(units.dtype, torch.float32)
         mean, units = ravel(best).to(dtype), units.to(dtype)
+        mean = mean.expand(self.distributions, *mean.shape).contiguous()
         zero = torch.zeros_like(mean)
         eye = torch.eye(mean.shape[-1], dtype=dtype, device=mean.device).expand(*mean.shape, -1).clone()
         step = torch.ones_like(mean[..., 0])
-        return CMAEmitterState(mean, zero, zero.clone(), eye, step, torch.zeros_like(step, dtype=torch.bool), units)
+        restart = torch.zeros_like(step, dtype=torch.bool)
+        return CMAEmitterState(mean, zero, zero.clone(), eye, eye.clone(), eye.clone(), step, restart, units)
 
     def emit(self, state: Any, archive: Population, k: int, bounds: Bounds | None, noise: Noise) -> Population:
         """See `Emitter.emit`."""
-        elite = elites(archive, 1, noise).individual()
-        now = _begun(state, ravel(elite).to(state.mean.dtype))
-        batch_shape, n = tuple(now.mean.shape[:-1]), now.mean.shape[-1]
-        z = draws.normal((k,), batch_shape, (n,), now.mean, noise)
-        root, _ = _roots(now.covariance)
-        away = (root @ z[..., None])[..., 0]
-        raw = now.mean + now.step[..., None] * now.unit * away
-        traits = {"raw": raw, "centre": now.mean.expand(k, *now.mean.shape)}
-        return Population(unravel(raw, elite), archive.batch_ndim, traits)
+        chosen = elites(archive, self.distributions, noise)
+        now = _begun(state, ravel(chosen).to(state.mean.dtype))
+        share, batch_shape, n = k // self.distributions, tuple(now.mean.shape[1:-1]), now.mean.shape[-1]
+        z = draws.normal((share, self.distributions), batch_shape, (n,), now.mean, noise)
+        away = (now.root @ z[..., None])[..., 0]
+        raw = (now.mean + now.step[..., None] * now.unit * away).flatten(0, 1)
+        traits = {"raw": raw, "centre": now.mean.expand(share, *now.mean.shape).flatten(0, 1)}
+        return Population(unravel(raw, chosen.individual()), archive.batch_ndim, traits)
 
     def learn(self, state: Any, asked: Population, cost: Tensor, held: Tensor) -> CMAEmitterState:
         """See `Emitter.learn`."""
-        now = _begun(state, asked.traits["centre"][0])
+        each = (-1, self.distributions)
+        raw, centre, cost, held = (
+            x.unflatten(0, each) for x in (asked.traits["raw"], asked.traits["centre"], cost, held)
+        )
+        now = _begun(state, centre[0])
         n, dtype = now.mean.shape[-1], now.mean.dtype
         better = cost < held
         new = better & (held == float("inf"))
         order = torch.where(new, cost, cost - held).argsort(dim=0, stable=True)
         group = torch.where(new, 0, torch.where(better, 1, 2))
         order = order.gather(0, group.gather(0, order).argsort(dim=0, stable=True))
-        away = (asked.traits["raw"] - now.mean) / (now.step[..., None] * now.unit)
+        away = (raw - now.mean) / (now.step[..., None] * now.unit)
         away = away.gather(0, order[..., None].expand_as(away))
         parents = better.sum(0).to(dtype)
         place = torch.arange(1, cost.shape[0] + 1, dtype=dtype, device=cost.device)
@@ -113,15 +133,14 @@ class CMAEmitter(Emitter):
         c_path = (4 + mass / n) / (n + 4 + 2 * mass / n)  # (56)
         c_one = 2 / ((n + 1.3) ** 2 + mass)  # (57)
         c_mu = torch.minimum(1 - c_one, 2 * (mass - 2 + 1 / mass) / ((n + 2) ** 2 + mass)).clamp(min=0)  # (58)
-        _, inverse = _roots(now.covariance)
-        white = (inverse @ moved[..., None])[..., 0]
+        white = (now.inverse @ moved[..., None])[..., 0]
         step_path = (1 - c_step) * now.step_path + (c_step * (2 - c_step) * mass).sqrt() * white  # (43)
         expected = math.sqrt(n) * (1 - 1 / (4 * n) + 1 / (21 * n * n))
         length = step_path.norm(dim=-1, keepdim=True)
         step = now.step * torch.exp((c_step / damping * (length / expected - 1)).clamp(max=1.0))[..., 0]  # (44)
         short = (length < (1.4 + 2 / (n + 1)) * expected).to(dtype)
         path = (1 - c_path) * now.path + short * (c_path * (2 - c_path) * mass).sqrt() * moved  # (45)
-        rank_mu = torch.einsum("k...,k...i,k...j->...ij", weight, away, away)
+        rank_mu = (weight[..., None] * away).movedim(0, -1) @ away.movedim(0, -2)
         one, mu, kept = c_one[..., None], c_mu[..., None], ((1 - short) * c_path * (2 - c_path))[..., None]
         covariance = (1 - one - mu + one * kept) * now.covariance  # (47)
         covariance = covariance + one * path[..., :, None] * path[..., None, :] + mu * rank_mu
@@ -131,19 +150,24 @@ class CMAEmitter(Emitter):
         sound = sound & (step * spread.amax(-1).sqrt() > 1e-11) & (spread.amax(-1) < 1e14 * spread.amin(-1))
         sound = sound & (step * spread.amax(-1).sqrt() < 1e11)
         restart = (parents == 0) | ~sound
-        told = CMAEmitterState(mean, path, step_path, covariance, step, restart, now.unit)
-        return replace(_begun(told, now.mean), restart=restart)  # where it restarts, nothing unsound is kept
+        told = CMAEmitterState(mean, path, step_path, covariance, now.root, now.inverse, step, restart, now.unit)
+        told = _begun(told, now.mean)  # where it restarts, nothing unsound is kept
+        root, inverse = _roots(told.covariance)
+        return replace(told, root=root, inverse=inverse, restart=restart)
 
 
 def _begun(state: CMAEmitterState, centre: Tensor) -> CMAEmitterState:
     """The distribution as it is, or anew around ``centre`` [*batch_shape, n] where it restarts."""
     fresh, vector = state.restart, state.restart[..., None]
+    matrix = vector[..., None]
     eye = torch.eye(centre.shape[-1], dtype=centre.dtype, device=centre.device)
     return CMAEmitterState(
         torch.where(vector, centre, state.mean),
         torch.where(vector, 0, state.path),
         torch.where(vector, 0, state.step_path),
-        torch.where(vector[..., None], eye, state.covariance),
+        torch.where(matrix, eye, state.covariance),
+        torch.where(matrix, eye, state.root),
+        torch.where(matrix, eye, state.inverse),
         torch.where(fresh, 1, state.step),
         torch.zeros_like(fresh),
         state.unit,

@@ -177,9 +177,8 @@ class MapElites(Algorithm[MapElitesState]):
                 continue
             genes = {name: x[mine] for name, x in asked.genes.items()}
             traits = {name[len(prefix) :]: x[mine] for name, x in asked.traits.items() if name.startswith(prefix)}
-            assessment = _assessment(asked)
-            said = {name: x[mine] for name, x in _fields(assessment).items()}
-            part = Population(genes, asked.batch_ndim, traits, replace(assessment, **said))
+            said: dict[str, Any] = {name: x[mine] for name, x in _fields(_assessment(asked)).items()}
+            part = Population(genes, asked.batch_ndim, traits, replace(_assessment(asked), **said))
             learnt.append(emitter.learn(own, part, cost[mine], held[mine]))
         return learnt
 

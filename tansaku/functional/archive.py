@@ -31,7 +31,9 @@ class Shelf:
         def copied(x: Tensor, aside: Tensor) -> Tensor:  # one row more: there goes what does not enter
             return torch.cat([x, aside]).reshape((x.shape[0] + 1) * self.searches, *x.shape[cost.ndim :])
 
-        self._own(copied(cost, torch.full_like(cost[:1], -float("inf"))), {n: copied(x, x[:1]) for n, x in rows.items()})
+        self._own(
+            copied(cost, torch.full_like(cost[:1], -float("inf"))), {n: copied(x, x[:1]) for n, x in rows.items()}
+        )
 
     def _own(self, cost: Tensor, rows: dict[str, Tensor]) -> None:
         cells = self.shape[0] * self.searches

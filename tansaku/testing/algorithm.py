@@ -85,16 +85,16 @@ def _translates(subject: Subject) -> None:
     start = here.start(subject.k())
     moved = start.with_genes({name: x + shift for name, x in start.genes.items()})
     for boxed in (True, False):
-        first = run(subject.algorithm(subject.k(), here.bounds() if boxed else None), here.assess, start, *_twenty())
-        second = run(subject.algorithm(subject.k(), there.bounds() if boxed else None), there.assess, moved, *_twenty())
+        first = run(
+            subject.algorithm(subject.k(), here.bounds() if boxed else None), here.assess, start, subject.noise(), 20
+        )
+        second = run(
+            subject.algorithm(subject.k(), there.bounds() if boxed else None), there.assess, moved, subject.noise(), 20
+        )
         for generation, ((_, a), (_, b)) in enumerate(zip(first, second, strict=True)):
             apart = float((b["x"] - shift - a["x"]).abs().max())
             box = "with" if boxed else "without"
             require(apart <= 1e-6, f"{box} bounds, genes differ by {apart:.3g} in generation {generation}")
-
-
-def _twenty() -> tuple[torch.Generator, int]:
-    return torch.Generator().manual_seed(1), 20
 
 
 @_suite.claim("where it is rank-based, any rising function of the cost gives the identical run")

@@ -94,7 +94,8 @@ def fingerprint(value: Any) -> str:
 def _bytes(packed: Any) -> Iterator[bytes | memoryview]:
     if isinstance(packed, Tensor):
         yield f"{packed.dtype}{tuple(packed.shape)}".encode()
-        yield packed.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+        whole = packed.detach().cpu().clone(memory_format=torch.contiguous_format)  # of one element too
+        yield whole.flatten().view(torch.uint8).numpy().data
     elif isinstance(packed, Mapping):
         for key in packed:
             yield f"{key}:".encode()

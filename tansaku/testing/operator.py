@@ -24,7 +24,13 @@ _ROUNDING = 32  # units in the last place: a mean over candidates may be taken i
 _NAN = float("nan")
 
 
-def check_operator(make: Callable[[], Any], *, kind: Kind | None = None, only: Iterable[str] = ()) -> None:
+def check_operator(
+    make: Callable[[], Any],
+    *,
+    kind: Kind | None = None,
+    device: torch.device | str = "cpu",
+    only: Iterable[str] = (),
+) -> None:
     """Checks that an operator keeps what its kind promises.
 
     Operators are called with genes ``"x"`` [k, *batch_shape, *event_shape] with values in -3 .. 3, event_shape (5,) or
@@ -38,6 +44,7 @@ def check_operator(make: Callable[[], Any], *, kind: Kind | None = None, only: I
             ``"mutation"`` (population, noise) -> population, ``"sampling"`` (individual, k, noise) -> population,
             ``"survival"`` (parents, children) -> population or ``"reduction"`` (population) -> individual; read from
             the base class or from the annotations of ``__call__`` if not given.
+        device: where the genes are.
         only: names of the checks to run; all of `OPERATOR_CHECKS` if not given.
 
     Raises:
@@ -50,7 +57,7 @@ def check_operator(make: Callable[[], Any], *, kind: Kind | None = None, only: I
         >>> check_operator(Gaussian, only=["traits_stay_with_their_candidate"])
     """
     operator = make()
-    subject = Subject(operator, _kind_of(operator) if kind is None else kind)
+    subject = Subject(operator, _kind_of(operator) if kind is None else kind, torch.device(device))
     if subject.kind not in get_args(Kind):
         raise ValueError(f"expected kind among {list(get_args(Kind))}, got {kind!r}; choose one")
     _suite.run(type(operator).__name__, subject, only)
@@ -88,6 +95,11 @@ class Subject:
 
     operator: Any
     kind: Kind
+    device: torch.device
+
+    def noise(self, seed: int = 1) -> torch.Generator:
+        """Random numbers."""
+        return torch.Generator(self.device).manual_seed(seed)
 
     def call(self, case: Case, noise: Noise, operator: Any = None) -> Any:
         """What the operator makes of a case."""
@@ -116,7 +128,7 @@ class Subject:
         seed: int = 0,
     ) -> Case:
         """`Case.of` with genes of the kind that the operator is made for."""
-        return Case.of(dtype, k, event, batch_shape, several, self.permutes, seed)
+        return Case.of(dtype, k, event, batch_shape, several, self.permutes, seed, self.device)
 
     @property
     def permutes(self) -> bool:
@@ -128,7 +140,7 @@ class Subject:
         taken = []
         for dtype in _DTYPES:
             try:
-                self.call(self.case(dtype), _noise())
+                self.call(self.case(dtype), self.noise())
             except TypeError:
                 continue
             taken.append(dtype)
@@ -138,7 +150,7 @@ class Subject:
     def sizes(self) -> list[int]:
         """Numbers of candidates to try: one, few, odd, even; where pairs are drawn, even ones."""
         try:
-            self.call(self.case(self.dtypes()[0], k=3), _noise())
+            self.call(self.case(self.dtypes()[0], k=3), self.noise())
         except ValueError:
             if self.kind == "sampling":
                 return [2, 8]
@@ -163,6 +175,7 @@ class Case:
         several: bool = False,
         permuted: bool = False,
         seed: int = 0,
+        device: torch.device | str = "cpu",
     ) -> Case:
         """Random genes, costs and cases; the trait ``age`` tells all candidates of a search apart."""
         generator = torch.Generator().manual_seed(seed)
@@ -177,8 +190,9 @@ class Case:
             velocity = torch.randn(k, *batch_shape, 2, generator=generator)
             cases = torch.rand(k, *batch_shape, event[0], generator=generator, dtype=torch.float64)
             value = torch.rand(k, *batch_shape, generator=generator, dtype=torch.float64)
-            traits = {"age": age.contiguous(), "velocity": velocity}
-            return Population(genes, len(batch_shape), traits, Assessment(value, cases=cases))
+            genes = {name: x.to(device) for name, x in genes.items()}
+            traits = {"age": age.contiguous().to(device), "velocity": velocity.to(device)}
+            return Population(genes, len(batch_shape), traits, Assessment(value.to(device), cases=cases.to(device)))
 
         return cls(population(0), population(k))
 
@@ -212,10 +226,6 @@ def _rounding(x: Tensor) -> float:
     return _ROUNDING * torch.finfo(x.dtype).eps if x.is_floating_point() else 0.0
 
 
-def _noise(seed: int = 1) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def _tensors(result: Any) -> dict[str, Tensor]:
     return {"index": result} if isinstance(result, Tensor) else dict(result.genes)
 
@@ -232,7 +242,7 @@ def _shapes_are_right(subject: Subject) -> None:
                     for several in (False, True):
                         case = subject.case(dtype, k, event, batch_shape, several)
                         what = f"{dtype}, k = {k}, event_shape {event}, batch_shape {batch_shape}"
-                        _fits(subject.kind, subject.call(case, _noise()), case.parents, what)
+                        _fits(subject.kind, subject.call(case, subject.noise()), case.parents, what)
 
 
 def _fits(kind: Kind, answer: Any, parents: Population, what: str) -> None:
@@ -264,8 +274,8 @@ def _other_dtypes_are_refused(subject: Subject) -> None:
     taken = subject.dtypes()
     for dtype in _DTYPES:
         if dtype not in taken:
-            refused(TypeError, lambda dtype=dtype: subject.call(subject.case(dtype), _noise()), str(dtype))  # type: ignore[misc]
-            refused(TypeError, lambda dtype=dtype: subject.call(subject.case(dtype), _noise()), "use ")  # type: ignore[misc]
+            refused(TypeError, lambda dtype=dtype: subject.call(subject.case(dtype), subject.noise()), str(dtype))  # type: ignore[misc]
+            refused(TypeError, lambda dtype=dtype: subject.call(subject.case(dtype), subject.noise()), "use ")  # type: ignore[misc]
 
 
 @_suite.claim("nothing that is passed in, and no answer given before, is written to")
@@ -276,10 +286,10 @@ def _inputs_stay_as_they_were(subject: Subject) -> None:
         case = subject.case(dtype, k, event)
         before = fingerprint(case.parents), fingerprint(case.others)
         with Storages():
-            first = subject.call(case, _noise())
+            first = subject.call(case, subject.noise())
             kept = fingerprint(first)
             for seed in range(3):
-                subject.call(case, _noise(seed))
+                subject.call(case, subject.noise(seed))
         after = fingerprint(case.parents), fingerprint(case.others)
         require(before == after, f"{dtype}, k = {k}, event_shape {event}: it wrote to its arguments")
         require(fingerprint(first) == kept, f"{dtype}, k = {k}, event_shape {event}: an earlier answer was written to")
@@ -290,7 +300,7 @@ def _noise_decides(subject: Subject) -> None:
     for dtype in subject.dtypes():
         case = subject.case(dtype, batch_shape=(2,))
         with nothing_drawn_elsewhere("it"):
-            answers = {fingerprint(subject.call(case, _noise(5))) for _ in range(3)}
+            answers = {fingerprint(subject.call(case, subject.noise(5))) for _ in range(3)}
         require(len(answers) == 1, f"{dtype}: three calls with the same noise gave {len(answers)} answers")
 
 
@@ -299,7 +309,7 @@ def _batch_equals_separate(subject: Subject) -> None:
     for dtype in subject.dtypes():
         for batch_shape in ((3,), (2, 2)):
             case = subject.case(dtype, batch_shape=batch_shape, several=True)
-            tape = Replay(_noise())
+            tape = Replay(subject.noise())
             together = _tensors(subject.call(case, tape))
             for where in torch.cartesian_prod(*(torch.arange(n) for n in batch_shape)).view(-1, len(batch_shape)):
                 at = tuple(where.tolist())
@@ -319,7 +329,7 @@ def _traits_stay_with_their_candidate(subject: Subject) -> None:
     for dtype in subject.dtypes():
         for batch_shape in ((), (3,)):
             case = subject.case(dtype, batch_shape=batch_shape)
-            answer = subject.call(case, _noise())
+            answer = subject.call(case, subject.noise())
             if subject.kind == "survival":
                 _whole(answer, case)
                 continue
@@ -343,7 +353,8 @@ def _nan_is_never_preferred(subject: Subject) -> None:
     case = subject.case(subject.dtypes()[0])
     hopeless = case.parents.assessed(_values([_NAN] * 8, case.parents, False))
     if subject.kind in ("selection", "survival", "reduction"):
-        answer = subject.call(Case(hopeless, case.others.assessed(_values([_NAN] * 8, case.others, False))), _noise())
+        others = case.others.assessed(_values([_NAN] * 8, case.others, False))
+        answer = subject.call(Case(hopeless, others), subject.noise())
         _fits(subject.kind, answer, case.parents, "all NaN")
     for maximize in (False, True):
         match subject.kind:
@@ -357,7 +368,7 @@ def _nan_is_never_preferred(subject: Subject) -> None:
 
 def _values(costs: list[float], population: Population, maximize: bool) -> Assessment:
     """One search's costs in the sign of the direction, each case costing the same."""
-    value = torch.tensor(costs, dtype=torch.float64)
+    value = torch.tensor(costs, dtype=torch.float64, device=population.device)
     cases = None if population.assessment is None else population.assessment.cases
     width = 1 if cases is None else cases.shape[-1]
     return Assessment(-value if maximize else value, maximize, cases=value[:, None].expand(-1, width))
@@ -366,7 +377,7 @@ def _values(costs: list[float], population: Population, maximize: bool) -> Asses
 def _selection_shuns_nan(subject: Subject, parents: Population, maximize: bool) -> None:
     costs = [3.0, _NAN, 0.0, 2.0, _NAN, 4.0, 1.0, _NAN]
     assessed = parents.assessed(_values(costs, parents, maximize))
-    noise, calls, count = _noise(), 500, 4
+    noise, calls, count = subject.noise(), 500, 4
     chosen = torch.cat([subject.operator(assessed, count, noise) for _ in range(calls)]).bincount(minlength=8).double()
     tolerance = 5 * (calls * count / 8) ** 0.5
     failed, good = chosen[[1, 4, 7]].mean(), chosen[[0, 2, 3, 5, 6]].mean()
@@ -406,11 +417,11 @@ def _rates_are_what_they_say(subject: Subject) -> None:
     for dtype in subject.dtypes():
         case = subject.case(dtype, k=64)
         x = case.parents["x"]
-        never = subject.call(case, _noise(), replace(subject.operator, rate=0.0))["x"]
+        never = subject.call(case, subject.noise(), replace(subject.operator, rate=0.0))["x"]
         require(
             torch.equal(never, x), f"{dtype}: rate 0 changes {float((never != x).double().mean()):.0%} of the genes"
         )
-        always = subject.call(case, _noise(), replace(subject.operator, rate=1.0))["x"]
+        always = subject.call(case, subject.noise(), replace(subject.operator, rate=1.0))["x"]
         if subject.kind == "crossover":
             require(torch.equal(always, case.others["x"]), f"{dtype}: rate 1 is not the second parent")
         elif dtype == torch.bool or dtype.is_floating_point:
@@ -426,8 +437,9 @@ def _permutations_stay_permutations(subject: Subject) -> None:
     require(dtypes == [torch.int64], f"of {_DTYPES} it takes {dtypes}, not integers alone")
     for n in (1, 2, 9):
         for seed in range(20):
-            made = subject.call(subject.case(torch.int64, event=(3, n), seed=seed), _noise(seed))["x"]
-            require((made.sort(-1).values == torch.arange(n)).all(), f"n = {n}: rows that are not 0 .. {n - 1}")
+            made = subject.call(subject.case(torch.int64, event=(3, n), seed=seed), subject.noise(seed))["x"]
+            each_once = made.sort(-1).values == torch.arange(n, device=made.device)
+            require(each_once.all(), f"n = {n}: rows that are not 0 .. {n - 1}")
 
 
 OPERATOR_CHECKS: tuple[str, ...] = tuple(_suite.checks)

@@ -139,7 +139,8 @@ class Problem:
         for name, dtype in self.dtypes.items():
             low, high = (0.0, 1.0) if dtype == torch.bool else self.ends(name)
             worst += (high - low) ** 2 * math.prod(self.events[name])
-        return -hypervolume(population.cost.double(), torch.full((self.objectives,), worst, dtype=torch.float64))
+        cost = population.cost.double()
+        return -hypervolume(cost, cost.new_full((self.objectives,), worst))
 
 
 def _sum(terms: list[Tensor]) -> Tensor:

@@ -87,7 +87,7 @@ def ours(
     cells = Grid((100, 100), -task.reach, task.reach)
     made: tuple[Emitter, ...] = (IsoLineEmitter(0.01, 0.2),)
     if emitter != "iso-line":
-        made = (GaussianEmitter(std),) if emitter == "gaussian" else (CMAEmitter(std),) * 4
+        made = (GaussianEmitter(std),) if emitter == "gaussian" else (CMAEmitter(std, distributions=4),)
     algorithm = MapElites(batch, cells, made, (task.low, task.high))  # type: ignore[arg-type]
     clock = [0.0]
     start = Individual({"x": torch.full((task.genes,), task.start, dtype=torch.float64)})

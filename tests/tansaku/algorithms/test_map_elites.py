@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +29,10 @@ from tansaku import (
     Search,
     minimize,
 )
-from tansaku.functional import Shelf, Version, nth_member
+from tansaku.functional import Shelf, nth_member
 from tansaku.plots import plot_archive
 from tansaku.testing import ALGORITHM_CHECKS, check_algorithm
+from tansaku.testing.claims import fingerprint
 
 NAN, INF = math.nan, math.inf
 
@@ -80,12 +83,49 @@ def test_a_batch_enters_as_if_one_came_after_another(
 def test_of_equal_candidates_the_first_enters(cells: list[int], data: st.DataObject) -> None:
     cost = data.draw(st.lists(st.sampled_from([1.0, 2.0, 3.0]), min_size=len(cells), max_size=len(cells)))
     held = [INF, 2.0, 1.0, 3.0, 0.0]
-    number, enters = entering(torch.tensor(held), torch.tensor(cost), torch.tensor(cells))
-    for i, cell in enumerate(cells):
+    shelf = Shelf(torch.tensor(held), {"x": torch.full((5,), -1)})
+    met = shelf.enter(torch.tensor(cost), torch.tensor(cells), {"x": torch.arange(len(cells))}, [])
+    assert met.tolist() == [held[cell] for cell in cells]
+    for cell in range(5):
         rivals = [j for j, other in enumerate(cells) if other == cell and cost[j] < held[cell]]
-        assert bool(enters[i]) == bool(rivals)
-        if rivals:
-            assert int(number[i]) == min(rivals, key=lambda j: (cost[j], j))
+        first = min(rivals, key=lambda j: (cost[j], j)) if rivals else -1
+        assert int(shelf.rows["x"][cell]) == first
+        assert float(shelf.cost[cell]) == (cost[first] if rivals else held[cell])
+
+
+def test_states_that_were_followed_stay_as_they_were_and_can_be_followed_again() -> None:
+    elites = MapElites(k=8, bounds=(0.0, 1.0))  # type: ignore[arg-type]
+    assess = Objective(task)
+    states = [elites.init(assess(Population({"x": torch.rand(4, 3)})))]
+    noise, asked, before = torch.Generator().manual_seed(0), [], []
+    for _ in range(6):
+        before.append(fingerprint(copy.deepcopy(states[-1])))
+        asked.append(assess(elites.ask(states[-1], noise)))
+        states.append(elites.tell(states[-1], asked[-1]))
+    last = fingerprint(states[-1])
+    for i in (2, 0, 5, 1, 3):  # in any order; each becomes the newest version of an archive of its own
+        assert fingerprint(elites.tell(states[i], asked[i])) == fingerprint(states[i + 1])
+        assert fingerprint(states[i]) == before[i]
+    assert fingerprint(states[-1]) == last
+    assert fingerprint(pickle.loads(pickle.dumps(states[4]))) == before[4]
+
+
+def test_an_archive_that_was_read_is_not_written_to() -> None:
+    search: Search[Any] = Search(MapElites(k=8), Objective(task), Individual({"x": torch.rand(3)}))
+    search.run(max_generations=5)
+    kept = search.state.archive
+    before, score = fingerprint(kept), float(search.state.qd_score())
+    search.run(max_generations=40)
+    assert fingerprint(kept) == before
+    assert float(search.state.qd_score()) != score
+
+
+def test_a_generation_does_not_copy_the_archive() -> None:
+    search: Search[Any] = Search(MapElites(k=16), Objective(task), Individual({"x": torch.rand(50)}))
+    search.run(max_generations=3)
+    shelf = search.state._newest().shelf
+    search.run(max_generations=6)
+    assert search.state._newest().shelf is shelf
 
 
 def test_the_nth_member_is_found_in_every_search() -> None:
@@ -220,6 +260,29 @@ def cma_me(**settings: Any) -> MapElites:
     return MapElites(emitters=(CMAEmitter(), IsoLineEmitter()), **settings)
 
 
+def test_a_descriptor_with_a_nan_belongs_to_no_cell() -> None:
+    descriptor = torch.tensor([[0.1, NAN], [NAN, NAN], [0.1, 0.2]])
+    assert Grid((4, 4)).index(descriptor).tolist() == [16, 16, 0]
+    assert CENTROIDS.index(descriptor)[:2].tolist() == [64, 64]
+
+
+def test_each_of_several_distributions_learns_from_its_own_candidates_alone() -> None:
+    three = CMAEmitter(0.3, distributions=3)
+    start = Objective(task)(Population({"x": torch.rand(5, 4)}))
+    state = three.init(start, 12, None)
+    cells = MapElites(k=12, cells=Grid((4, 4)), emitters=(three,))
+    asked = three.emit(state, cells.init(start).archive, 12, None, torch.Generator().manual_seed(0))
+    cost, held = torch.rand(12), torch.rand(12)
+    together = three.learn(state, asked, cost, held)
+    for i in range(3):
+        own = Population({"x": asked["x"][i::3]}, traits={name: x[i::3] for name, x in asked.traits.items()})
+        alone = CMAEmitter(0.3).learn(CMAEmitter(0.3).init(start, 4, None), own, cost[i::3], held[i::3])
+        for name in ("mean", "covariance", "root", "inverse", "step", "path", "step_path", "restart"):
+            torch.testing.assert_close(getattr(together, name)[i], getattr(alone, name)[0])
+    with pytest.raises(ValueError, match="expected candidates that 3 distributions can share equally, got 11; use 12"):
+        three.init(start, 11, None)
+
+
 @pytest.mark.parametrize(
     "check", [check for check in ALGORITHM_CHECKS if check != "large_populations_stay_as_they_were"]
 )
@@ -234,11 +297,11 @@ def test_an_emitter_that_improves_nothing_begins_anew_at_an_elite() -> None:
     asked = elites.ask(state, noise)
     lost = {"value": torch.full((6,), INF), "descriptor": torch.full((6, 2), 0.5)}
     told = elites.tell(state, asked.assessed(Assessment(**lost)))
-    assert bool(told.emitters[0].restart)
+    assert bool(told.emitters[0].restart.all())
     centre = elites.ask(told, noise).traits["0.centre"][0]
     assert bool((told.archive["x"][told.filled] == centre).all(-1).any())
     won = {"value": torch.full((6,), -1.0), "descriptor": torch.full((6, 2), 0.5)}
-    assert not bool(elites.tell(state, asked.assessed(Assessment(**won))).emitters[0].restart)
+    assert not bool(elites.tell(state, asked.assessed(Assessment(**won))).emitters[0].restart.any())
 
 
 def test_the_mean_moves_towards_the_candidates_that_improve_in_the_order_of_their_improvement() -> None:
@@ -250,7 +313,7 @@ def test_the_mean_moves_towards_the_candidates_that_improve_in_the_order_of_thei
     held = torch.tensor([INF, 1.5, INF, 7.0, 3.0])  # new cells: 2, then 0; better elites: 3 (by 5), then 1 (by 0.5)
     told = emitter.learn(state, asked, cost, held)
     weight = math.log(4.5) - torch.tensor([1.0, 2.0, 3.0, 4.0]).log()
-    assert torch.allclose(told.mean, (weight / weight.sum()) @ raw[[2, 0, 3, 1]], atol=1e-6)
+    assert torch.allclose(told.mean[0], (weight / weight.sum()) @ raw[[2, 0, 3, 1]], atol=1e-6)
 
 
 def test_a_descriptor_of_another_length_is_refused() -> None:
