@@ -22,6 +22,7 @@ def quality() -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where a dataclass looks its annotations up
     spec.loader.exec_module(module)
     return module
 
@@ -76,3 +77,33 @@ def test_its_file_is_a_list_of_objects_with_the_promised_keys(tmp_path: Path) ->
     assert references["ga"] == references["shade"] == "random search"
     assert all(0 < row["share"] <= 1 for row in rows)
     assert image.stat().st_size > 0
+
+
+def test_what_is_kept_is_read_again_and_is_what_was_found(quality: ModuleType, tmp_path: Path) -> None:
+    if importlib.util.find_spec("ioh") is None and importlib.util.find_spec("cocoex") is None:
+        pytest.skip("needs ioh or coco-experiment: pip install '.[bench]'")
+    part = quality.Part("hill_climb", (1, 8), (1, 2), 2, 200, "{}", 0)
+    found, _ = part.kept(str(tmp_path))
+    assert [path.suffix for path in tmp_path.iterdir()] == [".json"]
+    again, _ = part.kept(str(tmp_path))
+    for one, other, fresh in zip(found, again, part.run(), strict=True):
+        assert (one.function, one.instance, one.dim, one.budget) == (other.function, other.instance, 2, 200)
+        assert one.hits.tolist() == other.hits.tolist() == fresh.hits.tolist()
+    assert quality.Part("hill_climb", (1, 8), (1, 2), 2, 200, "{}", 1).kept(str(tmp_path))[0] is not found
+    assert len(list(tmp_path.iterdir())) == 2  # another seed is another part
+
+
+def test_several_processes_give_the_answers_of_one(tmp_path: Path) -> None:
+    if importlib.util.find_spec("ioh") is None and importlib.util.find_spec("cocoex") is None:
+        pytest.skip("needs ioh or coco-experiment: pip install '.[bench]'")
+    options = ["--dims", "2", "--functions", "1", "8", "--instances", "1", "--budget", "50"]
+    options += ["--algorithms", "hill_climb", "ipop_cma_es", "--keep", str(tmp_path / "kept")]
+    answers = []
+    for jobs in ("1", "2"):
+        path = tmp_path / f"{jobs}.json"
+        if jobs == "2":
+            options = options[:-2]
+        command = [sys.executable, str(QUALITY), *options, "--jobs", jobs, "--json", str(path)]
+        subprocess.run(command, capture_output=True, check=True)
+        answers.append(path.read_text(encoding="utf-8"))
+    assert answers[0] == answers[1]

@@ -189,3 +189,45 @@ def test_objects_say_what_they_are() -> None:
     search.step()
     assert repr(search.history) == "History(2 generations, maximize=False)"
     assert Bounds(0, 1) == Bounds(0, 1)
+
+
+def test_a_cost_on_another_device_is_refused() -> None:
+    message = r"expected value on cpu like the genes, got meta; return it with .to\(genes.device\)"
+    with pytest.raises(ValueError, match=message):
+        tansaku.minimize(lambda x: sphere(x).to("meta"), shape=2, max_generations=1)
+
+
+@pytest.mark.parametrize(
+    "repeated", [{"x0": torch.zeros(2), "shape": 2}, {"x0": Individual({"x": torch.zeros(2)}), "shape": 2}]
+)
+def test_genes_that_are_given_twice_are_refused(repeated: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="expected either shape= or x0=, got both; give one"):
+        tansaku.minimize(sphere, max_generations=1, **repeated)
+
+
+def test_a_module_parameter_that_is_named_wrongly_is_refused_with_those_it_has() -> None:
+    with pytest.raises(ValueError, match=r"expected names among \['bias', 'weight'\], got 'weigth'"):
+        Individual.from_module(nn.Linear(2, 1), ["weigth"])
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (
+            lambda x: {"value": sphere(x), "descriptor": x[:2, :2]},
+            r"expected descriptor with shape .* = \[30, d\], got",
+        ),
+        (lambda x: {"value": sphere(x), "violation": x[..., 0]}, r"expected violation with shape .* = \[30, v\], got"),
+        (lambda x: {"value": sphere(x)[:, None, None]}, r"expected value with shape .* = \[30\], got \[30, 1, 1\]"),
+    ],
+)
+def test_an_answer_of_a_wrong_shape_is_refused_at_the_start(answer: Any, message: str) -> None:
+    calls: list[int] = []
+
+    def counted(x: Tensor) -> Any:
+        calls.append(len(x))
+        return answer(x)
+
+    with pytest.raises(ValueError, match=message):
+        tansaku.minimize(counted, shape=2, algorithm="pso", max_generations=9)
+    assert len(calls) == 1
