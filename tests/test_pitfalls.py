@@ -126,7 +126,7 @@ def test_a_long_search_keeps_no_more_tensors_than_a_short_one(name: str) -> None
 
     search = Search(ALGORITHMS[name](k=4), Objective(fn), Population({"x": torch.rand(4, 3)}))
     held = []
-    for generations in (128, 1152):
+    for generations in (128, 640):
         search.run(max_generations=generations)
         gc.collect()
         held.append(sum(issubclass(type(x), Tensor) for x in gc.get_objects()))
