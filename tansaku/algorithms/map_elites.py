@@ -144,15 +144,16 @@ class MapElites(Algorithm[MapElitesState]):
 
     def tell(self, state: MapElitesState, asked: Population) -> MapElitesState:
         """Each candidate that is better than its cell's elite takes its place; the emitters learn from it."""
-        cell, cost = self.cells.index(_descriptor(asked)), asked.cost
+        cell, cost, parts = self.cells.index(_descriptor(asked)), asked.cost, self._parts(asked)
         assessment = _assessment(asked)
         rows = _rows(asked.genes, assessment)
         if torch.compiler.is_compiling():
             shelf = _shelf(state.archive)
             held = shelf.enter(cost, cell, rows, [])
-            return MapElitesState(_population(shelf, assessment.maximize), self._learnt(state, asked, cost, held))
+            learnt = self._learnt(state, parts, cost, held)
+            return MapElitesState(_population(shelf, assessment.maximize), learnt)
         version, held = state._newest().entered(cost, cell, rows)
-        return MapElitesState._after(version, assessment.maximize, self._learnt(state, asked, cost, held))
+        return MapElitesState._after(version, assessment.maximize, self._learnt(state, parts, cost, held))
 
     def best(self, state: MapElitesState) -> Population:
         """The best elite."""
@@ -167,19 +168,28 @@ class MapElites(Algorithm[MapElitesState]):
         elites = assess(archive.take(torch.where(filled, number, archive.cost.argmin(0))))
         return MapElitesState(self._entered(elites), state.emitters)
 
-    def _learnt(self, state: MapElitesState, asked: Population, cost: Tensor, held: Tensor) -> list[Any]:
-        learnt, begin = [], 0
-        for i, (emitter, own, k) in enumerate(zip(self.emitters, state.emitters, self._shares(), strict=True)):
+    def _parts(self, asked: Population) -> list[Population | None]:
+        """What each emitter made, assessed; None for one that does not learn."""
+        parts: list[Population | None] = []
+        begin = 0
+        for i, (emitter, k) in enumerate(zip(self.emitters, self._shares(), strict=True)):
             mine, prefix = slice(begin, begin + k), f"{i}."
             begin += k
             if type(emitter).learn is Emitter.learn:
-                learnt.append(own)
+                parts.append(None)
                 continue
             genes = {name: x[mine] for name, x in asked.genes.items()}
             traits = {name[len(prefix) :]: x[mine] for name, x in asked.traits.items() if name.startswith(prefix)}
             said: dict[str, Any] = {name: x[mine] for name, x in _fields(_assessment(asked)).items()}
-            part = Population(genes, asked.batch_ndim, traits, replace(_assessment(asked), **said))
-            learnt.append(emitter.learn(own, part, cost[mine], held[mine]))
+            parts.append(Population(genes, asked.batch_ndim, traits, replace(_assessment(asked), **said)))
+        return parts
+
+    def _learnt(self, state: MapElitesState, parts: list[Population | None], cost: Tensor, held: Tensor) -> list[Any]:
+        learnt = []
+        shares = self._shares()
+        costs, helds = cost.split(shares), held.split(shares)
+        for emitter, own, part, now, met in zip(self.emitters, state.emitters, parts, costs, helds, strict=True):
+            learnt.append(own if part is None else emitter.learn(own, part, now, met))
         return learnt
 
     def _shares(self) -> list[int]:
@@ -228,7 +238,8 @@ def _population(shelf: Shelf, maximize: bool) -> Population:
     genes = {name[len(_GENE) :]: x for name, x in shelf.rows.items() if name.startswith(_GENE)}
     said = {name: x for name, x in shelf.rows.items() if not name.startswith(_GENE)}
     assessment = Assessment._made(maximize, said)
-    assessment.__dict__["_cost"] = shelf.cost
+    if not torch.compiler.is_compiling():
+        assessment.__dict__["_cost"] = shelf.cost
     return Population._made(genes, len(shelf.shape) - 1, {}, assessment)
 
 
