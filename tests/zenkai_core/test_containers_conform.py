@@ -104,3 +104,32 @@ def test_a_graph_of_several_inputs_and_outputs_conforms() -> None:
         return net, zk.IO(torch.randn(12, 4), torch.randn(12, 4)), zk.IO(torch.randn(12, 4), torch.randn(12, 2))
 
     check_machine(make)
+
+
+def test_direct_feedback_reaches_a_layer_in_every_container_and_learns() -> None:
+    torch.manual_seed(0)
+
+    def direct(i: int, o: int) -> Machine:
+        module = nn.Sequential(nn.Linear(i, o), nn.Tanh())
+        rule = zk.theta.Gradient(torch.optim.Adam, lr=0.01)
+        return Machine(module, rule, zk.targets.Null(), y=zk.targets.DirectFeedback())
+
+    skip = Graph(
+        {"a": Node(direct(8, 8), "x"), "y": Node(Machine(Add(), zk.theta.Null(), zk.targets.Null()), "a", "x")}
+    )
+    middle = Parallel(skip, Swap(direct(8, 3), direct(8, 3)))
+    net = Chain(direct(4, 8), middle, linear(11, 3, zk.cross_entropy))
+    x = torch.randn(100, 4)
+    labels = (x[:, 0] * x[:, 1] > 0).long() + (x[:, 2] > 1).long()
+    told: list[zk.State] = []
+    for m in net.modules():
+        if isinstance(m, Machine):
+            m.register_hook("accumulate", lambda call: told.append(call.state))
+    first = net.learn(x, labels)
+    expected = told[0].output_error()[0]
+    assert len(told) == 6
+    assert all(s.goal.same(told[0].goal) and torch.equal(s.output_error()[0], expected) for s in told)
+    assert torch.equal(told[0].goal.f, labels)
+    for _ in range(100):
+        last = net.learn(x, labels)
+    assert last < 0.8 * first
