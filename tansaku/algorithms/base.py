@@ -205,8 +205,9 @@ def _resampled(ask: Callable[[Any, Any, Noise], Population]) -> Callable[[Any, A
     @wraps(ask)
     def asked(self: Any, state: Any, noise: Noise) -> Population:
         bounds = self.bounds
-        own = any(field.name == "bounds" for field in fields(self))  # else they are those of an algorithm inside
-        if bounds is None or bounds.repair != "resample" or not own:
+        if bounds is None or bounds.repair != "resample":
+            return ask(self, state, noise)
+        if not any(field.name == "bounds" for field in fields(self)):  # they are those of an algorithm inside
             return ask(self, state, noise)
         free = replace(self, bounds=OpenBounds(bounds.lower, bounds.upper))
         population = ask(free, state, noise)
