@@ -10,11 +10,12 @@ objective takes is measured inside the very calls that the libraries make, and s
 The floor is tansaku's own draws of random numbers, as many of the same kind, plus one copy of the population, all of
 it into memory that is kept. `memory` is the high-water mark of a process that runs a few generations, in populations.
 
-A peer runs in the settings that suit it best: evotorch evaluates no parent twice. evox runs as it is, against tansaku as
-it is, and compiled, against tansaku with ``compile=True``. A peer that is not installed is left out. On a GPU the clock
-waits for the device before and after an objective and a turn. For `ga` all libraries select by binary tournament, cross
-real parents and mutate nothing, which is tansaku's default; `ga+mutation` adds Gaussian mutation to gene-wise (there:
-one-point) crossover and keeps the best of parents and children, as evotorch's does by default.
+A peer runs in the settings that suit it best: evotorch evaluates no parent twice. evox runs as it is, against tansaku
+as it is, and compiled, against tansaku with ``compile=True``. A peer that is not installed is left out. On a GPU the
+clock waits for the device before and after an objective and a turn. For `ga` all libraries select by tournament (two
+compete in evotorch, four here), cross real parents and mutate nothing, which is tansaku's default; `ga+mutation` adds
+Gaussian mutation to gene-wise (there: one-point) crossover and keeps the best of parents and children, as evotorch's
+does by default.
 
 In the file that `--json` writes, `milliseconds` is a generation's time less `objective_milliseconds`, and `ratio` is
 tansaku's milliseconds divided by those of the library in that row (compiled tansaku's in a row of compiled evox).
@@ -183,7 +184,7 @@ def floor(case: Case) -> Callable[[], object]:
             elif case.algorithm == "hill_climb":
                 draws.normal((k,), (), (n,), old, generator)
             else:
-                draws.integers(k, (2, 2 * k), (), (), old, generator)
+                draws.integers(k, (4, 2 * k), (), (), old, generator)
                 if case.algorithm == "ga":
                     draws.weights((k,), (), (n,), old, generator)
                 else:
@@ -400,8 +401,7 @@ def table_of(results: list[list[Row]], used: dict[tuple[str, str], float], devic
         multiple = used.get((row.algorithm, row.library.split()[0]))
         return "" if multiple is None else f"{multiple:.1f}"
 
-    for rows, own, peer in [(rows, *pair) for rows in results for pair in pairs_of(rows)]:
-        lowest = rows[-1]
+    for lowest, last, own, peer in [(rows[-1], rows[-2], *pair) for rows in results for pair in pairs_of(rows)]:
         table.add_row(
             own.algorithm,
             f"{own.k} x {own.n}",
@@ -415,7 +415,7 @@ def table_of(results: list[list[Row]], used: dict[tuple[str, str], float], devic
             f"{own.milliseconds / lowest.milliseconds:.2f}",
             in_populations(own),
             in_populations(peer),
-            end_section=own.objective == "none" and (peer is None or pairs_of(rows)[-1][1] == peer),
+            end_section=own.objective == "none" and peer in (None, last),
         )
     return table
 

@@ -130,6 +130,7 @@ def test_the_kernel_that_is_compiled_moves_as_the_plain_steps_do(
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # TorchInductor's own
 def test_a_compiled_swarm_moves_as_a_plain_one() -> None:
     begun = start(8)
     runs = [Search(PSO(k=8, bounds=(-9.0, 9.0), compile=compiled), ASSESS, begun, seed=3) for compiled in (False, True)]
