@@ -133,7 +133,10 @@ def test_the_kernel_that_is_compiled_moves_as_the_plain_steps_do(
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # TorchInductor's own
 def test_a_compiled_swarm_moves_as_a_plain_one() -> None:
     begun = start(8)
-    runs = [Search(PSO(k=8, bounds=(-9.0, 9.0), compile=compiled), ASSESS, begun, seed=3) for compiled in (False, True)]
+    runs = [
+        Search(PSO(k=8, bounds=Bounds(-9.0, 9.0), compile=compiled), ASSESS, begun, seed=3)
+        for compiled in (False, True)
+    ]
     for _ in range(10):
         for run in runs:
             run.step()
