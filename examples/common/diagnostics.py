@@ -23,7 +23,7 @@ def watch(network: Network, every: int) -> Iterator[Callable[[], Means]]:
     - "global": the fall of the network's cost by the layer's step (equation 4).
     """
     names = {machine: name for name, machine in network.machine.named_modules()}
-    with Recorder(network.machine, every=every) as recorder:
+    with Recorder(network.machine, every=every, gradients=False) as recorder:
 
         def means() -> Means:
             rows = recorder.rows()

@@ -207,7 +207,7 @@ def _resampled(ask: Callable[[Any, Any, Noise], Population]) -> Callable[[Any, A
         bounds = self.bounds
         if bounds is None or bounds.repair != "resample":
             return ask(self, state, noise)
-        if all(field.name != "bounds" for field in fields(self)):  # they are those of an algorithm inside
+        if not any(field.name == "bounds" for field in fields(self)):  # they are those of an algorithm inside
             return ask(self, state, noise)
         free = replace(self, bounds=OpenBounds(bounds.lower, bounds.upper))
         population = ask(free, state, noise)

@@ -65,8 +65,11 @@ class GA(Algorithm[GAState]):
 
     def ask(self, state: GAState, noise: Noise) -> Population:
         """K children."""
-        chosen = self.select(state.parents, 2 * self.k, noise)
-        mothers, fathers = state.parents.take(chosen[: self.k]), state.parents.take(chosen[self.k :])
+        parents = state.parents
+        chosen = self.select(parents, 2 * self.k, noise)
+        if self.crossover is None:
+            parents = parents.unassessed()  # our own crossovers do not ask what a parent costs
+        mothers, fathers = parents.take(chosen[: self.k]), parents.take(chosen[self.k :])
         children = self._mutated(self._crossed(mothers, fathers, noise), noise)
         return children if self.bounds is None else self.bounds(children)
 

@@ -51,10 +51,12 @@ def put_rows(x: Tensor, index: Tensor, rows: Tensor) -> Tensor:
         index: [j, *batch_shape] without repetition along j.
         rows: [j, *batch_shape, *event_shape].
     """
-    searches = index[0].numel()
-    event = x.shape[index.ndim :]
     out = buffer_like(x)
     copy = x.clone(memory_format=torch.contiguous_format) if out is None else out.copy_(x)
+    if index.ndim == 1:
+        return copy.index_copy_(0, index, rows)
+    searches = index[0].numel()
+    event = x.shape[index.ndim :]
     places = index.reshape(index.shape[0], searches) * searches + torch.arange(searches, device=index.device)
     copy.view(x.shape[0] * searches, *event).index_copy_(0, places.flatten(), rows.reshape(places.numel(), *event))
     return copy

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tansaku import checks, draws
 from tansaku.draws import Noise
-from tansaku.functional import finite_costs
+from tansaku.functional import finite_costs, take_rows
 from tansaku.population import Population
 
 _COMPARISONS = 1 << 24  # held in memory at once
@@ -41,11 +41,11 @@ class Tournament:
         cost = population.cost
         lead = (self.size, checks.count("count", count))
         drawn = draws.integers(population.k, lead, tuple(population.batch_shape), (), cost, noise)
-        met = cost.gather(0, drawn.flatten(0, 1)).view_as(drawn)
+        met = take_rows(cost, drawn.flatten(0, 1)).view_as(drawn)
         winner, lowest = drawn[0], met[0]
         for i in range(1, self.size):
-            better = met[i] < lowest
-            winner, lowest = torch.where(better, drawn[i], winner), torch.where(better, met[i], lowest)
+            winner = torch.where(met[i] < lowest, drawn[i], winner)
+            lowest = torch.minimum(met[i], lowest)
         return winner
 
 

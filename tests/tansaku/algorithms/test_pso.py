@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import shutil
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+import torch._inductor
 from torch import Tensor
 
-from tansaku import PSO, Objective, Population, Search
+from tansaku import PSO, Bounds, Objective, Population, Search, compiling
 from tansaku.testing import rastrigin, sphere
 
 ASSESS = Objective(sphere)
@@ -97,3 +101,61 @@ def test_small_neighbourhoods_are_harder_to_trap() -> None:
 
     assert solved("ring") > solved("global")
     assert solved("von_neumann") > solved("global")
+
+
+@pytest.mark.parametrize("bounds", [None, (-1.0, 1.0), Bounds(-1.0, 1.0, "reflect"), Bounds(-torch.ones(2), 1.0)])
+@pytest.mark.parametrize("neighbourhood", ["global", "ring"])
+def test_the_kernel_that_is_compiled_moves_as_the_plain_steps_do(
+    bounds: Any, neighbourhood: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def traced(kernel: torch.fx.GraphModule, tensors: list[Tensor]) -> Callable[..., Any]:
+        calls.append(len(tensors))
+        return kernel
+
+    monkeypatch.setattr(torch._inductor, "compile", traced)
+    monkeypatch.setattr(compiling, "_made", {})
+    begun = start(6, (3,))
+    begun = ASSESS(Population({"x": begun["x"].clamp(-1, 1)}, 1))
+    settings: dict[str, Any] = {"k": 6, "bounds": bounds, "neighbourhood": neighbourhood, "last_inertia": 0.4}
+    runs = [Search(PSO(**settings, compile=compiled), ASSESS, begun, seed=3) for compiled in (False, True)]
+    for _ in range(20):
+        for run in runs:
+            run.step()
+    plain, compiled = [run.state.swarm for run in runs if run.state is not None]
+    assert len(calls) == 1  # one kernel, whatever the inertia
+    assert torch.allclose(plain["x"], compiled["x"], rtol=0, atol=1e-9)
+    assert torch.allclose(plain.traits["velocity.x"], compiled.traits["velocity.x"], rtol=0, atol=1e-9)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # TorchInductor's own
+def test_a_compiled_swarm_moves_as_a_plain_one() -> None:
+    begun = start(8)
+    runs = [
+        Search(PSO(k=8, bounds=Bounds(-9.0, 9.0), compile=compiled), ASSESS, begun, seed=3)
+        for compiled in (False, True)
+    ]
+    for _ in range(10):
+        for run in runs:
+            run.step()
+    plain, compiled = [run.state.swarm for run in runs if run.state is not None]
+    assert torch.allclose(plain["x"], compiled["x"], rtol=0, atol=1e-9)
+
+
+def test_without_a_compiler_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: Any) -> None:
+        raise OSError("no C++ compiler")
+
+    monkeypatch.setattr(torch._inductor, "compile", broken)
+    monkeypatch.setattr(compiling, "_made", {})
+    search = Search(PSO(k=4, compile=True), ASSESS, start(4))
+    with pytest.raises(RuntimeError, match=r"compile=True, got none that works \(no C\+\+ compiler\); install g\+\+"):
+        search.step()
+    assert search.generations == 0
+
+
+def test_compile_is_a_switch() -> None:
+    with pytest.raises(TypeError, match="expected compile as True or False, got 'yes'; pass compile=True"):
+        PSO(compile="yes")  # type: ignore[arg-type]
