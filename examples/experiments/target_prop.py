@@ -4,10 +4,10 @@ Pixels-128-128-128-10. The output layer's target for its input follows the gradi
 have a module each, of two layers, that learns to be their inverse, and the target for the layer below is what it makes
 of the layer's own target. On even epochs the inverses learn, on odd ones the layers; Adam with a cosine schedule.
 
-- "plain" is the paper's (after Bengio 2014). What an inverse fails to reconstruct becomes a part of the target, and soon
-  exceeds the error that is passed on: as the paper has it, the network falls to chance. Two things keep it from that:
-  the output layer puts its target `FAR` gradients away, so that the error prevails, and the layers have BatchNorm, so
-  that they cannot shrink to please their inverses.
+- "plain" is the paper's (after Bengio 2014). What an inverse fails to reconstruct becomes a part of the target, and
+  soon exceeds the error that is passed on: as the paper has it, the network falls to chance. Two things keep it from
+  that: the output layer puts its target `FAR` gradients away, so that the error prevails, and the layers have
+  BatchNorm, so that they cannot shrink to please their inverses.
 - "difference" (Lee et al. 2015) takes off the target what the inverse fails to reconstruct.
 
 The inverses learn from inputs with noise, for targets lie beside the data. Noise, `FAR` and BatchNorm were chosen on
