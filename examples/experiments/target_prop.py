@@ -1,17 +1,17 @@
 """Target propagation by learned inverses: experiment 4 of the paper (section 4.4, appendix A.4).
 
 Pixels-128-128-128-10. The output layer's target for its input follows the gradient; the second and third hidden layer
-have a module each that learns to be their inverse, and the target for the layer below is what it makes of the layer's
-own target. On even epochs the inverses learn, on odd ones the layers; Adam with a cosine schedule.
+have a module each, of two layers, that learns to be their inverse, and the target for the layer below is what it makes
+of the layer's own target. On even epochs the inverses learn, on odd ones the layers; Adam with a cosine schedule.
 
-- "plain" is the paper's (after Bengio 2014): ReLU layers, inverses of two layers with BatchNorm and ReLU. What an
-  inverse fails to reconstruct becomes a part of the target, and soon exceeds the error that is passed on: as the paper
-  has it, the network falls to chance. Two things keep it from that: the output layer puts its target `FAR` gradients
-  away, so that the error prevails, and the layers have BatchNorm, so that they cannot shrink to please their inverses.
-- "difference" (Lee et al. 2015): tanh layers, inverses of one tanh layer, and the difference correction, which takes
-  off the target what the inverse fails to reconstruct.
+- "plain" is the paper's (after Bengio 2014). What an inverse fails to reconstruct becomes a part of the target, and
+  soon exceeds the error that is passed on: as the paper has it, the network falls to chance. Two things keep it from
+  that: the output layer puts its target `FAR` gradients away, so that the error prevails, and the layers have
+  BatchNorm, so that they cannot shrink to please their inverses.
+- "difference" (Lee et al. 2015) takes off the target what the inverse fails to reconstruct.
 
-The inverses learn from inputs with noise, for targets lie beside the data.
+The inverses learn from inputs with noise, for targets lie beside the data. Noise, `FAR` and BatchNorm were chosen on
+MNIST's validation images, by runs on 10,000 of its training images.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from zenkai_core import Chain, Machine, StepTheta, StepX, cross_entropy, sse, ta
 WIDTH = 128
 RATE = 1e-3
 BATCH = {"digits": 32, "mnist": 128}
-FAR = 100.0  # in the plain variant
-NOISE = 0.3  # standard deviation
+FAR = 100.0
+NOISE = 0.6  # standard deviation
 
 
 def build(plan: Plan, control: str | None) -> Network:
@@ -37,7 +37,7 @@ def build(plan: Plan, control: str | None) -> Network:
     widths = (plan.data.features, WIDTH, WIDTH, WIDTH)
     hidden = [
         Machine(
-            layer(before, after) if plain else nn.Sequential(nn.Linear(before, after), nn.Tanh()),
+            layer(before, after),
             theta.Null() if control == "frozen" else adam(),
             targets.Null() if i == 0 else targets.Gradient() if control else by_inverse(plain),
             sse,
@@ -64,6 +64,11 @@ def build(plan: Plan, control: str | None) -> Network:
     )
 
 
+def layer(before: int, after: int) -> nn.Module:
+    """Return a hidden layer, or one of an inverse."""
+    return nn.Sequential(nn.Linear(before, after), nn.BatchNorm1d(after), nn.ReLU())
+
+
 def adam() -> StepTheta:
     """Return a rule that follows the gradient of a layer's own cost."""
     return theta.Gradient(torch.optim.Adam, lr=RATE)
@@ -71,21 +76,15 @@ def adam() -> StepTheta:
 
 def by_inverse(plain: bool) -> StepX:
     """Return a rule that learns the inverse of a hidden layer."""
-    if not plain:
-        inverse = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Tanh())
-        return targets.Difference(inverse, torch.optim.Adam, lr=RATE, std=NOISE)
     inverse = nn.Sequential(layer(WIDTH, WIDTH), layer(WIDTH, WIDTH))
-    return targets.Reverse(inverse, torch.optim.Adam, lr=RATE, std=NOISE)
-
-
-def layer(before: int, after: int) -> nn.Module:
-    """Return a layer of the plain variant: a hidden one, or one of an inverse."""
-    return nn.Sequential(nn.Linear(before, after), nn.BatchNorm1d(after), nn.ReLU())
+    kind = targets.Reverse if plain else targets.Difference
+    return kind(inverse, torch.optim.Adam, lr=RATE, std=NOISE)
 
 
 EXPERIMENT = Experiment(
     build,
-    epochs={"digits": 40, "mnist": 40},
+    epochs={"digits": 30, "mnist": 40},
     controls=("frozen", "backprop"),
     variants={"plain": Figures(paper=0.929, goal=0.950), "difference": Figures(goal=0.975)},
+    shared_controls=True,
 )
