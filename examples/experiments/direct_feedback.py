@@ -18,7 +18,7 @@ from common.experiment import Experiment, Figures, Network, Plan, cosine_schedul
 from zenkai_core import Chain, Machine, StepTheta, StepX, StepY, cross_entropy, sse, targets, theta
 
 WIDTH = 32
-RATE = {"digits": 1e-2, "mnist": 1e-3}
+RATE = {"digits": 1e-2, "mnist": 3e-3}
 BATCH = {"digits": 32, "mnist": 128}
 
 

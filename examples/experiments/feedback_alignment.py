@@ -16,7 +16,8 @@ from common.experiment import Experiment, Figures, Network, Plan, cosine_schedul
 from zenkai_core import Chain, Machine, StepTheta, cross_entropy, sse, targets, theta
 
 WIDTH = 32
-RATE = {"digits": 1e-2, "mnist": 1e-3}
+KIND: dict[str, targets.feedback.Kind] = {"plain": "random", "sign-symmetric": "uniform"}
+RATE = {"digits": 1e-2, "mnist": 3e-3}
 BATCH = {"digits": 32, "mnist": 128}
 
 
@@ -31,7 +32,7 @@ def build(plan: Plan, control: str | None) -> Network:
     if control == "backprop":
         x: targets.Gradient | targets.FeedbackAlignment = targets.Gradient()
     else:
-        x = targets.FeedbackAlignment("random" if plan.variant == "plain" else "uniform")
+        x = targets.FeedbackAlignment(KIND[plan.variant])
     hidden = Machine(features, theta.Null() if control == "frozen" else adam(), targets.Null(), sse)
     output = Machine(nn.Linear(WIDTH, plan.data.classes), adam(), x, cross_entropy)
     machine = Chain(hidden, output).to(plan.device)

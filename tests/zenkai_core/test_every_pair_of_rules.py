@@ -52,6 +52,7 @@ X: dict[str, Callable[[], zk.StepX]] = {
     "search the network": lambda: zk.targets.SearchX(climb(), score="network"),
     "feedback": zk.targets.FeedbackAlignment,
     "sign-symmetric feedback": lambda: zk.targets.FeedbackAlignment("fresh"),
+    "learned feedback": lambda: zk.targets.KolenPollack(torch.optim.SGD, lr=0.1),
     "least squares": lambda: zk.targets.LeastSquares(0.1),
     "null": zk.targets.Null,
     "reverse": zk.targets.Reverse,

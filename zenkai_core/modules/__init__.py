@@ -20,7 +20,7 @@ from zenkai_core.modules.reversible import (
     Tanh,
 )
 from zenkai_core.modules.sign import Sign, SignSTE
-from zenkai_core.modules.trees import Trees
+from zenkai_core.modules.trees import Tree, Trees
 
 __all__ = [
     "Argmax",

@@ -4,6 +4,7 @@ from zenkai_core.targets.difference import Difference
 from zenkai_core.targets.direct import DirectFeedback, LocalReadout
 from zenkai_core.targets.feedback import FeedbackAlignment
 from zenkai_core.targets.gradient import Gradient
+from zenkai_core.targets.kolen_pollack import KolenPollack
 from zenkai_core.targets.least_squares import LeastSquares
 from zenkai_core.targets.null import Null
 from zenkai_core.targets.reverse import Reverse
@@ -18,6 +19,7 @@ __all__ = [
     "DirectFeedback",
     "FeedbackAlignment",
     "Gradient",
+    "KolenPollack",
     "LeastSquares",
     "Limited",
     "LocalReadout",

@@ -92,7 +92,7 @@ class FeedbackAlignment(StepX):
         if self.kind in ("random", "sign"):
             drawn = self._drawn(machine.module, self.noise)
             for i, values in enumerate(drawn):
-                self.register_buffer(f"feedback_{i}", values)
+                self._keep(f"feedback_{i}", values)
 
     def step_x(self, machine: Machine, t: IO, state: State) -> IO:
         """The moved inputs, detached; a `Target`, from which the layer below reads the whole error exactly."""
@@ -131,6 +131,9 @@ class FeedbackAlignment(StepX):
         finally:
             self._route.clear()
         return of_x, exact or of_params
+
+    def _keep(self, name: str, values: Tensor) -> None:
+        self.register_buffer(name, values)
 
     def _feedback(self, module: nn.Module, noise: NoiseKey) -> Feedback:
         layers = linear_maps(module)
