@@ -97,6 +97,7 @@ class Experiment:
         shared_controls: whether all variants are of one network, so that one set of controls, built as the first
             variant's, serves them all.
         searches: names of the tansaku algorithms that may take the place of the experiment's own as `plan.search`.
+        data: plan -> the data that this experiment, its controls included, makes of the plan's; None: those.
 
     Raises:
         ValueError: there is no variant, or "plain" is not the first.
@@ -108,6 +109,7 @@ class Experiment:
     variants: Mapping[str, Figures] = field(default_factory=lambda: {PLAIN: Figures()})
     shared_controls: bool = False
     searches: tuple[str, ...] = ()
+    data: Callable[[Plan], Data] | None = None
 
     def __post_init__(self) -> None:
         names = list(self.variants)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ def train(experiment: Experiment, run: Run, plan: Plan, checkpoint: Path) -> Non
     """
     if run.finished:
         return
+    if experiment.data is not None:
+        plan = replace(plan, data=experiment.data(plan))
     _seed(plan.seed, 0)
     network = experiment.build(plan, run.control)
     machine = network.machine
