@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from common.errors import UsageError
-from common.experiment import PLAIN
+from common.experiment import name_of
 from common.files import write_atomically
 
 MAGIC = b"mnist.py checkpoint 1\n"
@@ -36,6 +36,7 @@ class Run:
     planned_epochs: int
     search: str | None = None  # the algorithm in place of the experiment's own
     parameters: int = 0
+    commit: str | None = None  # of the program that trained its last epoch
     evaluations: int = 0  # forward evaluations of a row, in training
     seconds: float = 0.0  # of training, without the accuracies
     cost: list[float] = field(default_factory=list)
@@ -46,9 +47,7 @@ class Run:
     @property
     def name(self) -> str:
         """Return the experiment's name, with its variant behind a colon, and search and control in brackets."""
-        name = self.experiment if self.variant in (None, PLAIN) else f"{self.experiment}:{self.variant}"
-        inside = ", ".join(filter(None, (self.search, self.control)))
-        return f"{name} ({inside})" if inside else name
+        return name_of(self.experiment, self.variant, self.search, self.control)
 
     @property
     def file(self) -> str:
@@ -66,6 +65,11 @@ class Run:
     def finished(self) -> bool:
         """Return whether no epoch is left."""
         return self.epochs == self.planned_epochs
+
+    def enter(self, saved: Mapping[str, Any]) -> None:
+        """Take over what another `Run` of the same network holds, as a dict of its fields."""
+        for entry, value in saved.items():
+            setattr(self, entry, value)
 
 
 class OtherSettings(UsageError):
@@ -124,8 +128,7 @@ def restore(run: Run, path: Path) -> None:
     for entry, option in SETTINGS.items():
         if getattr(saved, entry) != getattr(run, entry):
             raise OtherSettings(path, f"was made with {option} {getattr(saved, entry)}")
-    for found in fields(run):
-        setattr(run, found.name, getattr(saved, found.name))
+    run.enter(vars(saved))
 
 
 def found(folder: Path) -> Iterator[Run]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -12,15 +13,17 @@ import torch
 from rich.console import Console
 
 import experiments
-from common import checkpoints, data, report
+from common import checkpoints, jobs, report, table
 from common.checkpoints import Run
 from common.errors import UsageError
-from common.experiment import PAPER, Experiment, Plan
+from common.experiment import PAPER, Experiment
 from common.files import check_writable
-from common.loop import train
+from common.jobs import Place
 
-INTERRUPTED = 130
-FILE_WIDTH = 120  # of the table where it goes to a file or a pipe
+BROKEN, INTERRUPTED = 1, 130
+Chosen = Mapping[str, tuple[Experiment, Sequence[str]]]  # name -> experiment, variants
+DIFFERENCE = "target-prop:difference"
+FILE_WIDTH = 150  # of the table where it goes to a file or a pipe
 
 
 class Parser(argparse.ArgumentParser):
@@ -36,21 +39,36 @@ def parser() -> Parser:
     result = Parser(
         prog="mnist.py",
         description="Train networks on handwritten digits, each layer by a rule of its own.",
-        epilog=f"The paper that the table, the picture and the experiments speak of: {PAPER}.",
+        epilog=f"The paper that the table, the pictures and the experiments speak of: {PAPER}.",
     )
-    result.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"NAME, NAME:VARIANT or all, of {', '.join(experiments.known())}"
-    )
+    names = f"all, or NAME or NAME:VARIANT of {', '.join(experiments.known())}"
+    result.add_argument("names", nargs="*", metavar="NAME", help=names)
     source = result.add_mutually_exclusive_group()
-    source.add_argument("--data", choices=("digits", "openml"), default="digits", help="embedded 8x8 digits, or MNIST")
-    source.add_argument("--data-dir", type=Path, metavar="DIR", help="MNIST's four IDX files, gzipped or not")
+    source.add_argument(
+        "--data",
+        type=data_source,
+        default="digits",
+        metavar="DATA",
+        help="digits, the embedded 8x8 images; openml, MNIST; or openml:NAME, another data set",
+    )
+    source.add_argument("--data-dir", type=Path, metavar="DIR", help="four IDX files in MNIST's format, gzipped or not")
     result.add_argument("--epochs", type=positive, metavar="N", help="passes over the training images")
-    result.add_argument("--seed", type=natural, default=0, metavar="S")
+    result.add_argument("--seed", type=natural, default=0, metavar="S", help="the first seed")
+    result.add_argument("--seeds", type=positive, default=1, metavar="N", help="how many seeds, from the first one on")
     result.add_argument("--search", metavar="NAME", help="the tansaku algorithm in place of an experiment's own")
+    result.add_argument("--difference", action="store_true", help=f"{DIFFERENCE}, in place of its first variant")
+    result.add_argument("--jobs", type=positive, default=1, metavar="N", help="networks that train at once")
     result.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     result.add_argument("--out", type=Path, default=Path("runs/mnist"), metavar="DIR", help="where the results go")
     result.add_argument("--resume", action="store_true", help="continue after the last finished epoch found in --out")
     return result
+
+
+def data_source(text: str) -> str:
+    """Return "digits", "openml" or "openml:NAME"."""
+    if text not in ("digits", "openml") and not text.removeprefix("openml:") != text:
+        raise argparse.ArgumentTypeError(f"expected digits, openml or openml:NAME, got {text!r}")
+    return text
 
 
 def natural(text: str) -> int:
@@ -78,6 +96,19 @@ def usable_device(name: str) -> torch.device:
             f"expected a device that torch can use here, got {name!r} ({reason}); try --device cpu"
         ) from error
     return device
+
+
+def with_difference(names: Sequence[str]) -> list[str]:
+    """Return the names with the variant that `--difference` means.
+
+    Raises:
+        UsageError: they name other experiments only.
+    """
+    experiment = DIFFERENCE.partition(":")[0]
+    found = [DIFFERENCE if name.replace("_", "-") == experiment else name for name in names or [experiment]]
+    if DIFFERENCE not in found and "all" not in found:
+        raise UsageError(f"expected {experiment} for --difference, got {', '.join(names)}; name it, or leave that out")
+    return found
 
 
 def named(names: Sequence[str]) -> dict[str, tuple[Experiment, list[str]]]:
@@ -109,17 +140,16 @@ def named(names: Sequence[str]) -> dict[str, tuple[Experiment, list[str]]]:
     return found
 
 
-def planned(
-    chosen: Mapping[str, tuple[Experiment, Sequence[str]]], data: str, seed: int, epochs: int | None, search: str | None
-) -> list[Run]:
-    """Return the runs of all these variants and of their controls, in the order of training."""
+def planned(chosen: Chosen, data: str, seeds: Iterable[int], epochs: int | None, search: str | None) -> list[Run]:
+    """Return the runs of all these variants and of their controls, in the order of training: seed after seed."""
     runs = []
-    for name, (experiment, variants) in chosen.items():
-        length = epochs or budget(name, experiment, data)
-        for variant in variants:
-            runs.append(Run(name, variant, None, data, seed, length, search))
-            of = None if experiment.shared_controls else variant
-            runs += [Run(name, of, control, data, seed, length) for control in experiment.controls]
+    for seed in seeds:
+        for name, (experiment, variants) in chosen.items():
+            length = epochs or budget(name, experiment, data)
+            for variant in variants:
+                runs.append(Run(name, variant, None, data, seed, length, search))
+                of = None if experiment.shared_controls else variant
+                runs += [Run(name, of, control, data, seed, length) for control in experiment.controls]
     return list({run.file: run for run in runs}.values())
 
 
@@ -135,7 +165,7 @@ def budget(name: str, experiment: Experiment, data: str) -> int:
     )
 
 
-def check_search(search: str, chosen: Mapping[str, tuple[Experiment, Sequence[str]]]) -> None:
+def check_search(search: str, chosen: Chosen) -> None:
     """Raise a UsageError where an experiment does not search, or not by this algorithm."""
     for name, (experiment, _) in chosen.items():
         if search not in experiment.searches:
@@ -151,45 +181,58 @@ def say(line: str) -> None:
 def work(arguments: Sequence[str] | None = None) -> int:
     """Train what the options name and write what came out, after Ctrl-C too; return the exit code."""
     options = parser().parse_args(arguments)
-    chosen = named(options.names or experiments.DEFAULT)
+    names = with_difference(options.names) if options.difference else options.names
+    chosen = named(names or experiments.DEFAULT)
     if options.search:
         check_search(options.search, chosen)
-    device = usable_device(options.device)
-    images = data.load(options.data, options.data_dir).to(device)
-    if images.name == "digits":
-        torch.set_num_threads(1)  # matrices this small are not worth sharing: on busy cores threads wait for each other
     out: Path = options.out
-    runs = planned(chosen, images.name, options.seed, options.epochs, options.search)
+    place = Place(options.data, options.data_dir, usable_device(options.device), out / "checkpoints")
+    images = place.images()
+    seeds = range(options.seed, options.seed + options.seeds)
+    runs = planned(chosen, images.name, seeds, options.epochs, options.search)
     check_writable(out, *report.FILES)
-    check_writable(out / "checkpoints", *(run.file for run in runs))
+    check_writable(place.checkpoints, *(run.file for run in runs))
     rows = report.earlier_rows(out)
     if options.resume:
         resume(runs, out)
     replaced = report.replaced(runs, rows, out)
     if replaced:
         say(f"new results will replace earlier ones in {out}: {', '.join(replaced)}; another --out keeps them")
-    code = 0
+    code, remark = 0, ""
     try:
-        for run in runs:
-            experiment, _ = chosen[run.experiment]
-            variant = run.variant or next(iter(experiment.variants))
-            plan = Plan(images, run.planned_epochs, run.seed, device, variant, run.search)
-            train(experiment, run, plan, out / "checkpoints" / run.file)
+        if options.jobs == 1:
+            jobs.one_by_one(runs, place, images)
+        elif broken := jobs.at_once(runs, place, options.jobs):
+            code, remark = BROKEN, f"{', '.join(broken)} broke, by the errors above"
     except KeyboardInterrupt:
-        code = INTERRUPTED
+        code, remark = INTERRUPTED, "stopped by Ctrl-C"
     if not any(run.epochs for run in runs):
-        say("stopped by Ctrl-C before the end of the first epoch; nothing was written")
+        say(f"{remark} before the end of the first epoch; nothing was written")
         return code
-    kept = report.write(runs, out)
-    console = Console(width=None if sys.stdout.isatty() else FILE_WIDTH)
-    report.table(runs, {name: experiment.variants for name, (experiment, _) in chosen.items()}, console)
-    written = f"Wrote {out / 'results.json'} and {out / 'curves.png'}"
-    if kept:
-        written += f", which keep the earlier results of {', '.join(kept)}"
-    console.print(written, soft_wrap=True, highlight=False)
+    command = shlex.join(["python", "examples/mnist.py", *(sys.argv[1:] if arguments is None else arguments)])
+    kept = report.write(runs, registered(), command, out)
+    show(report.results(runs), out, kept)
     if code:
-        say("stopped by Ctrl-C; the same command with --resume continues")
+        say(f"{remark}; the same command with --resume continues")
     return code
+
+
+def registered() -> table.Variants:
+    """Return the variants of all experiments, with what is known of them."""
+    return {name: experiments.get(name).variants for name in experiments.known()}
+
+
+def show(rows: table.Rows, out: Path, kept: Sequence[str]) -> None:
+    """Print the table, and where the files are."""
+    console = Console(width=None if sys.stdout.isatty() else FILE_WIDTH)
+    lines = table.lines(rows, registered())
+    seeds = sorted({row["seed"] for row in rows})
+    title = f"{', '.join({line.data for line in lines})}, seed {', '.join(map(str, seeds))}"
+    console.print(table.printed(lines, title))
+    written = f"Wrote {', '.join(report.FILES[:-1])} and {report.FILES[-1]} in {out}"
+    if kept:
+        written += f"; results.json keeps the earlier results of {', '.join(dict.fromkeys(kept))}"
+    console.print(written, soft_wrap=True, highlight=False)
 
 
 def resume(runs: Sequence[Run], out: Path) -> None:

@@ -1,11 +1,9 @@
-"""Handwritten digits from three places: scikit-learn's 8 x 8 images, MNIST's IDX files, MNIST by name from OpenML."""
+"""Images from three places: scikit-learn's 8 x 8 digits, a directory of IDX files, data sets by name from OpenML."""
 
 from __future__ import annotations
 
-import gzip
-import struct
+import math
 import warnings
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,22 +13,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from common import idx
 from common.errors import UsageError
 
-CLASSES = 10
-MNIST_FILES = {
-    "train_x": ("train-images-idx3-ubyte", (60_000, 28, 28)),
-    "train_t": ("train-labels-idx1-ubyte", (60_000,)),
-    "test_x": ("t10k-images-idx3-ubyte", (10_000, 28, 28)),
-    "test_t": ("t10k-labels-idx1-ubyte", (10_000,)),
-}
-VALIDATION_ROWS = 5_000  # the last rows of MNIST's training images
-VALIDATION_SHARE = 0.15  # of the digits' training images
+Part = tuple[NDArray[Any], NDArray[Any]]  # images [n, *shape], labels [n]
+
+MNIST_ON_OPENML = "mnist_784"
+TRAINING_SHARE = 11 / 12  # of the training images that come with a test set: MNIST's last 5,000 are validation
+TEST_SHARE = 0.2  # of all images, where no test set comes with them
+VALIDATION_SHARE = 0.15  # of the rest
 
 
 @dataclass(frozen=True)
 class Split:
-    """x: [n, *features] standardised pixels. t: [n] labels in 0..9."""
+    """x: [n, features] standardised pixels. t: [n] labels in 0..classes - 1."""
 
     x: Tensor
     t: Tensor
@@ -63,107 +59,76 @@ class Data:
 
 
 def load(source: str = "digits", directory: Path | None = None) -> Data:
-    """Read a data set: MNIST's IDX files where a directory is given, else `source`, "digits" or "openml".
+    """Read a data set: IDX files where a directory is given, else `source`: "digits", "openml" or "openml:NAME".
+
+    The name of MNIST is "mnist", from wherever it comes; of other files "idx:" and the directory's name, of other data
+    sets of OpenML "openml:" and theirs.
 
     Raises:
-        UsageError: a file is missing, cut short or no IDX file, or holds other labels; the download failed.
+        UsageError: a file is missing, cut short or no IDX file; the download failed, or holds no labelled numbers.
     """
     if directory is not None:
-        return _mnist(**{name: _find_idx(directory, *expected) for name, expected in MNIST_FILES.items()})
-    if source == "openml":
-        return _openml()
-    return _digits()
+        images = idx.read(directory)
+        name = "mnist" if images.are_mnist else f"idx:{directory.resolve().name}"
+        return _with_test(name, (images.train_x, images.train_t), (images.test_x, images.test_t))
+    if source == "digits":
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        return _divided("digits", digits.images, digits.target)
+    return _openml(source.partition(":")[2] or MNIST_ON_OPENML)
 
 
-def read_idx(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Read an IDX file of unsigned bytes, gzipped or not, that must hold an array of this shape.
-
-    Raises:
-        UsageError: the file cannot be read, is cut short, or holds something else.
-    """
-    remedy = "fetch the file again"
-    try:
-        content = path.read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UsageError(
-            f"{path}: expected a whole gzip file, got one cut short or damaged ({error}); {remedy}"
-        ) from error
-    except OSError as error:
-        raise UsageError(f"{path}: expected a readable file, got {error.strerror}; check --data-dir") from error
-    magic = bytes((0, 0, 8, len(shape)))
-    if content[:4] != magic:
-        raise UsageError(
-            f"{path}: expected an IDX file of unsigned bytes with {len(shape)} dimension(s), which begins with "
-            f"{magic.hex()}, got {content[:4].hex() or 'an empty file'}; {remedy}"
-        )
-    header = 4 + 4 * len(shape)
-    if len(content) < header:
-        raise UsageError(f"{path}: expected a header of {header} bytes, got a file of {len(content)}; {remedy}")
-    found = struct.unpack(f">{len(shape)}I", content[4:header])
-    if found != shape:
-        raise UsageError(f"{path}: expected MNIST's shape {list(shape)}, got {list(found)}; {remedy}")
-    body = len(content) - header
-    if body != np.prod(shape):
-        raise UsageError(f"{path}: expected {np.prod(shape)} bytes after the header, got {body}; {remedy}")
-    return np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape)
-
-
-def _find_idx(directory: Path, name: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    for path in (directory / name, directory / f"{name}.gz"):
-        if path.exists():
-            content = read_idx(path, shape)
-            if len(shape) == 1 and content.max() >= CLASSES:
-                raise UsageError(
-                    f"{path}: expected labels in 0..{CLASSES - 1}, got {content.max()}; fetch the file again"
-                )
-            return content
-    raise UsageError(
-        f"expected {name} or {name}.gz in {directory}, got neither; "
-        "give --data-dir a directory with MNIST's four IDX files, or leave it out for scikit-learn's digits"
-    )
-
-
-def _mnist(train_x: NDArray[Any], train_t: NDArray[Any], test_x: NDArray[Any], test_t: NDArray[Any]) -> Data:
-    rows = len(train_x) - VALIDATION_ROWS
-    train, validation = (train_x[:rows], train_t[:rows]), (train_x[rows:], train_t[rows:])
-    return _standardised("mnist", (28, 28), train, validation, (test_x, test_t))
-
-
-def _openml() -> Data:
+def _openml(name: str) -> Data:
     from sklearn.datasets import fetch_openml
 
+    mnist = name == MNIST_ON_OPENML
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of a failed try: the error below says it once
-            x, t = fetch_openml("mnist_784", version=1, return_X_y=True, as_frame=False, parser="liac-arff")
-    except (OSError, ValueError) as error:
+            version = 1 if mnist else "active"
+            x, t = fetch_openml(name, version=version, return_X_y=True, as_frame=False, parser="liac-arff")
+        x = np.asarray(x, dtype=np.float64)
+        t = np.unique(t, return_inverse=True)[1]
+        if not np.isfinite(x).all():
+            raise ValueError("missing values among its numbers")
+        if np.bincount(t).min() < 3:
+            raise ValueError("a class of less than three rows")
+    except (OSError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(
-            f"expected to fetch mnist_784 from openml.org, got {type(error).__name__} ({reason}); "
-            "check the connection, or give --data-dir a directory with MNIST's IDX files"
+            f"expected to fetch {name} from openml.org, labelled images without a gap, got {type(error).__name__} "
+            f"({reason}); check the connection and the name, or give --data-dir a directory with IDX files"
         ) from error
-    t = t.astype(np.int64)
-    return _mnist(x[:60_000], t[:60_000], x[60_000:], t[60_000:])
+    side = math.isqrt(x.shape[1])
+    x = x.reshape(-1, side, side) if side**2 == x.shape[1] else x[:, None]
+    if mnist:
+        return _with_test("mnist", (x[:60_000], t[:60_000]), (x[60_000:], t[60_000:]))
+    return _divided(f"openml:{name}", x, t)
 
 
-def _digits() -> Data:
-    from sklearn.datasets import load_digits
+def _with_test(name: str, train: Part, test: Part) -> Data:
+    """Take the last training images for validation."""
+    x, t = train
+    rows = max(1, round(len(x) * TRAINING_SHARE))
+    return _standardised(name, (x[:rows], t[:rows]), (x[rows:], t[rows:]), test)
+
+
+def _divided(name: str, x: NDArray[Any], t: NDArray[Any]) -> Data:
+    """Draw test and validation images, the same ones each time, every class in its share."""
     from sklearn.model_selection import train_test_split
 
-    x, t = load_digits(return_X_y=True)
-    fit_x, test_x, fit_t, test_t = train_test_split(x, t, test_size=0.2, stratify=t, random_state=0)
-    train_x, validation_x, train_t, validation_t = train_test_split(
-        fit_x, fit_t, test_size=VALIDATION_SHARE, stratify=fit_t, random_state=0
-    )
-    return _standardised("digits", (8, 8), (train_x, train_t), (validation_x, validation_t), (test_x, test_t))
+    x, test_x, t, test_t = train_test_split(x, t, test_size=TEST_SHARE, stratify=t, random_state=0)
+    x, validation_x, t, validation_t = train_test_split(x, t, test_size=VALIDATION_SHARE, stratify=t, random_state=0)
+    return _standardised(name, (x, t), (validation_x, validation_t), (test_x, test_t))
 
 
-def _standardised(name: str, shape: tuple[int, ...], *parts: tuple[NDArray[Any], NDArray[Any]]) -> Data:
+def _standardised(name: str, *parts: Part) -> Data:
     """Flatten the images; subtract and divide by the mean and the deviation of all pixels of the first part."""
+    shape = parts[0][0].shape[1:]
     pixels = [torch.tensor(x.reshape(len(x), -1), dtype=torch.float32) for x, _ in parts]
     mean, deviation = pixels[0].mean(), pixels[0].std()
     labels = [torch.tensor(t, dtype=torch.int64) for _, t in parts]
+    classes = 1 + max(int(t.max()) for t in labels)
     splits = (Split((x - mean) / deviation, t) for x, t in zip(pixels, labels, strict=True))
-    return Data(name, shape, CLASSES, *splits)
+    return Data(name, shape, classes, *splits)

@@ -93,9 +93,10 @@ class Experiment:
         controls: "frozen", the same network with its hidden layers left as initialised, and "backprop", the same by
             plain backpropagation. Each becomes an entry of the results, its accuracy on the test images.
         variants: name -> figures, in order; `plan.variant` says which one to build. The first is what the
-            experiment's name alone means; "plain" may be left out everywhere, and so is the first.
+            experiment's name alone means.
         shared_controls: whether all variants are of one network, so that one set of controls, built as the first
             variant's, serves them all.
+        floor: the accuracy on the test images of the digits that the first variant must surpass.
         searches: names of the tansaku algorithms that may take the place of the experiment's own as `plan.search`.
         data: plan -> the data that this experiment, its controls included, makes of the plan's; None: those.
 
@@ -109,32 +110,4 @@ class Experiment:
     variants: Mapping[str, Figures] = field(default_factory=lambda: {PLAIN: Figures()})
     shared_controls: bool = False
     searches: tuple[str, ...] = ()
-    data: Callable[[Plan], Data] | None = None
-
-    def __post_init__(self) -> None:
-        names = list(self.variants)
-        if not names or PLAIN in names[1:]:
-            raise ValueError(
-                f"an experiment expected at least one variant, {PLAIN!r} before all others, got {names}: "
-                "a name without a variant means the first"
-            )
-
-
-def cosine(start: float, done: float) -> float:
-    """Return `start` decayed along half a cosine wave to zero; `done` is the share of training behind us.
-
-    >>> cosine(1.0, 0.0), round(cosine(1.0, 0.5), 12)
-    (1.0, 0.5)
-    """
-    return start * 0.5 * (1.0 + math.cos(math.pi * done))
-
-
-def cosine_schedule(machine: nn.Module, rate: float) -> Callable[[float], None]:
-    """Return a schedule that gives every torch optimiser in `machine` a learning rate decaying from `rate` to zero."""
-    optimizer = Optimizer(machine)
-
-    def schedule(done: float) -> None:
-        for group in optimizer.param_groups:
-            group["lr"] = cosine(rate, done)
-
-    return schedule
+    floor: float = 0.0

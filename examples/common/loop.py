@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from common import checkpoints
+from common import checkpoints, version
 from common.checkpoints import Run
 from common.data import Split
 from common.diagnostics import watch
@@ -26,8 +26,12 @@ EVALUATION_ROWS = 4096
 WATCHED_BATCHES = 8  # per epoch: equations 4 and 5 cost further forward passes
 
 
-def train(experiment: Experiment, run: Run, plan: Plan, checkpoint: Path) -> None:
+def train(
+    experiment: Experiment, run: Run, plan: Plan, checkpoint: Path, report: Callable[[], None] | None = None
+) -> None:
     """Train one network to the end of its budget, entering each finished epoch in `run` and in the checkpoint.
+
+    `report`, called after each epoch, takes the place of the progress bar.
 
     A run that `restore` has filled continues after its last epoch. Every epoch starts from a random state of its own,
     so that a resumed run equals an uninterrupted one.
@@ -51,14 +55,16 @@ def train(experiment: Experiment, run: Run, plan: Plan, checkpoint: Path) -> Non
             raise UsageError(f"{checkpoint}: {reason}; {checkpoints.ANEW}") from error
     run.parameters = sum(parameter.numel() for parameter in machine.parameters())
     rows = len(plan.data.train)
-    with tqdm(
-        total=run.planned_epochs * rows, initial=run.epochs * rows, desc=run.name, unit="row", mininterval=0.5
-    ) as bar:
+    run.commit = version.commit()
+    total, done = run.planned_epochs * rows, run.epochs * rows
+    with tqdm(total=total, initial=done, desc=run.name, unit="row", mininterval=0.5, disable=report is not None) as bar:
         while not run.finished:
             _epoch(network, run, plan, bar)
             bar.n = run.epochs * rows  # a mini-batch that an epoch leaves out counts too
             bar.set_postfix(validation=f"{run.validation[-1]:.4f}")
             checkpoints.save(checkpoint, run, machine)
+            if report:
+                report()
 
 
 def accuracy(machine: torch.nn.Module, split: Split) -> float:

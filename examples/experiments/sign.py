@@ -99,5 +99,6 @@ EXPERIMENT = Experiment(
     build,
     epochs={"digits": 100, "mnist": 20},
     controls=("frozen", "backprop"),
+    floor=0.95,
     variants={"width-32": Figures(goal=0.960), "width-128": Figures(goal=0.968)},
 )

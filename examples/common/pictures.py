@@ -1,0 +1,144 @@
+"""The two pictures of a command: the curves of its training, and its table."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from common.checkpoints import Run
+from common.experiment import PAPER
+from common.table import Line, deviation
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+STYLES = ("-", "--", ":", "-.")
+CONTROLS = {"frozen": "0.6", "backprop": "0.2"}  # greys
+FEW = 2  # networks whose layers one picture can show
+PER_ROW = 3
+OURS = "ours, ± sd over seeds"
+
+
+def png(figure: Figure) -> bytes:
+    """Return a figure as a PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def curves(runs: Sequence[Run]) -> Figure:
+    """Draw what happened in training: with few networks in detail, with many the accuracies, a panel each experiment.
+
+    The horizontal axis is the share of a run's own training, for budgets differ.
+    """
+    networks = {(run.experiment, run.variant, run.search) for run in runs if run.control is None}
+    seeds = {run.seed for run in runs}
+    return _detailed(runs) if len(networks) <= FEW and len(seeds) == 1 else _panels(runs)
+
+
+def _detailed(runs: Sequence[Run]) -> Figure:
+    """Draw test accuracy, and per layer the distance to the target and the error reductions, over each epoch."""
+    from matplotlib.figure import Figure
+
+    result = Figure(figsize=(12, 8), layout="constrained")
+    accuracy, distance, local, whole = result.subplots(2, 2).flat
+    local.set_yscale("symlog", linthresh=0.1)  # a step may overshoot a near target many times over
+    colors = {name: f"C{i}" for i, name in enumerate(dict.fromkeys(run.experiment for run in runs))}
+    for run in runs:
+        style = "-" if run.control is None else "--" if run.control == "frozen" else ":"
+        label = f"{run.name}, {run.planned_epochs} epochs"
+        accuracy.plot(_shares(run), run.test, style, color=colors[run.experiment], marker=".", label=label)
+        if run.control is None:
+            _draw_layers(distance, run, "distance", colors[run.experiment])
+            _draw_layers(local, run, "local", colors[run.experiment])
+            _draw_layers(whole, run, "global", colors[run.experiment])
+    _decorate(accuracy, "Test accuracy", "share of images classified rightly")
+    _decorate(distance, "Distance from output to target", "Euclidean distance, mean over images")
+    _decorate(local, "Local error reduction (equation 5 of the paper)", "share of the layer's cost removed by its step")
+    _decorate(
+        whole, "Global error reduction (equation 4 of the paper)", "fall of the network's cost by the layer's step"
+    )
+    result.supxlabel(f"The paper: {PAPER}", fontsize="small")
+    return result
+
+
+def _panels(runs: Sequence[Run]) -> Figure:
+    """Draw test accuracy, a panel for each experiment: a colour for each variant, a line for each seed."""
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys(run.experiment for run in runs))
+    columns = min(PER_ROW, len(names))
+    rows = math.ceil(len(names) / columns)
+    result = Figure(figsize=(4.5 * columns, 3.5 * rows), layout="constrained")
+    panels = list(result.subplots(rows, columns, squeeze=False).flat)
+    for panel, name in itertools.zip_longest(panels, names):
+        if name is None:
+            panel.remove()
+            continue
+        shown = [run for run in runs if run.experiment == name]
+        labels = dict.fromkeys(run.name for run in shown if run.control is None)
+        colors = {label: f"C{i}" for i, label in enumerate(labels)}
+        told = set()
+        for run in shown:
+            label = run.control or run.name
+            color = CONTROLS.get(run.control, "0.8") if run.control else colors[label]
+            style = "--" if run.control else "-"
+            panel.plot(_shares(run), run.test, style, color=color, label=None if label in told else label)
+            told.add(label)
+        _decorate(panel, name, "test accuracy")
+    return result
+
+
+def table(lines: Sequence[Line]) -> Figure:
+    """Draw a table: for each network its accuracy, with its deviation over seeds, beside controls, paper and goal."""
+    from matplotlib.figure import Figure
+
+    result = Figure(figsize=(9, 1.5 + 0.4 * len(lines)), layout="constrained")
+    axes = result.subplots()
+    heights = range(len(lines), 0, -1)
+    figures: Mapping[str, tuple[str, str, list[float | None]]] = {
+        "frozen": ("<", "0.6", [line.frozen for line in lines]),
+        "backprop": (">", "0.2", [line.backprop for line in lines]),
+        "paper": ("x", "C3", [line.figures.paper for line in lines]),
+        "goal": ("|", "C2", [line.figures.goal for line in lines]),
+    }
+    for label, (marker, color, values) in figures.items():
+        points = [(value, y) for value, y in zip(values, heights, strict=True) if value is not None]
+        if points:
+            axes.plot(*zip(*points, strict=True), marker, color=color, label=label, markersize=8)
+    for line, y in zip(lines, heights, strict=True):
+        if line.accuracy is not None:
+            spread = deviation(line.accuracies) or 0.0
+            axes.errorbar(line.accuracy, y, xerr=spread, fmt="o", color="C0", capsize=3, label=OURS)
+    handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))  # label -> its last mark
+    axes.set_yticks(list(heights), [line.name for line in lines])
+    axes.set(xlabel="accuracy on the test images", ylim=(0.4, len(lines) + 0.6))
+    axes.grid(alpha=0.3)
+    result.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=5, fontsize="small")
+    result.supxlabel(f"The paper: {PAPER}", fontsize="small")
+    return result
+
+
+def _draw_layers(axes: Axes, run: Run, quantity: str, color: str) -> None:
+    names = dict.fromkeys(name for layers in run.layers for name in layers)
+    for style, name in zip(itertools.cycle(STYLES), names):
+        layers = zip(_shares(run), run.layers, strict=True)
+        points = [(share, found[name][quantity]) for share, found in layers if quantity in found.get(name, {})]
+        if points:
+            axes.plot(*zip(*points, strict=True), style, color=color, label=f"{run.experiment}: {name}")
+
+
+def _shares(run: Run) -> list[float]:
+    """Return the share of the planned training, in percent, that was done at the end of each finished epoch."""
+    return [100.0 * epoch / run.planned_epochs for epoch in range(1, run.epochs + 1)]
+
+
+def _decorate(axes: Axes, title: str, unit: str) -> None:
+    axes.set(title=title, xlabel="share of the training done (%)", ylabel=unit, xlim=(0, 101))
+    axes.grid(alpha=0.3)
+    if axes.lines:
+        axes.legend(fontsize="small")
