@@ -47,9 +47,9 @@ def with_table(readme: str, text: str) -> str:
     return before + BEGIN + text + END + after
 
 
-def kept(path: Path = KEPT) -> dict[str, Any] | None:
+def kept() -> dict[str, Any] | None:
     """Return the results that are kept, None where there are none."""
-    return json.loads(path.read_bytes()) if path.exists() else None
+    return json.loads(KEPT.read_bytes()) if KEPT.exists() else None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

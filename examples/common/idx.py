@@ -103,8 +103,7 @@ def _find(directory: Path, name: str) -> Path:
     pattern = re.compile(rf"(.*[-_.])?{start}[-.]idx{kind[0]}-ubyte(\.gz)?")
     names = sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
     found = [entry for entry in names if pattern.fullmatch(entry)]
-    plain = [entry for entry in found if f"{entry}.gz" not in found and entry.removesuffix(".gz") not in found]
-    found = plain + [entry for entry in found if f"{entry}.gz" in found]  # the same file, unpacked beside the packed
+    found = [entry for entry in found if entry.removesuffix(".gz") == entry or entry.removesuffix(".gz") not in found]
     if not found:
         raise UsageError(
             f"expected {name} or {name}.gz in {directory}, got neither; "

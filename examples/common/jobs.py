@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import queue
 import signal
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tqdm import tqdm
@@ -22,6 +25,10 @@ from common.data import Data
 from common.errors import UsageError
 from common.experiment import Plan
 from common.loop import train
+
+if TYPE_CHECKING:
+    News = multiprocessing.Queue[tuple[int, dict[str, Any] | str]]  # number of a run -> its fields, or a user's mistake
+    Tasks = multiprocessing.SimpleQueue[tuple[int, Run] | None]
 
 POLL = 0.2  # seconds between two looks at the processes
 
@@ -54,57 +61,55 @@ def one_by_one(runs: Sequence[Run], place: Place, images: Data) -> None:
 
 
 def at_once(runs: Sequence[Run], place: Place, jobs: int) -> list[str]:
-    """Train in processes of their own, `jobs` at once, which share torch's threads; enter into each run what came out.
+    """Train in `jobs` processes, which share torch's threads, entering into each run what came out.
 
     Where this process stops, by Ctrl-C for one, the others do, and the runs hold their finished epochs.
 
     Returns:
-        The names of the runs whose processes broke; what happened stands on stderr.
+        The names of the runs that broke; what happened stands on stderr.
 
     Raises:
         UsageError: one of them found a user's mistake.
     """
     context = multiprocessing.get_context("spawn")  # a fork would share the threads of torch that are running
-    news: multiprocessing.Queue[tuple[int, Any]] = context.Queue()
-    waiting = [(number, run) for number, run in enumerate(runs) if not run.finished]
-    threads = max(1, torch.get_num_threads() // jobs)
-    running: dict[int, Any] = {}
-    broken = []
+    tasks: Tasks = context.SimpleQueue()
+    news: News = context.Queue()
+    open_runs = {number: run for number, run in enumerate(runs) if not run.finished}
+    jobs = min(jobs, len(open_runs))
+    threads = max(1, torch.get_num_threads() // max(1, jobs))
+    workers = [context.Process(target=_work, args=(place, threads, tasks, news)) for _ in range(jobs)]
     with tqdm(total=sum(run.planned_epochs for run in runs), unit="epoch", mininterval=0.5) as bar:
         try:
-            while waiting or running:
-                while waiting and len(running) < jobs:
-                    number, run = waiting.pop(0)
-                    running[number] = context.Process(target=_work, args=(number, run, place, threads, news))
-                    _start(running[number])
+            _start(workers)
+            for task in (*open_runs.items(), *[None] * jobs):
+                tasks.put(task)
+            while any(worker.is_alive() for worker in workers):
                 _hear(news, runs)
-                bar.n = sum(run.epochs for run in runs)
-                bar.set_postfix_str(", ".join(runs[number].name for number in running))
-                for number in [number for number, process in running.items() if not process.is_alive()]:
-                    _hear(news, runs)  # what it said last
-                    running.pop(number)
-                    if not runs[number].finished:
-                        broken.append(runs[number].name)
+                bar.update(sum(run.epochs for run in runs) - bar.n)
+            _hear(news, runs)  # what they said last
+            bar.update(sum(run.epochs for run in runs) - bar.n)
         finally:
-            for process in running.values():
-                process.terminate()
+            for worker in workers:
+                if worker.is_alive():
+                    worker.terminate()
             with suppress(UsageError):
-                while any(process.is_alive() for process in running.values()):
+                while any(worker.is_alive() for worker in workers):
                     _hear(news, runs)  # a process does not end before it is heard
                 _hear(news, runs)
-    return broken
+    return [run.name for run in runs if not run.finished]
 
 
-def _start(process: Any) -> None:
-    """Start a process that is deaf to Ctrl-C: the one that started it hears it, and ends this one."""
+def _start(workers: Sequence[BaseProcess]) -> None:
+    """Start processes that are deaf to Ctrl-C: the one that starts them hears it, and ends them."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        process.start()
+        for worker in workers:
+            worker.start()
     finally:
         signal.signal(signal.SIGINT, before)
 
 
-def _hear(news: multiprocessing.Queue[tuple[int, Any]], runs: Sequence[Run]) -> None:
+def _hear(news: News, runs: Sequence[Run]) -> None:
     """Enter into the runs what the processes report, waiting a little for the first report."""
     wait = POLL
     with suppress(queue.Empty):
@@ -116,17 +121,26 @@ def _hear(news: multiprocessing.Queue[tuple[int, Any]], runs: Sequence[Run]) -> 
             wait = POLL / 10
 
 
-def _work(number: int, run: Run, place: Place, threads: int, news: multiprocessing.Queue[tuple[int, Any]]) -> None:
-    """Train one network in a process of its own; report each epoch as a `Run`'s fields, a user's mistake as a text."""
+def _work(place: Place, threads: int, tasks: Tasks, news: News) -> None:
+    """Train one network after another; report each epoch as a `Run`'s fields, a user's mistake as a text."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # half a file is removed on the way out
     torch.set_num_threads(threads)
-    try:
-        _train(run, place, place.images(), lambda: news.put((number, asdict(run))))
-    except UsageError as error:
-        news.put((number, str(error)))
+    images = place.images()
+    while (task := tasks.get()) is not None:
+        number, run = task
+        try:
+            _train(run, place, images, functools.partial(_tell, news, number, run))
+        except UsageError as error:
+            news.put((number, str(error)))
+        except Exception:
+            print(f"{run.name}, seed {run.seed}:\n{traceback.format_exc()}", file=sys.stderr)
 
 
-def _train(run: Run, place: Place, images: Data, report: Any = None) -> None:
+def _tell(news: News, number: int, run: Run) -> None:
+    news.put((number, asdict(run)))
+
+
+def _train(run: Run, place: Place, images: Data, report: Callable[[], None] | None = None) -> None:
     experiment = experiments.get(run.experiment)
     variant = run.variant or next(iter(experiment.variants))
     plan = Plan(images, run.planned_epochs, run.seed, place.device, variant, run.search)

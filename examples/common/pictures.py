@@ -20,6 +20,8 @@ STYLES = ("-", "--", ":", "-.")
 CONTROLS = {"frozen": "0.6", "backprop": "0.2"}  # greys
 FEW = 2  # networks whose layers one picture can show
 PER_ROW = 3
+TICKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+LEAST_ERROR = 1e-4  # one image of MNIST's test images: a logarithm needs more than 0
 OURS = "ours, ± sd over seeds"
 
 
@@ -94,7 +96,10 @@ def _panels(runs: Sequence[Run]) -> Figure:
 
 
 def table(lines: Sequence[Line]) -> Figure:
-    """Draw a table: for each network its accuracy, with its deviation over seeds, beside controls, paper and goal."""
+    """Draw a table: for each network its error, with its deviation over seeds, beside controls, paper and goal.
+
+    The axis is logarithmic in the error, since most of the table is within some percent of 1.
+    """
     from matplotlib.figure import Figure
 
     result = Figure(figsize=(9, 1.5 + 0.4 * len(lines)), layout="constrained")
@@ -106,21 +111,33 @@ def table(lines: Sequence[Line]) -> Figure:
         "paper": ("x", "C3", [line.figures.paper for line in lines]),
         "goal": ("|", "C2", [line.figures.goal for line in lines]),
     }
+    ours = [line.accuracy for line in lines]
+    errors = [_error(v) for _, _, values in figures.values() for v in values if v is not None]
+    errors += [_error(v) for v in ours if v is not None]
+    axes.set_xscale("log")
     for label, (marker, color, values) in figures.items():
-        points = [(value, y) for value, y in zip(values, heights, strict=True) if value is not None]
+        points = [(_error(value), y) for value, y in zip(values, heights, strict=True) if value is not None]
         if points:
             axes.plot(*zip(*points, strict=True), marker, color=color, label=label, markersize=8)
-    for line, y in zip(lines, heights, strict=True):
-        if line.accuracy is not None:
+    for line, value, y in zip(lines, ours, heights, strict=True):
+        if value is not None:
             spread = deviation(line.accuracies) or 0.0
-            axes.errorbar(line.accuracy, y, xerr=spread, fmt="o", color="C0", capsize=3, label=OURS)
-    handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))  # label -> its last mark
+            axes.errorbar(_error(value), y, xerr=spread, fmt="o", color="C0", capsize=3, label=OURS)
+    axes.set_xticks(TICKS, [f"{100 * tick:g}%" for tick in TICKS])
+    axes.minorticks_off()
+    axes.set_xlim(max(errors, default=1.0) * 1.5, min(errors, default=0.01) / 1.5)  # better is further right
     axes.set_yticks(list(heights), [line.name for line in lines])
-    axes.set(xlabel="accuracy on the test images", ylim=(0.4, len(lines) + 0.6))
+    axes.set(xlabel="share of test images classified wrongly", ylim=(0.4, len(lines) + 0.6))
     axes.grid(alpha=0.3)
-    result.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=5, fontsize="small")
+    handles, labels = axes.get_legend_handles_labels()
+    once = dict(zip(labels, handles, strict=True))
+    result.legend(once.values(), once.keys(), loc="outside upper center", ncols=5, fontsize="small")
     result.supxlabel(f"The paper: {PAPER}", fontsize="small")
     return result
+
+
+def _error(accuracy: float) -> float:
+    return max(1.0 - accuracy, LEAST_ERROR)
 
 
 def _draw_layers(axes: Axes, run: Run, quantity: str, color: str) -> None:

@@ -138,7 +138,7 @@ def cells(shown: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
                 _number(line.backprop, 4),
                 _number(line.gap, 2),
                 epochs,
-                _number(evaluations, 1),
+                _number(evaluations, 1 if evaluations and evaluations > 10 else 3),
                 _number(line.multiple, 1),
                 _number(line.seconds, 1),
             ]

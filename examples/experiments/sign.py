@@ -23,6 +23,7 @@ from zenkai_core import Chain, Machine, StepTheta, cross_entropy, modules, sse, 
 
 WIDTH = {"width-32": 32, "width-128": 128}
 RATE = {"digits": 1e-2, "mnist": 3e-3}
+STE_RATE = 3e-3  # of the straight-through control: 0.964 on MNIST's validation images, where 1e-3 reaches 0.961
 BATCH = 128
 PAIRS = {"digits": 32, "mnist": 64}  # antithetic candidates per sample
 HIDDEN_STEP = (0.3, 0.15)  # of each pre-activation's spread in the batch, at the beginning and at the end
@@ -78,10 +79,9 @@ def build(plan: Plan, control: str | None) -> Network:
 def straight_through(plan: Plan) -> Network:
     """Return the same network by gradient, which passes the signs as if they were not there."""
     width = WIDTH[plan.variant]
-    rate = plan.default(RATE)
 
     def adam() -> StepTheta:
-        return theta.Gradient(torch.optim.Adam, lr=rate)
+        return theta.Gradient(torch.optim.Adam, lr=STE_RATE)
 
     hidden = Machine(nn.Linear(plan.data.features, width), adam(), targets.Gradient(), sse)
     signs = Machine(modules.SignSTE(), theta.Null(), targets.Gradient(), sse)
@@ -91,7 +91,7 @@ def straight_through(plan: Plan) -> Network:
         machine=machine,
         layers={"hidden": hidden, "output": output},
         batch_size=BATCH,
-        schedule=cosine_schedule(machine, rate),
+        schedule=cosine_schedule(machine, STE_RATE),
     )
 
 

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from common import data
+from common import idx as files
 from common.errors import UsageError
 
 RNG = np.random.default_rng(0)
-SHAPES = {"train_x": (30, 4, 4), "train_t": (30,), "test_x": (10, 4, 4), "test_t": (10,)}
+SHAPES = {"train_x": (60, 4, 6), "train_t": (60,), "test_x": (10, 4, 6), "test_t": (10,)}
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -21,20 +22,19 @@ def idx(array: np.ndarray) -> bytes:
 
 
 @pytest.fixture
-def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, dict[str, np.ndarray]]:
-    """Four IDX files of 30 and 10 images, every second one gzipped, which `load` takes for MNIST."""
+def small(tmp_path: Path) -> tuple[Path, dict[str, np.ndarray]]:
+    """Four IDX files of 60 and 10 images, every second one gzipped, in a directory called "shapes"."""
+    directory = tmp_path / "shapes"
+    directory.mkdir()
     arrays = {}
-    files = {name: (data.MNIST_FILES[name][0], shape) for name, shape in SHAPES.items()}
-    for number, (name, (file, shape)) in enumerate(files.items()):
-        arrays[name] = RNG.integers(0, 10 if name.endswith("t") else 256, shape).astype(np.uint8)
+    for number, (name, file) in enumerate(files.FILES.items()):
+        arrays[name] = RNG.integers(0, 7 if name.endswith("t") else 256, SHAPES[name]).astype(np.uint8)
         content = idx(arrays[name])
         if number % 2:
-            (tmp_path / f"{file}.gz").write_bytes(gzip.compress(content))
+            (directory / f"{file}.gz").write_bytes(gzip.compress(content))
         else:
-            (tmp_path / file).write_bytes(content)
-    monkeypatch.setattr(data, "MNIST_FILES", files)
-    monkeypatch.setattr(data, "VALIDATION_ROWS", 5)
-    return tmp_path, arrays
+            (directory / file).write_bytes(content)
+    return directory, arrays
 
 
 def test_digits_are_split_the_same_way_each_time_with_every_class_in_each_part() -> None:
@@ -65,20 +65,43 @@ def test_pixels_are_standardised_by_the_training_part_alone() -> None:
     assert digits.test.x.mean().abs() > 1e-4
 
 
-def test_idx_files_are_read_gzipped_or_not_and_the_last_training_rows_validate(
+def test_idx_files_of_any_size_are_read_gzipped_or_not_and_the_last_training_rows_validate(
     small: tuple[Path, dict[str, np.ndarray]],
 ) -> None:
     directory, arrays = small
     read = data.load(directory=directory)
-    assert read.name == "mnist"
-    assert read.features == 16
-    assert read.train.t.tolist() == arrays["train_t"][:25].tolist()
-    assert read.validation.t.tolist() == arrays["train_t"][25:].tolist()
+    assert (read.name, read.shape, read.features) == ("idx:shapes", (4, 6), 24)
+    assert read.classes == 1 + max(arrays["train_t"].max(), arrays["test_t"].max())
+    assert read.train.t.tolist() == arrays["train_t"][:55].tolist()
+    assert read.validation.t.tolist() == arrays["train_t"][55:].tolist()
     assert read.test.t.tolist() == arrays["test_t"].tolist()
-    train = torch.tensor(arrays["train_x"][:25].reshape(25, 16), dtype=torch.float32)
-    for part, name, rows in ((read.train, "train_x", slice(0, 25)), (read.test, "test_x", slice(None))):
-        expected = torch.tensor(arrays[name][rows].reshape(-1, 16), dtype=torch.float32)
+    train = torch.tensor(arrays["train_x"][:55].reshape(55, 24), dtype=torch.float32)
+    for part, name, rows in ((read.train, "train_x", slice(0, 55)), (read.test, "test_x", slice(None))):
+        expected = torch.tensor(arrays[name][rows].reshape(-1, 24), dtype=torch.float32)
         torch.testing.assert_close(part.x, (expected - train.mean()) / train.std())
+
+
+@pytest.mark.parametrize(("old", "new"), [("-idx", ".idx"), ("t10k", "test"), ("t", "emnist-letters-t")])
+def test_usual_other_spellings_of_the_files_are_found(
+    old: str, new: str, small: tuple[Path, dict[str, np.ndarray]]
+) -> None:
+    directory, arrays = small
+    for path in list(directory.iterdir()):
+        path.rename(directory / path.name.replace(old, new, 1))
+    assert data.load(directory=directory).test.t.tolist() == arrays["test_t"].tolist()
+
+
+def test_a_file_unpacked_beside_the_packed_one_is_no_riddle(small: tuple[Path, dict[str, np.ndarray]]) -> None:
+    directory, arrays = small
+    (directory / "train-labels-idx1-ubyte").write_bytes(idx(arrays["train_t"]))
+    assert data.load(directory=directory).train.t.tolist() == arrays["train_t"][:55].tolist()
+
+
+def test_two_data_sets_in_one_directory_are_refused(small: tuple[Path, dict[str, np.ndarray]]) -> None:
+    directory, arrays = small
+    (directory / "other-train-labels-idx1-ubyte").write_bytes(idx(arrays["train_t"]))
+    with pytest.raises(UsageError, match=r"one file like train-labels-idx1-ubyte, got other-.*; put the four files of"):
+        data.load(directory=directory)
 
 
 def test_missing_file_is_named_with_the_remedy(small: tuple[Path, dict[str, np.ndarray]]) -> None:
@@ -88,13 +111,19 @@ def test_missing_file_is_named_with_the_remedy(small: tuple[Path, dict[str, np.n
         data.load(directory=directory)
 
 
-def test_label_that_is_no_digit_is_refused(small: tuple[Path, dict[str, np.ndarray]]) -> None:
+def test_labels_of_other_images_are_refused(small: tuple[Path, dict[str, np.ndarray]]) -> None:
     directory, arrays = small
-    labels = arrays["test_t"].copy()
-    labels[3] = 77
     path = next(directory.glob("t10k-labels-idx1-ubyte*"))
-    path.write_bytes(idx(labels))
-    with pytest.raises(UsageError, match=rf"{path}: expected labels in 0\.\.9, got 77; fetch the file again"):
+    path.write_bytes(idx(arrays["test_t"][:9]))
+    with pytest.raises(UsageError, match=r"expected a label for each of the 10 images .*, got 9; fetch the file again"):
+        data.load(directory=directory)
+
+
+def test_test_images_of_another_size_are_refused(small: tuple[Path, dict[str, np.ndarray]]) -> None:
+    directory, arrays = small
+    path = next(directory.glob("t10k-images-idx3-ubyte*"))
+    path.write_bytes(idx(arrays["test_x"][:, :, :5]))
+    with pytest.raises(UsageError, match=r"expected images of \[4, 6\] as in .*, got \[4, 5\]; put the four"):
         data.load(directory=directory)
 
 
@@ -109,7 +138,7 @@ GOOD = np.arange(24, dtype=np.uint8).reshape(6, 2, 2)
 @pytest.mark.parametrize("zipped", [False, True])
 def test_whole_file_gives_its_array(tmp_path: Path, zipped: bool) -> None:
     content = gzip.compress(idx(GOOD)) if zipped else idx(GOOD)
-    assert np.array_equal(data.read_idx(write(tmp_path / "x", content), (6, 2, 2)), GOOD)
+    assert np.array_equal(files.read_idx(write(tmp_path / "x", content), labels=False), GOOD)
 
 
 @pytest.mark.parametrize(
@@ -121,20 +150,25 @@ def test_whole_file_gives_its_array(tmp_path: Path, zipped: bool) -> None:
         (idx(GOOD)[:-1], "expected 24 bytes after the header, got 23"),
         (idx(GOOD) + b"0", "expected 24 bytes after the header, got 25"),
         (idx(GOOD)[:9], "expected a header of 16 bytes, got a file of 9"),
-        (idx(GOOD.reshape(3, 4, 2)), r"expected MNIST's shape \[6, 2, 2\], got \[3, 4, 2\]"),
-        (idx(GOOD.reshape(6, 4)), "begins with 00000803, got 00000802"),
+        (idx(GOOD)[:4] + b"\xff" * 12 + idx(GOOD)[16:], r"expected \d+ bytes after the header, got 24"),
+        (idx(GOOD.reshape(24)), "begins with 00000803, got 00000801"),
         (b"<html>not found</html>", "begins with 00000803, got 3c68746d"),
         (b"", "got an empty file"),
     ],
 )
 def test_damaged_file_is_refused_with_what_was_found(tmp_path: Path, content: bytes, message: str) -> None:
     with pytest.raises(UsageError, match=message + ".*; fetch the file again"):
-        data.read_idx(write(tmp_path / "x", content), (6, 2, 2))
+        files.read_idx(write(tmp_path / "x", content), labels=False)
+
+
+def test_images_in_place_of_labels_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="expected an IDX file of labels, which begins with 00000801, got 00000803"):
+        files.read_idx(write(tmp_path / "x", idx(GOOD)), labels=True)
 
 
 def test_directory_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="expected a readable file, got Is a directory; check --data-dir"):
-        data.read_idx(tmp_path, (6, 2, 2))
+        files.read_idx(tmp_path, labels=True)
 
 
 def test_openml_rows_beyond_sixty_thousand_are_the_test_images(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,6 +180,50 @@ def test_openml_rows_beyond_sixty_thousand_are_the_test_images(monkeypatch: pyte
     assert read.name == "mnist"
     assert torch.equal(read.test.t, torch.arange(60_000, 70_000) % 10)
     assert (read.test.x[:, 0].diff()[:9] > 0).all()
+
+
+def test_another_data_set_of_openml_is_divided_with_every_class_in_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    labels = np.array(["cat", "dog", "eel"] * 100)
+    images = np.repeat(np.arange(300.0)[:, None], 9, axis=1)
+
+    def fetch(name: str, **options: object) -> tuple[np.ndarray, np.ndarray]:
+        asked.append((name, options["version"]))
+        return images, labels
+
+    monkeypatch.setattr("sklearn.datasets.fetch_openml", fetch)
+    read = data.load("openml:animals")
+    assert asked == [("animals", "active")]
+    assert (read.name, read.shape, read.classes) == ("openml:animals", (3, 3), 3)
+    assert [part.t.bincount().tolist() for part in (read.train, read.validation, read.test)] == [
+        [68, 68, 68], [12, 12, 12], [20, 20, 20],
+    ]  # fmt: skip
+    for part in (read.train, read.validation, read.test):
+        order = part.x[:, 0].argsort()  # the pixels are the rows' numbers: 0 cat, 1 dog, 2 eel, 3 cat, ...
+        assert part.x[order].diff(dim=0).min() > 0
+    assert torch.equal(data.load("openml:animals").test.x, read.test.x)
+
+
+def test_features_that_are_no_square_are_one_row_of_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels = np.arange(120.0).reshape(60, 2), np.array(["a", "b"] * 30)
+    monkeypatch.setattr("sklearn.datasets.fetch_openml", lambda *_, **__: (images, labels))
+    assert data.load("openml:pairs").shape == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "reason"),
+    [
+        (np.full((60, 2), np.nan), np.arange(60) % 2, "missing values among its numbers"),
+        (np.zeros((60, 2)), np.arange(60), "a class of less than three rows"),
+        (np.full((60, 2), "word"), np.arange(60) % 2, "could not convert string to float"),
+    ],
+)
+def test_openml_data_that_are_no_labelled_numbers_are_refused(
+    images: np.ndarray, labels: np.ndarray, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sklearn.datasets.fetch_openml", lambda *_, **__: (images, labels))
+    with pytest.raises(UsageError, match=rf"expected to fetch words from .*{reason}.*; check the connection"):
+        data.load("openml:words")
 
 
 def test_failed_download_is_one_line_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,6 +238,7 @@ def test_failed_download_is_one_line_with_the_remedy(monkeypatch: pytest.MonkeyP
 
 def test_mnist_files_hold_sixty_thousand_and_ten_thousand_images(mnist_dir: Path) -> None:
     read = data.load(directory=mnist_dir)
+    assert (read.name, read.shape, read.classes) == ("mnist", (28, 28), 10)
     assert [len(part) for part in (read.train, read.validation, read.test)] == [55_000, 5_000, 10_000]
     assert torch.cat([read.train.t, read.validation.t]).bincount().tolist() == [
         5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949,

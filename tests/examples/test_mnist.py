@@ -18,7 +18,7 @@ import torch
 
 import experiments
 import mnist
-from common import checkpoints, command, data, report
+from common import checkpoints, command, pictures
 from common.experiment import PAPER, Experiment, Figures, Network, Plan
 from zenkai_core import IO
 
@@ -45,18 +45,17 @@ def history(out: Path, name: str = "baseline_plain", seed: int = 0) -> dict[str,
     return {key: value for key, value in dataclasses.asdict(run).items() if key != "seconds"}
 
 
-def test_baseline_reads_digits_in_its_default_budget(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert job("baseline", "--out", tmp_path) == 0
+def test_baseline_is_reported_beside_its_controls(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert job("baseline", "--epochs", 5, "--out", tmp_path) == 0
     (row,) = results(tmp_path)
-    assert row["accuracy"] > 0.95
     assert row.keys() == {
         "experiment", "variant", "search", "data", "seed", "epochs", "planned_epochs", "accuracy", "validation",
-        "evaluations", "seconds", "parameters", "frozen", "backprop",
+        "frozen", "backprop", "evaluations", "seconds", "backprop_seconds", "parameters", "commit",
     }  # fmt: skip
     assert (row["experiment"], row["variant"], row["data"], row["seed"]) == ("baseline", "plain", "digits", 0)
     assert row["frozen"] < row["accuracy"]
     assert row["backprop"] == pytest.approx(row["accuracy"], abs=0.01)  # the same to rounding
-    assert row["evaluations"] == 20 * (1221 - 1221 % 32)
+    assert row["evaluations"] == 5 * (1221 - 1221 % 32)
     assert row["parameters"] == 64 * 128 + 2 * 128 + 128 * 32 + 2 * 32 + 32 * 10 + 10
     assert row["seconds"] > 0
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
@@ -171,12 +170,12 @@ def test_results_of_experiments_that_are_not_named_stay(
     assert job("sign", "--epochs", 1, "--out", tmp_path) == 0
     (sign,) = results(tmp_path)
     drawn = []
-    whole = report.figure
-    monkeypatch.setattr(report, "figure", lambda runs: drawn.extend(run.name for run in runs) or whole(runs))
+    whole = pictures.curves
+    monkeypatch.setattr(pictures, "curves", lambda runs: drawn.extend(run.name for run in runs) or whole(runs))
     capsys.readouterr()
     assert job("baseline", "--epochs", 2, "--out", tmp_path) == 0
     shown = capsys.readouterr()
-    assert "which keep the earlier results of sign" in shown.out
+    assert "results.json keeps the earlier results of sign" in shown.out
     assert "will replace" not in shown.err
     baseline, kept = results(tmp_path)
     assert kept == sign
@@ -246,7 +245,7 @@ def test_experiment_without_a_budget_for_the_data_asks_for_epochs(
 
 def names_of(*arguments: str) -> list[str]:
     chosen = command.named(arguments)
-    return [run.name for run in command.planned(chosen, "digits", 0, 1, None) if run.control is None]
+    return [run.name for run in command.planned(chosen, "digits", [0], 1, None) if run.control is None]
 
 
 def test_a_name_means_the_first_variant_and_all_means_every_one() -> None:
@@ -263,7 +262,7 @@ def test_variants_of_one_network_share_their_controls_and_others_have_their_own(
     sign = experiments.get("sign")
     for shared, expected in ((False, ["width-32", "width-128"]), (True, [None])):
         chosen = {"sign": (dataclasses.replace(sign, shared_controls=shared), list(sign.variants))}
-        runs = command.planned(chosen, "digits", 0, 1, None)
+        runs = command.planned(chosen, "digits", [0], 1, None)
         assert [run.variant for run in runs if run.control == "frozen"] == expected
         assert len({run.file for run in runs}) == len(runs)
 
@@ -302,10 +301,18 @@ def test_an_experiments_own_loop_is_told_growing_batches_and_counts_its_evaluati
     assert results(tmp_path)[0]["evaluations"] == 3 * 400 + 1221 + 4 * 1000
 
 
-def test_settings_for_other_data_are_those_for_mnist() -> None:
-    digits = Plan(data.load(), epochs=1, seed=0, device=torch.device("cpu"))
-    letters = dataclasses.replace(digits, data=dataclasses.replace(digits.data, name="letters"))
-    assert [plan.default({"digits": 1, "mnist": 2}) for plan in (digits, letters)] == [1, 2]
+def test_difference_is_another_spelling_of_a_variant() -> None:
+    assert command.with_difference([]) == ["target-prop:difference"]
+    assert command.with_difference(["sign", "target_prop"]) == ["sign", "target-prop:difference"]
+    assert command.with_difference(["all"]) == ["all"]
+
+
+def test_seeds_come_one_after_another_with_all_experiments_in_each() -> None:
+    runs = command.planned(command.named(["baseline", "sign"]), "digits", range(4, 6), 1, None)
+    assert [(run.seed, run.name) for run in runs if run.control is None] == [
+        (4, "baseline"), (4, "sign:width-32"), (5, "baseline"), (5, "sign:width-32"),
+    ]  # fmt: skip
+    assert len({run.file for run in runs}) == len(runs) == 12
 
 
 def test_control_runs_beside_its_experiment_and_is_reported_with_it(
@@ -316,10 +323,9 @@ def test_control_runs_beside_its_experiment_and_is_reported_with_it(
     with monkeypatch.context() as patch:
         patch.setattr(experiments, "get", lambda _: stopped)
         assert job("baseline", "--epochs", 2, "--out", tmp_path) == 130
-        assert "baseline (frozen)" in capsys.readouterr().out
     (row,) = results(tmp_path)
     assert row["epochs"] == 2
-    assert "frozen" not in row  # half a budget is no control
+    assert row["frozen"] is None  # half a budget is no control
     monkeypatch.setattr(experiments, "get", lambda _: experiment)
     assert job("baseline", "--epochs", 2, "--out", tmp_path, "--resume") == 0
     (row,) = results(tmp_path)
@@ -432,7 +438,11 @@ def test_search_that_an_experiment_does_not_take_is_refused(tmp_path: Path, caps
         (("--epochs", "0"), "expected a whole number from 1, got '0'"),
         (("--epochs", "many"), "expected a whole number from 1, got 'many'"),
         (("--seed", "-1"), "expected a whole number from 0, got '-1'"),
-        (("--data", "cifar"), "invalid choice: 'cifar'"),
+        (("--data", "cifar"), "expected digits, openml or openml:NAME, got 'cifar'"),
+        (("--data", "openml:"), "expected digits, openml or openml:NAME, got 'openml:'"),
+        (("--seeds", "0"), "expected a whole number from 1, got '0'"),
+        (("--jobs", "0"), "expected a whole number from 1, got '0'"),
+        (("sign", "--difference"), "expected target-prop for --difference, got sign; name it, or leave that out"),
         (("--data", "openml", "--data-dir", "x"), "not allowed with argument"),
         (("--colour",), "unrecognized arguments: --colour"),
     ],
