@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -66,7 +67,7 @@ def parser() -> Parser:
 
 def data_source(text: str) -> str:
     """Return "digits", "openml" or "openml:NAME"."""
-    if text not in ("digits", "openml") and not text.removeprefix("openml:") != text:
+    if not re.fullmatch("digits|openml(:.+)?", text):
         raise argparse.ArgumentTypeError(f"expected digits, openml or openml:NAME, got {text!r}")
     return text
 
