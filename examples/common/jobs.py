@@ -28,7 +28,7 @@ from common.loop import train
 
 if TYPE_CHECKING:
     News = multiprocessing.Queue[tuple[int, dict[str, Any] | str]]  # number of a run -> its fields, or a user's mistake
-    Tasks = multiprocessing.SimpleQueue[tuple[int, Run] | None]
+    Tasks = multiprocessing.SimpleQueue[int | None]  # numbers of runs, and a None for each process
 
 POLL = 0.2  # seconds between two looks at the processes
 
@@ -74,14 +74,14 @@ def at_once(runs: Sequence[Run], place: Place, jobs: int) -> list[str]:
     context = multiprocessing.get_context("spawn")  # a fork would share the threads of torch that are running
     tasks: Tasks = context.SimpleQueue()
     news: News = context.Queue()
-    open_runs = {number: run for number, run in enumerate(runs) if not run.finished}
-    jobs = min(jobs, len(open_runs))
+    unfinished = [number for number, run in enumerate(runs) if not run.finished]
+    jobs = min(jobs, len(unfinished))
     threads = max(1, torch.get_num_threads() // max(1, jobs))
-    workers = [context.Process(target=_work, args=(place, threads, tasks, news)) for _ in range(jobs)]
+    workers = [context.Process(target=_work, args=(list(runs), place, threads, tasks, news)) for _ in range(jobs)]
     with tqdm(total=sum(run.planned_epochs for run in runs), unit="epoch", mininterval=0.5) as bar:
         try:
             _start(workers)
-            for task in (*open_runs.items(), *[None] * jobs):
+            for task in (*unfinished, *[None] * jobs):
                 tasks.put(task)
             while any(worker.is_alive() for worker in workers):
                 _hear(news, runs)
@@ -121,13 +121,13 @@ def _hear(news: News, runs: Sequence[Run]) -> None:
             wait = POLL / 10
 
 
-def _work(place: Place, threads: int, tasks: Tasks, news: News) -> None:
+def _work(runs: Sequence[Run], place: Place, threads: int, tasks: Tasks, news: News) -> None:
     """Train one network after another; report each epoch as a `Run`'s fields, a user's mistake as a text."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # half a file is removed on the way out
     torch.set_num_threads(threads)
     images = place.images()
-    while (task := tasks.get()) is not None:
-        number, run = task
+    while (number := tasks.get()) is not None:
+        run = runs[number]
         try:
             _train(run, place, images, functools.partial(_tell, news, number, run))
         except UsageError as error:
