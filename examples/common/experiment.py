@@ -110,4 +110,44 @@ class Experiment:
     variants: Mapping[str, Figures] = field(default_factory=lambda: {PLAIN: Figures()})
     shared_controls: bool = False
     searches: tuple[str, ...] = ()
-    floor: float = 0.0
+    data: Callable[[Plan], Data] | None = None
+    floor: float = 0.8
+
+    def __post_init__(self) -> None:
+        names = list(self.variants)
+        if not names or PLAIN in names[1:]:
+            raise ValueError(
+                f"an experiment expected at least one variant, {PLAIN!r} before all others, got {names}: "
+                "a name without a variant means the first"
+            )
+
+
+def name_of(experiment: str, variant: str | None, *inside: str | None) -> str:
+    """Return the name of a network: the variant behind a colon, the rest in brackets.
+
+    >>> name_of("sign", "width-32", "pso", None), name_of("baseline", "plain")
+    ('sign:width-32 (pso)', 'baseline')
+    """
+    name = experiment if variant in (None, PLAIN) else f"{experiment}:{variant}"
+    brackets = ", ".join(filter(None, inside))
+    return f"{name} ({brackets})" if brackets else name
+
+
+def cosine(start: float, done: float) -> float:
+    """Return `start` decayed along half a cosine wave to zero; `done` is the share of training behind us.
+
+    >>> cosine(1.0, 0.0), round(cosine(1.0, 0.5), 12)
+    (1.0, 0.5)
+    """
+    return start * 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+def cosine_schedule(machine: nn.Module, rate: float) -> Callable[[float], None]:
+    """Return a schedule that gives every torch optimiser in `machine` a learning rate decaying from `rate` to zero."""
+    optimizer = Optimizer(machine)
+
+    def schedule(done: float) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] = cosine(rate, done)
+
+    return schedule
