@@ -87,7 +87,7 @@ def sums(data: Data, images: int) -> Data:
         rows = order[: len(split) // images * images].view(-1, images)
         return Split(split.x[rows], split.t[rows].sum(1))
 
-    parts = {name: grouped(getattr(data, name)) for name in ("train", "validation", "test")}
+    parts: dict[str, Any] = {name: grouped(getattr(data, name)) for name in ("train", "validation", "test")}
     return replace(data, classes=(data.classes - 1) * images + 1, **parts)
 
 
