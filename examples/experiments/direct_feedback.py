@@ -54,7 +54,7 @@ def build(plan: Plan, control: str | None) -> Network:
 
 EXPERIMENT = Experiment(
     build,
-    epochs={"digits": 40, "mnist": 20},
+    epochs={"digits": 20, "mnist": 20},
     controls=("frozen", "backprop"),
     variants={"noekland": Figures(paper=0.940, goal=0.965), "local-readout": Figures(paper=0.940)},
     shared_controls=True,

@@ -47,7 +47,7 @@ def build(plan: Plan, control: str | None) -> Network:
 
 EXPERIMENT = Experiment(
     build,
-    epochs={"digits": 40, "mnist": 20},
+    epochs={"digits": 20, "mnist": 20},
     controls=("frozen", "backprop"),
     variants={"plain": Figures(paper=0.958, goal=0.962), "sign-symmetric": Figures(goal=0.967)},
     shared_controls=True,
