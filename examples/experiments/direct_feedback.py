@@ -4,7 +4,7 @@ Pixels-32-32-10, each hidden layer Linear -> BatchNorm -> ReLU. No layer asks th
 as published (Noekland, 2016): the error e at the network's outputs goes to every hidden layer through fixed random
 weights, delta = (B e) * phi', exactly through ReLU and BatchNorm. "local-readout", the paper's code as it appears to
 have been: each hidden layer lowers the cross entropy of a fixed random readout of itself, and e never enters. Adam with
-a cosine schedule.
+a cosine schedule; its rate, three times the paper's, was chosen on the validation images.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def build(plan: Plan, control: str | None) -> Network:
 
 EXPERIMENT = Experiment(
     build,
-    epochs={"digits": 40, "mnist": 20},
+    epochs={"digits": 20, "mnist": 20},
     controls=("frozen", "backprop"),
     variants={"noekland": Figures(paper=0.940, goal=0.965), "local-readout": Figures(paper=0.940)},
     shared_controls=True,

@@ -2,8 +2,12 @@
 
 Pixels-128-128-128-10, Linear -> BatchNorm -> ReLU. Every linear map tells the layer below the change of its inputs that
 brings its own output to the target, by ridge regression with the damping on that change; through BatchNorm and ReLU,
-machines of their own, targets go by the gradient, as in the paper. The parameters follow the gradient of each layer's
-own squared error, Adam with a cosine schedule.
+machines of their own, targets go by the gradient, as in the paper; the output layer's target is t = y - dl/dy. The
+parameters follow the gradient of each layer's own squared error, Adam with a cosine schedule.
+
+The damping is a choice between inversion and backpropagation. In two epochs on MNIST, change and gradient of a hidden
+linear map lay 2 to 3 degrees apart at damping 10 (0.981 of the validation images right), 12 to 14 at 1 (0.979) and 36
+to 38 at 0.1 (0.975). 10 was chosen.
 """
 
 from __future__ import annotations
@@ -50,7 +54,7 @@ def build(plan: Plan, control: str | None) -> Network:
 
 EXPERIMENT = Experiment(
     build,
-    epochs={"digits": 20, "mnist": 20},
+    epochs={"digits": 10, "mnist": 20},
     controls=("frozen", "backprop"),
     variants={"plain": Figures(paper=0.941, goal=0.982)},
 )

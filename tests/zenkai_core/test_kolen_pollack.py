@@ -92,6 +92,9 @@ def test_it_conforms_and_what_it_learns_is_saved() -> None:
 
 def test_a_layer_without_linear_maps_and_wrong_arguments() -> None:
     machine = Machine(nn.ReLU(), zk.theta.Null(), zk.targets.KolenPollack())
-    machine.learn(torch.randn(4, 3), torch.randn(4, 3))
+    state = State()
+    machine.remember(IO(torch.randn(4, 3)), state)
+    machine.step(*machine.tell(IO(torch.randn(4, 3)), state))
+    assert not list(machine.x.parameters())
     with pytest.raises(TypeError, match=r"expected an optimiser class such as torch\.optim\.AdamW, got float"):
         zk.targets.KolenPollack(0.1)  # type: ignore[arg-type]
