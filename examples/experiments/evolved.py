@@ -20,7 +20,7 @@ from zenkai_core import Machine, cross_entropy, targets, theta
 WIDTH = 32
 CANDIDATES = {"digits": 128, "mnist": 512}
 BATCH = {"digits": 128, "mnist": 512}
-STD = {"digits": 0.05, "mnist": 0.02}  # of the candidates around the mean, in units of the weights
+STD = {"digits": 0.02, "mnist": 0.01}  # of the candidates around the mean, in units of the weights
 RATE = {"digits": 1.0, "mnist": 0.5}  # of Adam at the beginning, in these standard deviations
 BACKPROP_RATE = 1e-3
 

@@ -23,9 +23,9 @@ from zenkai_core import Chain, Machine, StepTheta, cross_entropy, sse, targets, 
 
 WIDTHS = {"width-32": (32,), "width-128-32": (128, 32)}
 BATCH = 128
-RATE = {"digits": 1e-2, "mnist": 2e-3}
-PAIRS = {"digits": 16, "mnist": 32}  # antithetic candidates per sample
-HIDDEN_STEP = 0.3  # of each pre-activation's spread in the batch
+RATE = {"digits": 1e-2, "mnist": 1e-3}
+PAIRS = {"digits": 16, "mnist": 64}  # antithetic candidates per sample
+HIDDEN_STEP = 0.1  # of each pre-activation's spread in the batch
 OUTPUT_STEP = 0.1  # of the logits
 BACKPROP_RATE = 1e-3
 
