@@ -5,7 +5,10 @@ candidates are networks, all scored on that batch. The paper promises "populatio
 The strategy is OpenAI-ES: antithetic pairs, centred ranks, one step of Adam, a rate that falls along a cosine. What is
 written back is the mean of the distribution, since the cost of any one candidate on one batch is noise.
 
-`--search NAME` puts another of tansaku's algorithms in its place, with as many candidates.
+What pays, measured on MNIST's validation images (16 epochs, 512 candidates on batches of 512): narrow candidates, 0.956
+with a standard deviation of 0.01 or less against 0.948 with 0.02 and 0.930 with 0.05, at the same rate in units of it;
+large batches, 0.940 with twice as many generations on halves of them. `--search NAME` puts another of tansaku's
+algorithms in its place, with as many candidates.
 """
 
 from __future__ import annotations
@@ -70,4 +73,5 @@ EXPERIMENT = Experiment(
     controls=("frozen", "backprop"),
     variants={"plain": Figures(goal=0.950)},
     searches=tuple(SEARCHES),
+    floor=0.9,
 )

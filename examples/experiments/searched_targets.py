@@ -6,6 +6,10 @@ in antithetic pairs, one search per sample; each candidate is scored by the netw
 and the target is the mean of the candidates, weighted by their plain differences of cost, which estimates the direction
 in which the smoothed loss falls. The weights follow by a local delta rule: no gradient is taken anywhere.
 
+What pays, measured on MNIST's validation images: short steps, for ReLU is smooth nearly everywhere, 0.974 with a tenth
+of each pre-activation's spread against 0.959 with three tenths (width 32), 0.976 with three twentieths against 0.967
+(128-32); and with depth more pairs and a lower rate, 0.979 with 64 pairs at 1e-3 against 0.976 with 32 at 2e-3.
+
 `--search NAME` puts another of tansaku's algorithms in the place of the antithetic steps; then the target is the
 weighted mean of its last generation.
 """
@@ -13,13 +17,14 @@ weighted mean of its last generation.
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import torch
 from torch import nn
 
 import tansaku
 from common.experiment import Experiment, Figures, Network, Plan, cosine_schedule
-from zenkai_core import Chain, Machine, StepTheta, cross_entropy, sse, targets, theta
+from zenkai_core import Chain, Machine, StepTheta, StepX, cross_entropy, sse, targets, theta
 
 WIDTHS = {"width-32": (32,), "width-128-32": (128, 32)}
 BATCH = 128
@@ -42,7 +47,8 @@ def build(plan: Plan, control: str | None) -> Network:
         last = number == len(sizes) - 1
         name = "output" if last else f"hidden {number}"
         criterion = cross_entropy if last else sse
-        own, learn, down = None, theta_of(control, rate, last), targets.Null()
+        own, learn = None, theta_of(control, rate, last)
+        down: StepX = targets.Null()
         if control == "backprop":
             down = targets.Gradient()
         elif last or control is None:
@@ -72,7 +78,7 @@ def theta_of(control: str | None, rate: float, last: bool) -> StepTheta:
 def searched(plan: Plan, std: float, pairs: int, *, relative: bool) -> targets.SearchY:
     """Return the rule for a layer's own target: one step against the gradient of the loss, smoothed at this length."""
     if plan.search is None:
-        search: tansaku.Algorithm = tansaku.HillClimb(k=2 * pairs, std=std, adapt=False, antithetic=True)
+        search: tansaku.Algorithm[Any] = tansaku.HillClimb(k=2 * pairs, std=std, adapt=False, antithetic=True)
     else:
         search = SEARCHES[plan.search](k=2 * pairs, std=std)
     return targets.SearchY(search, reduce=tansaku.WeightedMean("centred", step=std**-2), relative=relative)
@@ -88,8 +94,9 @@ SEARCHES = {
 
 EXPERIMENT = Experiment(
     build,
-    epochs={"digits": 60, "mnist": 20},
+    epochs={"digits": 40, "mnist": 20},
     controls=("frozen", "backprop"),
     variants={"width-32": Figures(goal=0.970), "width-128-32": Figures(goal=0.978)},
     searches=tuple(SEARCHES),
+    floor=0.9,
 )
