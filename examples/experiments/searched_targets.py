@@ -1,0 +1,102 @@
+"""Backpropagation's network without backpropagation: every layer's target found by a search per sample.
+
+Pixels-32-10 and pixels-128-32-10, ReLU. The paper (section 2): "perturb the outputs of a layer and set the target to
+the candidate that produces the best results". Here every linear layer perturbs its own outputs, the pre-activations,
+in antithetic pairs, one search per sample; each candidate is scored by the network's own loss through the layers above;
+and the target is the mean of the candidates, weighted by their plain differences of cost, which estimates the direction
+in which the smoothed loss falls. The weights follow by a local delta rule: no gradient is taken anywhere.
+
+What pays, measured on MNIST's validation images: short steps, for ReLU is smooth nearly everywhere, 0.974 with a tenth
+of each pre-activation's spread against 0.959 with three tenths (width 32), 0.976 with three twentieths against 0.967
+(128-32); and with depth more pairs and a lower rate, 0.979 with 64 pairs at 1e-3 against 0.976 with 32 at 2e-3.
+
+`--search NAME` puts another of tansaku's algorithms in the place of the antithetic steps; then the target is the
+weighted mean of its last generation.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import torch
+from torch import nn
+
+import tansaku
+from common.experiment import Experiment, Figures, Network, Plan, cosine_schedule
+from zenkai_core import Chain, Machine, StepTheta, StepX, cross_entropy, sse, targets, theta
+
+WIDTHS = {"width-32": (32,), "width-128-32": (128, 32)}
+BATCH = 128
+RATE = {"digits": 1e-2, "mnist": 1e-3}
+PAIRS = {"digits": 16, "mnist": 64}  # antithetic candidates per sample
+HIDDEN_STEP = 0.1  # of each pre-activation's spread in the batch
+OUTPUT_STEP = 0.1  # of the logits
+BACKPROP_RATE = 1e-3
+
+
+def build(plan: Plan, control: str | None) -> Network:
+    """Return the network; "frozen" searches and trains its output layer only, "backprop" is the same by gradient."""
+    sizes = (plan.data.features, *WIDTHS[plan.variant], plan.data.classes)
+    rate = BACKPROP_RATE if control == "backprop" else plan.default(RATE)
+    pairs = plan.default(PAIRS)
+    machines: list[Machine] = []
+    layers: dict[str, Machine] = {}
+    rules: list[targets.SearchY] = []
+    for number, (before, after) in enumerate(itertools.pairwise(sizes), 1):
+        last = number == len(sizes) - 1
+        name = "output" if last else f"hidden {number}"
+        criterion = cross_entropy if last else sse
+        own, learn = None, theta_of(control, rate, last)
+        down: StepX = targets.Null()
+        if control == "backprop":
+            down = targets.Gradient()
+        elif last or control is None:
+            own = searched(plan, OUTPUT_STEP if last else HIDDEN_STEP, pairs, relative=not last)
+            rules.append(own)
+        layers[name] = Machine(nn.Linear(before, after), learn, down, criterion, y=own)
+        machines.append(layers[name])
+        if not last:
+            machines.append(Machine(nn.ReLU(), theta.Null(), targets.Gradient() if control else targets.Null(), sse))
+    machine = Chain(*machines).to(plan.device)
+    return Network(
+        machine=machine,
+        layers=layers,
+        batch_size=BATCH,
+        schedule=cosine_schedule(machine, rate),
+        evaluations=lambda: sum(int(rule.noise.key[1]) for rule in rules) * BATCH * (2 * pairs + 1),
+    )
+
+
+def theta_of(control: str | None, rate: float, last: bool) -> StepTheta:
+    """Return a layer's rule for its parameters: the local delta rule, none, or the gradient."""
+    if control == "backprop":
+        return theta.Gradient(torch.optim.Adam, lr=rate)
+    return theta.Null() if control == "frozen" and not last else theta.Delta(torch.optim.Adam, lr=rate)
+
+
+def searched(plan: Plan, std: float, pairs: int, *, relative: bool) -> targets.SearchY:
+    """Return the rule for a layer's own target: one step against the gradient of the loss, smoothed at this length."""
+    if plan.search is None:
+        search: tansaku.Algorithm[Any] = tansaku.HillClimb(k=2 * pairs, std=std, adapt=False, antithetic=True)
+    else:
+        search = SEARCHES[plan.search](k=2 * pairs, std=std)
+    return targets.SearchY(search, reduce=tansaku.WeightedMean("centred", step=std**-2), relative=relative)
+
+
+SEARCHES = {
+    "hill_climb": tansaku.HillClimb,
+    "openai_es": tansaku.OpenAIES,
+    "snes": tansaku.SNES,
+    "cem": tansaku.CEM,
+    "sep_cma_es": tansaku.SepCMAES,
+}
+
+EXPERIMENT = Experiment(
+    build,
+    epochs={"digits": 40, "mnist": 20},
+    controls=("frozen", "backprop"),
+    variants={"width-32": Figures(goal=0.970), "width-128-32": Figures(goal=0.978)},
+    searches=tuple(SEARCHES),
+    floor=0.9,
+)
