@@ -47,8 +47,8 @@ def told(network: Network, variant: str) -> tuple[State, Tensor, Tensor]:
     return state, train.x[:32], train.t[:32]
 
 
-@pytest.mark.parametrize(("module", "variant"), [RUNS[1], RUNS[3]])  # first variants: tests/examples/test_experiments.py
-def test_it_learns_the_digits_and_beats_its_frozen_control(module: ModuleType, variant: str) -> None:
+@pytest.mark.parametrize(("module", "variant"), [RUNS[1], RUNS[3]])
+def test_a_second_variant_learns_the_digits_and_beats_its_frozen_control(module: ModuleType, variant: str) -> None:
     accuracy = trained(module, variant, None)
     assert accuracy > 0.93
     assert accuracy > trained(module, variant, "frozen") + 0.03
