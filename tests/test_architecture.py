@@ -49,6 +49,7 @@ LAYERS: Mapping[str, Sequence[str]] = {
         "state",
         "parameters",
         "criteria",
+        "composed",
         "noise",
         "hooks",
         "passes",

@@ -2,6 +2,7 @@
 
 from zenkai_core import criteria, diagnostics, modules, parameters, targets, testing, theta
 from zenkai_core.chain import Chain
+from zenkai_core.composed import SeesInputs, Utility, Weighted
 from zenkai_core.convert import convert
 from zenkai_core.criteria import Criterion, cross_entropy, sse
 from zenkai_core.diagnostics import Recorder
@@ -30,11 +31,14 @@ __all__ = [
     "Optimizer",
     "Parallel",
     "Recorder",
+    "SeesInputs",
     "State",
     "StepTheta",
     "StepX",
     "StepY",
     "Swap",
+    "Utility",
+    "Weighted",
     "as_io",
     "convert",
     "criteria",

@@ -82,6 +82,7 @@ class Chain(Container):
             x = m.remember(x, sub)
             below = m.origins(sub) if state.remember else ()
         state.x, state.y = state.sub("0").x, x
+        state.criterion = state.sub(str(self._length - 1)).criterion
         return x
 
     def assess_y(self, y: IO, t: IO) -> Tensor:

@@ -177,7 +177,7 @@ class LearningMachine(Hooked, nn.Module):
             try:
                 y = self.remember(x, state)
                 with torch.no_grad():
-                    cost = per_row(self.assess_y(y.detach(), t), y, "assess_y")
+                    cost = per_row(self._cost_against(t, state.criterion, y.detach()), y, "assess_y")
                 told = self.tell(t, state)
                 self.step(*told)
             except BaseException:
@@ -200,8 +200,9 @@ class LearningMachine(Hooked, nn.Module):
     def test(self, x: IO | Tensor, t: IO | Tensor) -> Tensor:
         """`[]` the mean cost in evaluation mode, without gradient; modes are as before afterwards."""
         with passes.mode(self, False), torch.no_grad():
-            y = self.remember(as_io(x, "x of test").detach(), State(remember=False))
-            cost = per_row(self.assess_y(y, as_io(t, "t of test").detach()), y, "assess_y")
+            state = State(remember=False)
+            y = self.remember(as_io(x, "x of test").detach(), state)
+            cost = per_row(self._cost_against(as_io(t, "t of test").detach(), state.criterion, y), y, "assess_y")
         return cost.mean()
 
     # -------------------------------------------------------------------------------------------- what containers call

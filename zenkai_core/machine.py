@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from zenkai_core import passes
 from zenkai_core.capabilities import check, check_kind
+from zenkai_core.composed import SeesInputs
 from zenkai_core.criteria import Criterion, checked, output_gradient, per_row, sse
 from zenkai_core.learning import LearningMachine, LMode, Loss
 from zenkai_core.state import State
@@ -209,6 +210,8 @@ class Machine(LearningMachine):
 
     def forward_nn(self, x: IO, state: State) -> IO:
         """One pass, with a graph only if a rule differentiates it."""
+        if isinstance(self.criterion, SeesInputs):
+            state.criterion = self.criterion.at(x.detach())
         if not state.remember:
             return passes.outputs(self.module, x)
         state.training, state.version = self.training, self.version

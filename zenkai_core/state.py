@@ -34,7 +34,7 @@ class State:
             integer output) each: the error that direct feedback sends to every layer. Set together with `above`.
         goal: the whole network's own target, labels say, whatever this layer is given. Set together with `above`.
         criterion: the cost that replaces the machine's own in this pass: squared error under the autograd bridge,
-            which sees only gradients.
+            which sees only gradients; or the one that the machine's own, which sees inputs, makes of those of the pass.
         notes: where rules write figures about this pass by `Rule.note`, if somebody records it; None costs nothing.
         remember: False for a pass that nobody will learn from: no graph is kept.
         wants_x: whether a target for x will be asked; False spares its gradient.

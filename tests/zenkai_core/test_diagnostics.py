@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+import tansaku
 import zenkai_core as zk
 from zenkai_core import Chain, Machine, Recorder, targets, theta
 
@@ -276,3 +277,47 @@ def test_a_cost_without_gradient_breaks_no_run() -> None:
     with Recorder(net) as recorder:
         net.learn(torch.randn(4, 3), torch.randint(3, (4,)))
     assert recorder.rows()[0]["update_angle"] is None
+
+
+def test_the_round_trip_is_what_the_layers_target_below_leaves_of_the_distance() -> None:
+    layer = Machine(nn.Linear(1, 1, bias=False), theta.Null(), targets.Gradient(scale=0.25))
+    with torch.no_grad():
+        layer.module.weight.fill_(1.0)  # y = x = 2 towards t = 0: the target below is 2 - 0.25 * 2
+    net = Chain(Machine(nn.Identity(), theta.Null(), targets.Null()), layer)
+    with Recorder(net) as recorder:
+        net.learn(torch.full((3, 1), 2.0), torch.zeros(3, 1))
+    row = recorder.rows()[0]
+    assert (row["distance"], row["round_trip"]) == (2.0, 1.5)
+
+
+def test_an_exact_inverse_makes_the_round_trip_and_a_search_notes_what_it_won() -> None:
+    torch.manual_seed(0)
+    exact = Machine(zk.modules.InvertibleLinear(3).double(), theta.Null(), targets.Reverse())
+    search = targets.SearchX(tansaku.HillClimb(k=16, std=0.5), generations=3, seed=0)
+    net = Chain(
+        Machine(nn.Linear(3, 3).double(), theta.Null(), targets.Null()),
+        Machine(nn.Linear(3, 3).double(), theta.Null(), search),
+        exact,
+    )
+    with Recorder(net) as recorder:
+        net.learn(torch.randn(5, 3).double(), torch.randn(5, 3).double())
+    top, middle, _ = recorder.rows()
+    assert top["round_trip"] < 1e-10 < top["distance"]
+    assert top["x_reconstruction"] < 1e-10
+    assert middle["x_gain"] == pytest.approx(middle["local_x"], rel=1e-5)
+    assert middle["x_evaluations"] == 1 + 3 * 16
+    assert 0 < middle["x_acceptance"] <= 1
+    assert middle["x_diversity"] > 0
+
+
+def test_feedback_equal_to_the_weights_has_no_angle_to_them() -> None:
+    rule = targets.FeedbackAlignment("random", seed=0)
+    layer = Machine(nn.Linear(4, 3), theta.Null(), rule)
+    with torch.no_grad():
+        layer.module.weight.copy_(2 * rule.feedback_0)
+    net = Chain(Machine(nn.Linear(2, 4), theta.Null(), targets.Null()), layer)
+    with Recorder(net) as recorder:
+        net.learn(torch.randn(5, 2), torch.randn(5, 3))
+    row = recorder.rows()[0]
+    assert row["x_angle"] == pytest.approx(0, abs=1e-2)
+    assert row["x_ratio"] == pytest.approx(0.5)

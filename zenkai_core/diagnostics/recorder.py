@@ -29,6 +29,7 @@ FIELDS = (
     "distance",
     "relative",
     "attained",
+    "round_trip",
     "dead",
     "update_ratio",
     "update_angle",
@@ -59,6 +60,7 @@ class Recorder:
     - `cost`, the layer's loss before the update;
     - `distance`, the Euclidean distance between output and target; `relative`, the same as a share of the output's
       norm; `attained`, the share of the distance that the step of the parameters closed (negative: it went away);
+      `round_trip`, the distance to the target that is left where the layer below reaches the target given to it;
     - `dead`, the share of the layer's units that said the same for every row;
     - `update_ratio`, the norm of the parameters' update over the norm of the parameters;
     - `update_angle`, in degrees, between the update and steepest descent of the network's loss; `target_angle`, in
@@ -262,6 +264,8 @@ class Recorder:
             after = call.machine.replay(call.result, call.state).detach()
             before = call.machine.replay(call.state.inputs.detach(), call.state).detach()
             _reductions(row, "x", call, before, after)
+            if measures.comparable(after, call.t):
+                row["round_trip"] = measures.distance(after, call.t)
 
     def _before_step(self, call: Call) -> None:
         row = self._row_of(call)

@@ -1,0 +1,123 @@
+"""Criteria made of others: sums of several, utilities, and one that also sees the layer's inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from zenkai_core.criteria import Criterion, checked, output_gradient, per_row
+from zenkai_core.values import IO
+
+
+class Weighted:
+    """The weighted sum of criteria of one output and target.
+
+    Args:
+        terms: (weight, criterion) pairs.
+
+    Raises:
+        ValueError: no term.
+        TypeError: a criterion is one of torch's losses, or none.
+
+    >>> from zenkai_core.criteria import absolute_error, sse
+    >>> both = Weighted((1.0, sse), (0.5, absolute_error))
+    >>> both(IO(torch.tensor([[2.0]])), IO(torch.tensor([[0.0]]))).item()
+    3.0
+    """
+
+    def __init__(self, *terms: tuple[float, Criterion]) -> None:
+        if not terms:
+            raise ValueError("Weighted expected at least one (weight, criterion), got none: for example (1.0, sse)")
+        self.terms = tuple((float(weight), checked(criterion)) for weight, criterion in terms)
+
+    def __call__(self, y: IO, t: IO) -> Tensor:
+        """The cost per row, `[n]`."""
+        first, *others = (weight * per_row(criterion(y, t), y) for weight, criterion in self.terms)
+        return sum(others, first)
+
+    def gradient(self, y: IO, t: IO) -> tuple[Tensor | None, ...]:
+        """dcost/dy per tensor of y, None for an integer output."""
+        columns = zip(*(output_gradient(criterion, y, t) for _, criterion in self.terms), strict=True)
+        return tuple(self._sum(column) for column in columns)
+
+    def _sum(self, values: tuple[Tensor | None, ...]) -> Tensor | None:
+        kept = [weight * v for (weight, _), v in zip(self.terms, values, strict=True) if v is not None]
+        return torch.stack(kept).sum(0) if kept else None
+
+    def __repr__(self) -> str:
+        return "Weighted(" + ", ".join(f"({weight}, {criterion!r})" for weight, criterion in self.terms) + ")"
+
+
+class Utility:
+    """What is to be raised, as a cost: the negative of (y, t) -> `[n]`.
+
+    Reports of `learn` and `test` are costs, so they have the other sign.
+
+    Args:
+        utility: (y, t) -> `[n]`, more is better.
+
+    >>> right = Utility(lambda y, t: (y.f.argmax(1) == t.f).float())
+    >>> right(IO(torch.tensor([[0.0, 1.0]])), IO(torch.tensor([1]))).item()
+    -1.0
+    """
+
+    def __init__(self, utility: Callable[[IO, IO], Tensor]) -> None:
+        self.utility = checked(utility)
+
+    def __call__(self, y: IO, t: IO) -> Tensor:
+        """The cost per row, `[n]`."""
+        return -per_row(self.utility(y, t), y, "utility")
+
+    def __repr__(self) -> str:
+        return f"Utility({self.utility!r})"
+
+
+class SeesInputs:
+    """A criterion that also sees the inputs of the layer, as they were in the pass: (x, y, t) -> `[n]`.
+
+    In a `Machine` on its own or anywhere in a `Chain`; for the output of a `Graph` or of machines side by side, let the
+    module put out what is needed of x. In autograd the last layer sees gradients alone, and this is not asked.
+
+    Args:
+        criterion: (x, y, t) -> `[n]` cost per row.
+
+    Raises:
+        TypeError: it is no callable, or is asked without inputs.
+        ValueError: asked for other rows than those of the pass, as local minibatches do.
+
+    >>> from torch import nn
+    >>> from zenkai_core import Machine, sse, targets, theta
+    >>> near_input = SeesInputs(lambda x, y, t: sse(y, t) + 0.1 * sse(y, x))
+    >>> layer = Machine(nn.Linear(3, 3), theta.Gradient(), targets.Gradient(), near_input)
+    >>> layer.learn(torch.randn(4, 3), torch.randn(4, 3)).shape
+    torch.Size([])
+    """
+
+    def __init__(self, criterion: Callable[[IO, IO, IO], Tensor]) -> None:
+        if not callable(criterion):
+            raise TypeError(
+                f"SeesInputs expected a criterion (x, y, t) -> [n] cost per row, got {type(criterion).__name__}: write "
+                "a function of three IOs"
+            )
+        self.criterion = criterion
+
+    def at(self, x: IO) -> Criterion:
+        """The criterion of y and t for these inputs, or for k whole copies of their rows."""
+
+        def cost(y: IO, t: IO) -> Tensor:
+            if y.rows % max(x.rows, 1):
+                raise ValueError(
+                    f"SeesInputs expected outputs for the {x.rows} rows of the pass, got {y.rows}: leave batch_size out"
+                )
+            return per_row(self.criterion(x.tile(y.rows // x.rows) if x.rows else x, y, t), y)
+
+        return cost
+
+    def __call__(self, y: IO, t: IO) -> Tensor:
+        """Refuses: without the inputs there is no cost."""
+        raise TypeError(
+            "SeesInputs expected the inputs of a pass, got y and t alone: ask learn, test or Machine.cost(y, t, state) "
+            "of a Machine on its own or in a Chain"
+        )
