@@ -5,8 +5,9 @@ from zenkai_core.modules.black_box import BlackBox
 from zenkai_core.modules.coding import BoolToSigned, Permute, Reshape, SignedToBool
 from zenkai_core.modules.discrete import Argmax, ArgmaxSTE, Step, StepSTE
 from zenkai_core.modules.dropout import FreezableDropout
-from zenkai_core.modules.ensemble import Ensemble, EnsembleVoter, Stochastic
+from zenkai_core.modules.ensemble import Ensemble, Stochastic
 from zenkai_core.modules.estimators import Estimators, PerOutput
+from zenkai_core.modules.fitted import EnsembleVoter
 from zenkai_core.modules.fuzzy import MaxMin, MinMax
 from zenkai_core.modules.noise import GaussianNoise
 from zenkai_core.modules.reversible import (

@@ -1,18 +1,17 @@
-"""Several members, one answer: modules side by side, stochastic passes of one module, fitted estimators."""
+"""Several members, one answer: modules side by side, and stochastic passes of one module."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from zenkai_core.modules.fitted import appended
 from zenkai_core.modules.noise import GaussianNoise
 from zenkai_core.modules.voters import Mean, Voter
-
-Kind = Literal["regression", "classification"]
 
 
 class Ensemble(nn.Module):
@@ -147,130 +146,6 @@ class Stochastic(nn.Module):
     def extra_repr(self) -> str:
         """What `print` shows."""
         return f"k={self.k}"
-
-
-class EnsembleVoter(nn.Module):
-    """Fitted estimators, first in first out, whose votes a voter reduces: the base of `Estimators` and `Trees`.
-
-    Until the first fitted member comes a fixed random linear map answers (its softmax, for classes), and it never votes
-    afterwards.
-    A subclass has `__len__`, `votes` and `add_member`.
-
-    Args:
-        inputs: features of a row; inputs `[n, ...]` are flattened to `[n, inputs]`.
-        outputs: outputs, or classes.
-        members: the most that are kept.
-        kind: "regression", outputs `[n, outputs]` as the members predict them, or "classification": integer labels are
-            fitted, and a member votes `[n, classes]` real shares of the classes.
-        voter: from votes `[v, n, outputs]` to `[n, outputs]`.
-
-    Raises:
-        ValueError: a size below 1, or an unknown kind.
-    """
-
-    differentiable = False
-    weight: Tensor  # [v] how much each member counts
-    surrogate: Tensor  # [inputs, outputs]
-
-    def __init__(
-        self, inputs: int, outputs: int, *, members: int = 9, kind: Kind = "regression", voter: Voter | None = None
-    ) -> None:
-        super().__init__()
-        if min(inputs, outputs, members) < 1:
-            raise ValueError(
-                f"{type(self).__name__} expected inputs, outputs and members >= 1, got {inputs}, {outputs} and "
-                f"{members}: say how many features, outputs and members there are"
-            )
-        if kind not in ("regression", "classification"):
-            raise ValueError(
-                f"{type(self).__name__} expected kind 'regression' or 'classification', got {kind!r}: choose one"
-            )
-        self.inputs, self.outputs, self.members, self.kind = inputs, outputs, members, kind
-        self.voter = Mean() if voter is None else voter
-        self.register_buffer("weight", torch.ones(0))
-        self.register_buffer("surrogate", torch.randn(inputs, outputs) / inputs**0.5)
-
-    def __len__(self) -> int:
-        """The number of fitted members."""
-        raise NotImplementedError(f"{type(self).__name__} expected a __len__, got none: override it")
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: `[n, ...]` -> `[n, outputs]`, the voter's answer."""
-        x = x.detach().flatten(1)
-        if x.shape[1] != self.inputs:
-            raise ValueError(
-                f"{type(self).__name__} expected {self.inputs} features in a row, got {x.shape[1]}: make it with "
-                "inputs= that"
-            )
-        if len(self) == 0:
-            y = x.to(self.surrogate.dtype) @ self.surrogate
-            return y if self.kind == "regression" else y.softmax(1)
-        return self.voter(self.votes(x), self.weight)
-
-    def votes(self, x: Tensor) -> Tensor:
-        """x: `[n, inputs]` -> `[v, n, outputs]`, each member's own."""
-        raise NotImplementedError(f"{type(self).__name__} expected votes(x), got none: override it")
-
-    def add_member(self, estimator: Any, weight: float = 1.0) -> None:
-        """Takes a fitted member; the oldest leaves when there are more than `members`."""
-        raise NotImplementedError(f"{type(self).__name__} expected add_member(estimator), got none: override it")
-
-    def labels(self, classes: Any) -> Tensor:
-        """What a classifier calls its classes, as columns of the output.
-
-        Raises:
-            ValueError: they are no integers in [0, outputs).
-        """
-        if getattr(getattr(classes, "dtype", None), "kind", "") not in "iub" or (len(classes) and min(classes) < 0):
-            raise ValueError(
-                f"{type(self).__name__} expected integer labels >= 0, got the classes {list(classes)}: number them "
-                "from 0 before the fit, for example with sklearn.preprocessing.LabelEncoder"
-            )
-        seen = torch.as_tensor(classes).long()
-        if len(seen) and int(seen.max()) >= self.outputs:
-            raise ValueError(
-                f"{type(self).__name__} expected labels below {self.outputs}, got {int(seen.max())}: make it with "
-                "outputs=classes"
-            )
-        return seen
-
-    def expect(self, name: str, classifies: bool, features: int, outputs: int) -> None:
-        """Refuses an estimator that is not of the module's kind or sizes.
-
-        Raises:
-            TypeError: it is of the other kind.
-            ValueError: its features or outputs are not the module's.
-        """
-        if classifies != (self.kind == "classification"):
-            raise TypeError(
-                f"{type(self).__name__} of kind {self.kind!r} got {name}: give a member of that kind, or make it with "
-                "the other kind"
-            )
-        if features != self.inputs or (outputs != self.outputs and not classifies):
-            raise ValueError(
-                f"{type(self).__name__} expected a member of {self.inputs} features and {self.outputs} outputs, got "
-                f"{features} and {outputs}: fit it on [n, {self.inputs}] rows and one multi-output target"
-            )
-
-    def extra_repr(self) -> str:
-        """What `print` shows."""
-        return f"{self.inputs}, {self.outputs}, members={len(self)}/{self.members}, kind={self.kind!r}"
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        if isinstance(saved := state_dict.get(prefix + "weight"), Tensor):  # the number of members is that of the file
-            self.weight = self.weight.new_empty(saved.shape)
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-def appended(weights: Tensor, weight: float, members: int) -> Tensor:
-    """Weights `[v]` with one more at the end, the last `members` of them.
-
-    Raises:
-        ValueError: the weight is not a positive number.
-    """
-    if not 0 < weight < torch.inf:
-        raise ValueError(f"a member's weight expected a positive number, got {weight}: 1.0 counts as the others do")
-    return torch.cat([weights, weights.new_tensor([weight])])[-members:]
 
 
 def _noisy(module: nn.Module) -> bool:

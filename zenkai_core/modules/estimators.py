@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zenkai_core.modules import saved
-from zenkai_core.modules.ensemble import EnsembleVoter, Kind, appended
+from zenkai_core.modules.fitted import EnsembleVoter, Kind
 from zenkai_core.modules.voters import Voter
 
 Fitting = Callable[[Any, int], Any]  # (the fitted estimator of an output, or None; the output) -> its next one
@@ -28,7 +28,7 @@ class Estimators(EnsembleVoter):
     Fitted estimators are part of the `state_dict`, written by skops, which is the extra "sklearn" of this project.
 
     Args:
-        inputs, outputs, members, kind, voter: as for `EnsembleVoter`.
+        inputs, outputs, members, kind, voter, out_of_bag: as for `EnsembleVoter`.
         trusted: whether a `state_dict` with estimators is loaded: False, never; True, if all its types are among those
             of scikit-learn, numpy and scipy that skops holds safe; a sequence of full names of types, those too.
             Say so only of files whose maker you know.
@@ -51,9 +51,10 @@ class Estimators(EnsembleVoter):
         members: int = 1,
         kind: Kind = "regression",
         voter: Voter | None = None,
+        out_of_bag: bool = False,
         trusted: bool | Sequence[str] = False,
     ) -> None:
-        super().__init__(inputs, outputs, members=members, kind=kind, voter=voter)
+        super().__init__(inputs, outputs, members=members, kind=kind, voter=voter, out_of_bag=out_of_bag)
         self.trusted = trusted if isinstance(trusted, bool) else tuple(trusted)
         self._fitted: list[Any] = []
 
@@ -84,7 +85,7 @@ class Estimators(EnsembleVoter):
             ValueError: its features, outputs or classes are not the module's; a weight that is not positive.
         """
         self._check(estimator)
-        self.weight = appended(self.weight, weight, self.members)
+        self._join(weight)
         self._fitted = [*self._fitted, estimator][-self.members :]
 
     def replace_newest(self, estimator: Any) -> None:

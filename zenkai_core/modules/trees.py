@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from zenkai_core.modules import show
-from zenkai_core.modules.ensemble import EnsembleVoter, Kind, appended
 from zenkai_core.modules.estimators import PerOutput
+from zenkai_core.modules.fitted import EnsembleVoter, Kind
 from zenkai_core.modules.voters import Voter
 
+_AT_ONCE = 1 << 20  # of trees times rows that walk down together: their places stay in the processor's cache
 _BUFFERS = ("branches", "feature", "threshold", "missing_left", "value", "depth")
 
 
@@ -28,7 +29,7 @@ class Trees(EnsembleVoter):
         members: the most kept; only fitted ones ever vote.
         kind: "regression" or "classification".
         per_output: a member is a fitted `PerOutput` of trees, one for each output.
-        voter: from votes `[v, n, outputs]` to `[n, outputs]`; `voters.Mean()` if None.
+        voter, out_of_bag: as for `EnsembleVoter`.
 
     Raises:
         ValueError: a size below 1, an unknown kind, or `per_output` classification.
@@ -65,8 +66,9 @@ class Trees(EnsembleVoter):
         kind: Kind = "regression",
         per_output: bool = False,
         voter: Voter | None = None,
+        out_of_bag: bool = False,
     ) -> None:
-        super().__init__(inputs, outputs, members=members, kind=kind, voter=voter)
+        super().__init__(inputs, outputs, members=members, kind=kind, voter=voter, out_of_bag=out_of_bag)
         if per_output and kind == "classification":
             raise ValueError(
                 "Trees expected kind='regression' with per_output, got 'classification': a classification tree has one "
@@ -92,8 +94,11 @@ class Trees(EnsembleVoter):
         return self.outputs if self.per_output else 1
 
     def votes(self, x: Tensor) -> Tensor:
-        """x: `[n, inputs]` -> `[v, n, outputs]`, each member's own; all trees and rows walk down together."""
-        x = x.float()  # scikit-learn compares float32 features
+        """x: `[n, inputs]` -> `[v, n, outputs]`, each member's own; trees and rows walk down together."""
+        rows = max(1, _AT_ONCE // max(self.branches.shape[0], 1))
+        return torch.cat([self._walk(part) for part in x.float().split(rows)], 1)  # scikit-learn compares float32
+
+    def _walk(self, x: Tensor) -> Tensor:
         trees = self.branches.shape[0]
         row = torch.arange(x.shape[0], device=x.device)
         node = torch.zeros(trees, x.shape[0], dtype=torch.int64, device=x.device)
@@ -120,13 +125,12 @@ class Trees(EnsembleVoter):
             ValueError: its features, outputs or classes are not the module's; a weight that is not positive.
         """
         trees = self._trees_of(estimator)
-        weights = appended(self.weight, weight, self.members)
+        self._join(weight)
         member = [self._tensors(tree) for tree in trees]
         for name in _BUFFERS:
             held: Tensor = getattr(self, name)
             new = [each[name].to(held) for each in member]
             setattr(self, name, _append(held, new)[-self.members * self._size :])
-        self.weight = weights
         self._note()
 
     def text(

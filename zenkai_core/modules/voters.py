@@ -50,6 +50,12 @@ class Mean(Voter):
         TypeError: the votes are integers.
     """
 
+    def forward(self, votes: Tensor, weights: Tensor | None = None) -> Tensor:
+        """As for every voter; without weights the plain mean, to the bit."""
+        if weights is None and votes.is_floating_point() and votes.ndim > 1 and votes.shape[0]:
+            return votes.mean(0)
+        return super().forward(votes, weights)
+
     def reduce(self, votes: Tensor, weights: Tensor) -> Tensor:
         """The weighted mean over members."""
         if not votes.is_floating_point():
@@ -60,7 +66,7 @@ class Mean(Voter):
         return torch.tensordot(weights, votes, 1)
 
 
-class Sum(Mean):
+class Sum(Voter):
     """The sum of real votes, for members that are increments: v times the weighted mean.
 
     >>> Sum()(torch.tensor([[1.0, 2.0], [3.0, 8.0]])).tolist()
@@ -69,7 +75,7 @@ class Sum(Mean):
 
     def reduce(self, votes: Tensor, weights: Tensor) -> Tensor:
         """The weighted mean times the number of members."""
-        return super().reduce(votes, weights * votes.shape[0])
+        return Mean().reduce(votes, weights * votes.shape[0])
 
 
 class Binary(Voter):

@@ -27,6 +27,7 @@ class Fit(StepTheta):
         rows: how many new rows a fit waits for; a `step` with fewer keeps collecting. A callable (fits so far) -> rows
             makes the batch grow.
         window: how many of the most recent rows a fit is made on, older ones than the new ones too; None, the new ones.
+        share: of these rows, drawn at random, that a fit is made on.
         partial: continue the newest member by its `partial_fit` instead of adding another, where the estimator has it.
         increments: a rate in (0, 1]: a member is fitted on that share of what is missing from the outputs of those
             before, as in boosting, instead of on the targets. The module adds them up by `voters.Sum()`; a member that
@@ -35,7 +36,8 @@ class Fit(StepTheta):
         seed: of the noise key.
 
     Raises:
-        ValueError: rows, window or limit below 1, a window shorter than rows, or increments outside (0, 1].
+        ValueError: rows, window or limit below 1, a window shorter than rows, or share or increments
+            outside (0, 1]; a limit, where the module answers out of bag.
 
     A module of kind "classification" is fitted on labels `[n]`, or on the argmax of real targets `[n, classes]`, which
     gives the labels back where the gradient of a loss made the targets.
@@ -54,6 +56,7 @@ class Fit(StepTheta):
         *,
         rows: int | Callable[[int], int] = 1024,
         window: int | None = None,
+        share: float = 1.0,
         partial: bool = False,
         increments: float | None = None,
         limit: int | None = None,
@@ -69,8 +72,10 @@ class Fit(StepTheta):
             )
         if increments is not None and not 0 < increments <= 1:
             raise ValueError(f"theta.Fit expected increments in (0, 1], got {increments}: 1 fits all that is missing")
+        if not 0 < share <= 1:
+            raise ValueError(f"theta.Fit expected a share in (0, 1], got {share}: 1 fits on all the rows")
         self.factory = factory if factory is not None else _regression_tree
-        self.rows, self.window, self.partial = rows, window, partial
+        self.rows, self.window, self.share, self.partial = rows, window, share, partial
         self.increments, self.limit = increments, limit
         self.noise = NoiseKey(seed)
         self.fits = 0
@@ -119,8 +124,24 @@ class Fit(StepTheta):
                 kept.append((x[drop:], t[drop:]))
         return kept
 
+    def bind(self, machine: Machine) -> None:
+        """As for every rule.
+
+        Raises:
+            ValueError: there is a limit, and the module answers out of bag.
+        """
+        super().bind(machine)
+        if self.limit is not None and getattr(machine.module, "out_of_bag", False):
+            raise ValueError(
+                "theta.Fit expected no limit for a module with out_of_bag, got one: a member of which only some "
+                "outputs are fitted anew has seen older rows too"
+            )
+
     def _fit(self, machine: Machine, x: Tensor, t: Tensor) -> None:
         module: Any = machine.module
+        if self.share < 1:
+            chosen = torch.randperm(len(x), generator=self.noise.next())[: max(1, round(self.share * len(x)))]
+            x, t = x[chosen], t[chosen]
         if self.increments is not None and len(module):
             with torch.no_grad():
                 device = next(iter(module.buffers()), x).device
@@ -135,6 +156,8 @@ class Fit(StepTheta):
             module.replace_newest(newest)
         else:
             module.add_member(self._first(module, x, t))
+        if getattr(module, "out_of_bag", False):
+            module.note_rows(x)
 
     def _first(self, module: Any, x: Tensor, t: Tensor) -> Any:
         """A member that knows these rows only."""
