@@ -50,6 +50,9 @@ X: dict[str, Callable[[], zk.StepX]] = {
     "gradient twice": lambda: zk.targets.Gradient(2),
     "search": lambda: zk.targets.SearchX(climb()),
     "search the network": lambda: zk.targets.SearchX(climb(), score="network"),
+    "search by a sampler": lambda: zk.targets.SearchX(
+        zk.targets.Sampled(tansaku.GaussianSampler(0.1), k=4), reduce=tansaku.Momentum(), generations=2
+    ),
     "feedback": zk.targets.FeedbackAlignment,
     "sign-symmetric feedback": lambda: zk.targets.FeedbackAlignment("fresh"),
     "learned feedback": lambda: zk.targets.KolenPollack(torch.optim.SGD, lr=0.1),
@@ -84,6 +87,9 @@ ZOO: dict[str, tuple[Callable[[], nn.Module], set[str]]] = {
     "relu": (lambda: nn.Sequential(nn.ReLU(), nn.Flatten()), {"differentiable"}),
     "frozen": (lambda: nn.Linear(4, 3).requires_grad_(False), {"differentiable", "linear"}),
     "sign": (zk.modules.Sign, set()),
+    "black box": (lambda: zk.modules.BlackBox(lambda x: x[:, :3].round()), set()),
+    "linear step": (lambda: nn.Sequential(nn.Linear(4, 3), zk.modules.Step()), {"parameters", "linear"}),
+    "max-min": (lambda: zk.modules.MaxMin(4, 3), {"parameters", "differentiable"}),
     "trees": (lambda: zk.modules.Trees(4, 3), {"estimator"}),
     "one tree": (lambda: zk.modules.Tree(4, 3), {"estimator"}),
     "estimators": (lambda: zk.modules.Estimators(4, 3), {"estimator"}),

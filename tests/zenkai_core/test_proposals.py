@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import tansaku
-from zenkai_core import IO, Chain, LearningMachine, Machine, State, modules, sse, targets, theta
+from zenkai_core import IO, Chain, LearningMachine, Machine, State, StepTheta, modules, sse, targets, theta
 from zenkai_core.testing import check_machine
 
 
@@ -108,6 +108,23 @@ def test_it_conforms_and_learns_by_proposals_alone() -> None:
     for _ in range(200):
         net.learn(x, t)
     assert net.test(x, t) < 0.2 * before
+
+
+def test_it_works_with_every_rule_for_theta() -> None:
+    rules: list[StepTheta] = [
+        theta.Gradient(torch.optim.Adam, lr=0.01),
+        theta.Delta(torch.optim.Adam, lr=0.01),
+        theta.Search(tansaku.HillClimb(k=4, std=0.1)),
+        theta.LeastSquares(0.1),
+        theta.Null(),
+    ]
+    for rule in rules:
+        net = network(targets.Proposals(k=8, seed=0))
+        below, upper = net.machines
+        pair = Chain(below, Machine(upper.module, rule, targets.Proposals(k=8, seed=0))).double()
+        state, _ = told(pair)
+        pair.step(state.inputs, state.t, state)  # type: ignore[arg-type]
+        assert 0 < float(pair[1].x.moved) <= 1
 
 
 def test_a_layer_below_without_noise_warns_with_the_remedy() -> None:

@@ -70,7 +70,7 @@ class KolenPollack(FeedbackAlignment, Optimizing):
 
     def accumulate(self, machine: Machine, t: IO, state: State) -> None:
         """Adds the gradient of each W to that of its B, where a target for x will be asked of the pass."""
-        if state.wants_x and self.moves(machine):
+        if state.wants_x and self.moves(machine):  # a module without linear maps has no feedback to learn
             of_weights = {p: g for p, g in machine.gradients(t, state)[1] if g is not None}
             pairs = zip(self.moves(machine), linear_maps(machine.module), strict=True)
             self.add((B, of_weights.get(m.weight)) for B, m in pairs)
