@@ -143,7 +143,7 @@ def test_moments_follow_their_parameters_to_another_dtype() -> None:
 
 
 def test_wrong_arguments_are_refused() -> None:
-    with pytest.raises(ValueError, match="1 local updates, got 0"):
+    with pytest.raises(ValueError, match="n >= 1 local updates and a batch_size >= 1, got n=0"):
         zk.theta.Gradient(n=0)
     with pytest.raises(ValueError, match=r"got n=0 and scale=1\.0"):
         zk.targets.Gradient(0)
