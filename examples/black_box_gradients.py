@@ -23,7 +23,8 @@ from zenkai_core import IO, Chain, Criterion, Machine, cross_entropy, modules, s
 CLASSES = 10
 ROWS = 8  # pairs of a mini-batch
 SAMPLES = 16  # choices tried per pair
-RATES = {"search": 0.01, "REINFORCE": 0.002, "straight-through": 0.002}  # chosen on pairs held out from training
+RATES = {"posterior": 0.01, "hill climbing": 0.003, "REINFORCE": 0.005, "straight-through": 0.03}
+"""Learning rates, chosen for `a + b` on 118 pairs held out from training."""
 FUNCTIONS: dict[str, Callable[[list[int]], int]] = {
     "a + b": sum,
     "max(a, b)": max,
@@ -69,11 +70,11 @@ def wrong(y: IO, t: IO) -> Tensor:
     return (y.f != t.f).to(y.f.dtype)
 
 
-def batches(task: Task, calls: int, each: int) -> list[Tensor]:
+def batches(task: Task, calls: int, each: int, size: int = ROWS) -> list[Tensor]:
     """Return the rows of as many mini-batches as the budget of calls allows, with `each` calls per row."""
-    count = calls // (each * ROWS)
-    epochs = [torch.randperm(len(task.x)) for _ in range(count * ROWS // len(task.x) + 1)]
-    return list(torch.cat(epochs)[: count * ROWS].split(ROWS))
+    count = calls // (each * size)
+    epochs = [torch.randperm(len(task.x)) for _ in range(count * size // len(task.x) + 1)]
+    return list(torch.cat(epochs)[: count * size].split(size))
 
 
 def by_posterior(task: Task, box: modules.BlackBox, calls: int) -> nn.Module:
@@ -85,18 +86,20 @@ def by_posterior(task: Task, box: modules.BlackBox, calls: int) -> nn.Module:
     drawn = tansaku.Scheduled(targets.Sampled, sampler=choices, k=SAMPLES)
     right = tansaku.WeightedMean("softmax", temperature=0.05)
     rule = targets.SearchX(drawn, reduce=right, calls=calls // ((SAMPLES + 2) * ROWS))
-    return _searched(task, box, calls, rule, cross_entropy)
+    return _searched(task, box, calls, rule, cross_entropy, "posterior")
 
 
 def by_hill_climbing(task: Task, box: modules.BlackBox, calls: int) -> nn.Module:
     """Search: the logits' target is the best of some random steps from them; any tansaku algorithm can stand here."""
-    return _searched(task, box, calls, targets.SearchX(tansaku.HillClimb(k=SAMPLES, std=1.0)), sse)
+    return _searched(task, box, calls, targets.SearchX(tansaku.HillClimb(k=SAMPLES, std=1.0)), sse, "hill climbing")
 
 
-def _searched(task: Task, box: modules.BlackBox, calls: int, rule: targets.SearchX, criterion: Criterion) -> nn.Module:
+def _searched(
+    task: Task, box: modules.BlackBox, calls: int, rule: targets.SearchX, criterion: Criterion, rate: str
+) -> nn.Module:
     classifier = Classifier()
     network = Chain(
-        Machine(classifier, theta.Gradient(torch.optim.Adam, lr=RATES["search"]), targets.Null(), criterion),
+        Machine(classifier, theta.Gradient(torch.optim.Adam, lr=RATES[rate]), targets.Null(), criterion),
         Machine(box, theta.Null(), rule, wrong),
     )
     for rows in batches(task, calls, SAMPLES + 2):  # the pass, the start of the search, its candidates
@@ -126,7 +129,7 @@ def by_straight_through(task: Task, box: modules.BlackBox, calls: int) -> nn.Mod
     classifier, choose = Classifier(), modules.ArgmaxSTE()
     optimizer = torch.optim.Adam(classifier.parameters(), lr=RATES["straight-through"])
     values = torch.arange(CLASSES, dtype=torch.float32)
-    for rows in batches(task, calls, 1):
+    for rows in batches(task, calls, 1, 4 * ROWS):  # one call a row leaves steps enough
         one_hots = choose(classifier(task.x[rows]))
         as_if = (values @ one_hots).sum(1)
         answers = box(one_hots) + as_if - as_if.detach()
@@ -180,7 +183,7 @@ def table(calls: int, seeds: int) -> str:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--calls", type=int, default=100_000, help="calls of the function per training")
+    parser.add_argument("--calls", type=int, default=40_000, help="calls of the function per training")
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     print(table(options.calls, options.seeds))
