@@ -7,8 +7,14 @@ learns by gradient in minibatches of 128, and 40 iterations of gradient descent 
 The batch starts at 128 rows and grows to the full set; at the end the trees stay and the output layer settles on them.
 Before the first fit a random linear map stands in for the trees: that is what the control "frozen" keeps.
 
-Read as: A.2's "BatchNorm -> 32 Unit Linear -> ReLU" under cross entropy cannot put out classes, so BatchNorm(32) ->
-Linear(32, 10). Unlike scikit-learn's default, a split looks at a random share of the pixels.
+Read as: A.2's "BatchNorm -> 32 Unit Linear -> ReLU" under cross entropy cannot put out classes, so BatchNorm(32)
+-> Linear(32, 10). Unlike scikit-learn's default, a split looks at a random share of the pixels, and a member is fitted on a
+random share of its batch, so that in training a row is answered by the members that have not seen it.
+
+Measured with 6,000 of MNIST's training images and nine fits, on the validation images (one seed): members fitted on 0.6
+of the rows, 0.939 with all answers and 0.945 out of bag; on all the rows, 0.944; boosted increments in place of the
+mean, 0.881 to 0.896. A share of 0.8 and more pixels for a split were each better after four fits: 0.931 becomes 0.935,
+and 0.942 with a tenth of the pixels. Of the full set, with random codes of the classes as targets: 0.970.
 """
 
 from __future__ import annotations
@@ -25,8 +31,8 @@ from zenkai_core import IO, Chain, Machine, cross_entropy, modules, sse, targets
 WIDTH = 32
 MEMBERS = 9
 DEPTH = 11
-FEATURES: dict[str, str | float] = {"plain": "sqrt", "multi-output": 0.1}  # of the pixels, for each split
-SHARE = 0.6  # of a batch, on which a member is fitted
+FEATURES: dict[str, str | float] = {"digits": "sqrt", "mnist": 0.06}  # of the pixels, for each split
+SHARE = 0.8  # of a batch, on which a member is fitted
 RATE = {"digits": 1e-2, "mnist": 1e-3}
 BATCH = 128
 ITERATIONS = 40  # on the inputs of the output layer
@@ -37,14 +43,14 @@ SWEEPS = {"digits": 10, "mnist": 3}  # of the output layer over each batch
 TWIN = {"digits": 128, "mnist": 1440}  # hidden units with about as many weights as 288 trees have splits and leaves
 
 
-def estimator(variant: str) -> Callable[[], Any]:
+def estimator(plan: Plan) -> Callable[[], Any]:
     """Return what makes an unfitted member."""
     from sklearn.tree import DecisionTreeRegressor
 
     def one() -> Any:
-        return DecisionTreeRegressor(max_depth=DEPTH, max_features=FEATURES[variant])
+        return DecisionTreeRegressor(max_depth=DEPTH, max_features=plan.default(FEATURES))
 
-    return one if variant == "multi-output" else lambda: modules.PerOutput(one())
+    return one if plan.variant == "multi-output" else lambda: modules.PerOutput(one())
 
 
 def build(plan: Plan, control: str | None) -> Network:
@@ -65,7 +71,7 @@ def build(plan: Plan, control: str | None) -> Network:
         first = Machine(smooth, theta.Gradient(torch.optim.Adam, lr=rate), targets.Null(), sse)
     else:
         trees = modules.Trees(plan.data.features, WIDTH, members=MEMBERS, per_output=plan.variant != "multi-output")
-        fit = theta.Fit(estimator(plan.variant), rows=BATCH, share=SHARE) if growing else theta.Null()
+        fit = theta.Fit(estimator(plan), rows=BATCH, share=SHARE) if growing else theta.Null()
         first = Machine(trees, fit, targets.Null(), sse)
     chain = Chain(first, head).to(plan.device)
 

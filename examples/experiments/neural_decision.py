@@ -10,7 +10,11 @@ the target. Variants: "plain", the candidate with the best margin, ties keeping 
 Dropout takes whole channels, so a pass of the stochastic part is a sum of the parts that the channels add to the linear
 layer: these are computed once, and K passes cost little more than one.
 
-Open in A.7, chosen on MNIST's validation images: the width, the rate of dropout, K, how often a tree is fitted.
+A.7 leaves the width, the rate of dropout, K and the times of the fits open. Measured with 12,800 of MNIST's training
+images in four epochs, on the validation images (one seed): a frozen network 0.50, the best candidate 0.878, the mean of
+the best quarter 0.909 after three epochs, the weighted mean of all 0.913 to 0.924,
+the 0.913 becoming 0.923 at a width of 64 in place of 32. A step of the mean that does not outweigh the way from the
+pass to the middle of the candidates: 0.877; a dropout of 0.3 with it: 0.855.
 """
 
 from __future__ import annotations
@@ -28,11 +32,11 @@ from zenkai_core import Chain, Machine, StepX, cross_entropy, modules, sse, targ
 from zenkai_core.criteria import margin
 
 CHANNELS, KERNEL, STRIDE = 32, 4, 2
-WIDTH = 32
+WIDTH = 64
 DROPOUT = 0.5
 TREES, DEPTH = 9, 10
 CANDIDATES = 32
-STEP = 30.0  # of the weighted mean, so long that it outweighs the difference between a pass and the middle of them
+STEP = 100.0  # of the weighted mean, so long that it outweighs the difference between a pass and the middle of them
 ROWS = {"digits": 1200, "mnist": 18_000}  # between two fits; fewer at first, see `waits`
 RATE = {"digits": 3e-3, "mnist": 1e-3}
 BATCH = {"digits": 64, "mnist": 128}
