@@ -1,17 +1,18 @@
 """Target propagation by learned inverses: experiment 4 of the paper (section 4.4, appendix A.4).
 
 Pixels-128-128-128-10. The output layer's target for its input follows the gradient; the second and third hidden layer
-have a module each, of two layers, that learns to be their inverse, and the target for the layer below is what it makes
-of the layer's own target. On even epochs the inverses learn, on odd ones the layers; Adam with a cosine schedule.
+have a module each that learns to be their inverse, and the target for the layer below is what it makes of the layer's
+own target. On even epochs the inverses learn, on odd ones the layers; Adam with a cosine schedule.
 
 - "plain" is the paper's (after Bengio 2014). What an inverse fails to reconstruct becomes a part of the target, and
-  soon exceeds the error that is passed on: as the paper has it, the network falls to chance. Two things keep it from
-  that: the output layer puts its target `FAR` gradients away, so that the error prevails, and the layers have
-  BatchNorm, so that they cannot shrink to please their inverses.
-- "difference" (Lee et al. 2015) takes off the target what the inverse fails to reconstruct.
+  soon exceeds the error that is passed on: as the paper has it, the network falls to chance. Three things keep it
+  from that: the output layer puts its target `FAR` gradients away, so that the error prevails; the layers have
+  BatchNorm, so that they cannot shrink to please their inverses; and an inverse is one linear layer.
+- "difference" (Lee et al. 2015) takes off the target what the inverse fails to reconstruct. Its inverses are the
+  paper's, two layers of Linear, BatchNorm and ReLU.
 
-The inverses learn from inputs with noise, for targets lie beside the data. Noise, `FAR` and BatchNorm were chosen on
-MNIST's validation images, by runs on 10,000 of its training images.
+The inverses learn from inputs with noise, for targets lie beside the data. All this was chosen on MNIST's validation
+images. There "plain" has 0.981; with `FAR` at a tenth 0.973, and with the paper's inverses too 0.946.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from zenkai_core import Chain, Machine, StepTheta, StepX, cross_entropy, sse, ta
 WIDTH = 128
 RATE = 1e-3
 BATCH = {"digits": 32, "mnist": 128}
-FAR = 100.0
+FAR = 1000.0
 NOISE = 0.6  # standard deviation
 
 
@@ -76,7 +77,7 @@ def adam() -> StepTheta:
 
 def by_inverse(plain: bool) -> StepX:
     """Return a rule that learns the inverse of a hidden layer."""
-    inverse = nn.Sequential(layer(WIDTH, WIDTH), layer(WIDTH, WIDTH))
+    inverse = nn.Linear(WIDTH, WIDTH) if plain else nn.Sequential(layer(WIDTH, WIDTH), layer(WIDTH, WIDTH))
     kind = targets.Reverse if plain else targets.Difference
     return kind(inverse, torch.optim.Adam, lr=RATE, std=NOISE)
 

@@ -149,7 +149,7 @@ class Restarting(Algorithm[RestartsState]):
             inner=algorithm.tell(state.inner, asked),
             holds=state.holds or better,
             spent=state.spent + asked.k,
-            history=torch.cat([state.history, _summary(asked.cost)], 1)[:, -_LONGEST:],
+            history=torch.cat([state.history.cpu(), _summary(asked.cost)], 1)[:, -_LONGEST:],
             generations=state.generations + 1,
         )
         return self._ended(told, algorithm) if self._over(told, asked, algorithm) else told
