@@ -492,7 +492,8 @@ def test_full_disk_is_one_line_and_exit_code_2(
 
 
 def test_cut_short_data_file_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "train-images-idx3-ubyte").write_bytes(bytes((0, 0, 8, 3)) + bytes(3))
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (tmp_path / f"{name}-ubyte").write_bytes(bytes((0, 0, 8, int(name[-1]))) + bytes(3))
     assert "got a file of 7; fetch the file again" in refused(capsys, "--data-dir", tmp_path, "--out", tmp_path / "out")
 
 
