@@ -15,13 +15,11 @@ of the outputs' spread.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 
-import tansaku
 from common.experiment import Experiment, Figures, Network, Plan, cosine_schedule
+from common.searching import SEARCHES, own_target
 from zenkai_core import Chain, Criterion, Machine, StepTheta, cross_entropy, modules, sse, targets, theta
 
 WIDTH = 32
@@ -42,7 +40,7 @@ def build(plan: Plan, control: str | None) -> Network:
     def machine(module: nn.Module, rule: StepTheta, step: float | None, criterion: Criterion = sse) -> Machine:
         if control is not None or step is None:
             return Machine(module, rule, targets.Gradient() if control == "backprop" else targets.Null(), criterion)
-        rules.append(searched(plan.search, k, step, relative=criterion is sse))
+        rules.append(own_target(plan.search, k, step, relative=criterion is sse))
         return Machine(module, rule, targets.Null(), criterion, y=rules[-1])
 
     def hidden() -> StepTheta:
@@ -77,19 +75,10 @@ def build(plan: Plan, control: str | None) -> Network:
     )
 
 
-def searched(name: str | None, k: int, step: float, *, relative: bool) -> targets.SearchY:
-    """Return the rule for a layer's own target: steps of this length and their mean, or the algorithm of that name."""
-    if name is None:
-        search = tansaku.HillClimb(k=k, std=step, adapt=False, antithetic=True)
-        return targets.SearchY(search, reduce=tansaku.WeightedMean("centred", step=step**-2), relative=relative)
-    settings: dict[str, Any] = {"mutate": tansaku.Gaussian(step)} if name == "ga" else {"std": step}
-    return targets.SearchY(tansaku.make(name, k=k, **settings), relative=relative)
-
-
 EXPERIMENT = Experiment(
     build,
     epochs={"digits": 10, "mnist": 4},
     controls=("frozen", "backprop"),
     variants={"plain": Figures()},
-    searches=("cem", "ga", "hill_climb", "openai_es", "snes"),
+    searches=SEARCHES,
 )

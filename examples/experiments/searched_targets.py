@@ -10,20 +10,19 @@ What pays, measured on MNIST's validation images: short steps, for ReLU is smoot
 of each pre-activation's spread against 0.959 with three tenths (width 32), 0.976 with three twentieths against 0.967
 (128-32); and with depth more pairs and a lower rate, 0.979 with 64 pairs at 1e-3 against 0.976 with 32 at 2e-3.
 
-`--search NAME` puts another of tansaku's algorithms in the place of the antithetic steps; then the target is the
-weighted mean of its last generation.
+`--search NAME` puts another of tansaku's algorithms in the place of the antithetic steps; then the target is the best
+candidate.
 """
 
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import torch
 from torch import nn
 
-import tansaku
 from common.experiment import Experiment, Figures, Network, Plan, cosine_schedule
+from common.searching import SEARCHES, own_target
 from zenkai_core import Chain, Machine, StepTheta, StepX, cross_entropy, sse, targets, theta
 
 WIDTHS = {"width-32": (32,), "width-128-32": (128, 32)}
@@ -52,7 +51,7 @@ def build(plan: Plan, control: str | None) -> Network:
         if control == "backprop":
             down = targets.Gradient()
         elif last or control is None:
-            own = searched(plan, OUTPUT_STEP if last else HIDDEN_STEP, pairs, relative=not last)
+            own = own_target(plan.search, 2 * pairs, OUTPUT_STEP if last else HIDDEN_STEP, relative=not last)
             rules.append(own)
         layers[name] = Machine(nn.Linear(before, after), learn, down, criterion, y=own)
         machines.append(layers[name])
@@ -75,28 +74,11 @@ def theta_of(control: str | None, rate: float, last: bool) -> StepTheta:
     return theta.Null() if control == "frozen" and not last else theta.Delta(torch.optim.Adam, lr=rate)
 
 
-def searched(plan: Plan, std: float, pairs: int, *, relative: bool) -> targets.SearchY:
-    """Return the rule for a layer's own target: one step against the gradient of the loss, smoothed at this length."""
-    if plan.search is None:
-        search: tansaku.Algorithm[Any] = tansaku.HillClimb(k=2 * pairs, std=std, adapt=False, antithetic=True)
-    else:
-        search = SEARCHES[plan.search](k=2 * pairs, std=std)
-    return targets.SearchY(search, reduce=tansaku.WeightedMean("centred", step=std**-2), relative=relative)
-
-
-SEARCHES = {
-    "hill_climb": tansaku.HillClimb,
-    "openai_es": tansaku.OpenAIES,
-    "snes": tansaku.SNES,
-    "cem": tansaku.CEM,
-    "sep_cma_es": tansaku.SepCMAES,
-}
-
 EXPERIMENT = Experiment(
     build,
     epochs={"digits": 40, "mnist": 20},
     controls=("frozen", "backprop"),
     variants={"width-32": Figures(goal=0.970), "width-128-32": Figures(goal=0.978)},
-    searches=tuple(SEARCHES),
+    searches=SEARCHES,
     floor=0.9,
 )

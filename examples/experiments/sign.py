@@ -9,7 +9,8 @@ the mean of the candidates weighted by how good they are. The weights follow by 
 What pays, measured on MNIST's validation images: weights that are the plain differences of cost (standardised per
 sample, or the best candidate alone, stay 0.02 to 0.04 behind); steps of a third to a seventh of the outputs' spread;
 many pairs, for the mean estimates a direction; noise before the signs in training, which the layer above learns to
-bear.
+bear. `--search NAME` puts another of tansaku's algorithms in the place of these steps; then the target is the best
+candidate.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-import tansaku
 from common.experiment import Experiment, Figures, Network, Plan, cosine_schedule
+from common.searching import SEARCHES, own_target, smoothed
 from zenkai_core import Chain, Machine, StepTheta, cross_entropy, modules, sse, targets, theta
 
 WIDTH = {"width-32": 32, "width-128": 128}
@@ -31,20 +32,13 @@ OUTPUT_STEP = 0.1  # of the logits
 DECAY = 1.0  # of the hidden weights, times the learning rate
 
 
-def smoothed(std: float, pairs: int) -> tuple[tansaku.HillClimb, tansaku.WeightedMean]:
-    """Return a search and its reducer: one step against the gradient of the loss, smoothed by noise of this length."""
-    search = tansaku.HillClimb(k=2 * pairs, std=std, adapt=False, antithetic=True)
-    return search, tansaku.WeightedMean("centred", step=std**-2)
-
-
 def build(plan: Plan, control: str | None) -> Network:
     """Return the network; "frozen" trains its output layer only, "backprop" is `straight_through`."""
     if control == "backprop":
         return straight_through(plan)
     width, rate, pairs = WIDTH[plan.variant], plan.default(RATE), plan.default(PAIRS)
     first, last = HIDDEN_STEP
-    search, reduce = smoothed(first, pairs)
-    own = targets.SearchY(search, reduce=reduce, relative=True)
+    own = own_target(plan.search, 2 * pairs, first, relative=True)
     noise = modules.GaussianNoise(first, relative=True)
     if control == "frozen":
         hidden = Machine(nn.Linear(plan.data.features, width), theta.Null(), targets.Null())
@@ -52,9 +46,8 @@ def build(plan: Plan, control: str | None) -> Network:
         rule = theta.Delta(torch.optim.AdamW, lr=rate, weight_decay=DECAY)
         hidden = Machine(nn.Linear(plan.data.features, width), rule, targets.Null(), sse, y=own)
     signs = Machine(nn.Sequential(noise, modules.Sign()), theta.Null(), targets.Null())
-    search, reduce = smoothed(OUTPUT_STEP, pairs)
     rule = theta.Delta(torch.optim.Adam, lr=rate)
-    logits = targets.SearchY(search, reduce=reduce)
+    logits = own_target(plan.search, 2 * pairs, OUTPUT_STEP)
     output = Machine(nn.Linear(width, plan.data.classes), rule, targets.Null(), cross_entropy, y=logits)
     machine = Chain(hidden, signs, output).to(plan.device)
     learning_rates = cosine_schedule(machine, rate)
@@ -62,7 +55,8 @@ def build(plan: Plan, control: str | None) -> Network:
     def schedule(done: float) -> None:
         learning_rates(done)
         noise.std = first * (last / first) ** done
-        own.algorithm, own.reduce = smoothed(noise.std, pairs)
+        if plan.search is None:
+            own.algorithm, own.reduce = smoothed(noise.std, 2 * pairs).values()
 
     def evaluations() -> int:
         return sum(int(rule.noise.key[1]) for rule in (own, logits)) * BATCH * (2 * pairs + 1)
@@ -100,5 +94,6 @@ EXPERIMENT = Experiment(
     epochs={"digits": 100, "mnist": 20},
     controls=("frozen", "backprop"),
     floor=0.95,
+    searches=SEARCHES,
     variants={"width-32": Figures(goal=0.960), "width-128": Figures(goal=0.968)},
 )
