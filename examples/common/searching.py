@@ -9,6 +9,7 @@ from zenkai_core import targets
 
 SEARCHES = ("cem", "ga", "hill_climb", "openai_es", "snes")
 """What `--search` may put in the place of `smoothed`."""
+GENERATIONS = 4  # of those, with as many candidates in all: a single generation of any would be the same draws
 
 
 def smoothed(std: float, k: int) -> dict[str, Any]:
@@ -22,11 +23,12 @@ def smoothed(std: float, k: int) -> dict[str, Any]:
 
 
 def own_target(name: str | None, k: int, std: float, *, relative: bool = False) -> targets.SearchY:
-    """Return the rule for a layer's own target: `smoothed`, or the best of k candidates by the algorithm of that name.
+    """Return the rule for a layer's own target: `smoothed`, or the best that the algorithm of that name finds in k.
 
     `relative` says that `std` is in units of each output's spread in the batch.
     """
     if name is None:
         return targets.SearchY(**smoothed(std, k), relative=relative)
     settings: dict[str, Any] = {"mutate": tansaku.Gaussian(std)} if name == "ga" else {"std": std}
-    return targets.SearchY(tansaku.make(name, k=k, **settings), relative=relative)
+    search = tansaku.make(name, k=k // GENERATIONS, **settings)
+    return targets.SearchY(search, generations=GENERATIONS, relative=relative)
