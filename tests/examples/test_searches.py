@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
+import searches
 
 import experiments
-import searches
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "searches.md"
 
