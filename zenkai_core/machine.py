@@ -312,6 +312,11 @@ class Machine(LearningMachine):
         with self.x.passing(self, state):
             return passes.replay(self.module, x, state)
 
+    def present(self, state: State) -> IO:
+        """What the present parameters make of the pass's rows, detached: its outputs, or a replay after a step."""
+        y = state.outputs if state.version == self.version else self.replay(state.inputs.detach(), state)
+        return y.detach()
+
     def frozen(self, x: IO, state: State, params: Mapping[str, Tensor] | None = None) -> IO:
         """Any rows through the layer as it is in this pass: BatchNorm is the pass's affine map, dropout is off.
 
