@@ -232,3 +232,45 @@ def test_sizes_of_minibatches_below_one_are_refused() -> None:
         theta.Gradient(batch_size=0)
     with pytest.raises(ValueError, match=r"batch_size >= 1, got n=1, scale=1\.0 and batch_size=0"):
         targets.Gradient(batch_size=0)
+
+
+INNER_X: dict[str, Callable[[], zk.StepX]] = {
+    "a learned inverse": lambda: targets.Reverse(nn.Linear(3, 4), lr=0.1),
+    "learned feedback": lambda: targets.KolenPollack(lr=0.1),
+}
+
+
+@pytest.mark.parametrize("name", INNER_X)
+def test_holding_the_inner_rule_for_x_still_holds_it_within_a_wrapper(name: str) -> None:
+    rule = INNER_X[name]()
+    machine = Machine(nn.Linear(4, 3), sgd(), targets.Limited(rule, 2))
+    rule.learning = False
+    before = [p.detach().clone() for p in rule.parameters()]
+    state = State()
+    machine.remember(IO(torch.randn(5, 4)), state)
+    machine.step(*machine.tell(IO(torch.randn(5, 3)), state))
+    assert not machine.x.learning
+    assert all(torch.equal(a, b) for a, b in zip(before, rule.parameters(), strict=True))
+    machine.x.learning = True
+    state = State()
+    machine.remember(IO(torch.randn(5, 4)), state)
+    machine.step(*machine.tell(IO(torch.randn(5, 3)), state))
+    assert not any(torch.equal(a, b) for a, b in zip(before, rule.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("wrap", [lambda r: theta.Filtered(r, lr=0.5), lambda r: theta.Postponed(r, every=1)])
+def test_holding_the_inner_rule_for_theta_still_holds_it_within_a_wrapper(
+    wrap: Callable[[StepTheta], StepTheta],
+) -> None:
+    x, t = batch()
+    inner = sgd()
+    machine = linear(wrap(inner))
+    inner.learning = False
+    before = machine.module.weight.detach().clone()
+    machine.learn(x, t)
+    assert torch.equal(machine.module.weight, before)
+
+
+def test_a_wrapper_names_what_it_asks_of_the_module_itself() -> None:
+    with pytest.raises(TypeError, match=r"^theta\.Filtered expected a module that is 'parameters', got ReLU: no param"):
+        Machine(nn.ReLU(), theta.Filtered(theta.Null()), targets.Null())

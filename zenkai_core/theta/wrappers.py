@@ -133,7 +133,7 @@ class Filtered(Wrapping, Optimized):
 
     def bind(self, machine: Machine) -> None:
         """Binds the inner rule, and builds the optimiser over the module's trainable parameters."""
-        self.rule.bind(machine)
+        Wrapping.bind(self, machine)
         self.build(machine)
 
     def accumulate(self, machine: Machine, t: IO, state: State) -> None:
