@@ -274,3 +274,14 @@ def test_holding_the_inner_rule_for_theta_still_holds_it_within_a_wrapper(
 def test_a_wrapper_names_what_it_asks_of_the_module_itself() -> None:
     with pytest.raises(TypeError, match=r"^theta\.Filtered expected a module that is 'parameters', got ReLU: no param"):
         Machine(nn.ReLU(), theta.Filtered(theta.Null()), targets.Null())
+
+
+def test_a_postponed_rule_takes_over_gradients_of_another_dtype() -> None:
+    x, t = batch(4)
+    saved = linear(theta.Postponed(sgd(), every=2))
+    saved.learn(x, t)
+    machine = linear(theta.Postponed(sgd(), every=2)).float()
+    machine.load_state_dict(saved.state_dict())
+    machine.learn(x.float(), t.float())
+    saved.learn(x, t)
+    torch.testing.assert_close(machine.module.weight, saved.module.weight.float())
