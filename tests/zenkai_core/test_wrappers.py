@@ -285,3 +285,20 @@ def test_a_postponed_rule_takes_over_gradients_of_another_dtype() -> None:
     machine.learn(x.float(), t.float())
     saved.learn(x, t)
     torch.testing.assert_close(machine.module.weight, saved.module.weight.float())
+
+
+def test_limited_targets_are_as_exact_as_the_inner_rules() -> None:
+    torch.manual_seed(0)
+    machine, state = Machine(nn.Linear(3, 2), theta.Null(), targets.Limited(targets.Gradient(), [0, 2])), State()
+    y = machine.remember(IO(torch.full((2, 3), 1e6)), state)
+    t = zk.values.Target.away_from(y, [torch.full((2, 2), 1e-3)])
+    target = machine.step_x(*machine.tell(t, state))
+    (error,) = zk.values.errors_of(state.inputs, target)
+    wanted = torch.full((2, 2), 1e-3) @ machine.module.weight.detach() * torch.tensor([1.0, 0.0, 1.0])  # type: ignore[operator]
+    torch.testing.assert_close(error, wanted)
+
+
+def test_limited_targets_of_no_rows_have_no_rows() -> None:
+    machine, state = Machine(nn.Linear(3, 2), theta.Null(), targets.Limited(targets.Gradient(), 2)), State()
+    machine.remember(IO(torch.zeros(0, 3)), state)
+    assert machine.step_x(*machine.tell(IO(torch.zeros(0, 2)), state)).f.shape == (0, 3)
