@@ -15,18 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from zenkai_core.capabilities import linear_parts, slope
-from zenkai_core.state import State
 from zenkai_core.values import IO, exact_error
 
 
-def linear_error(rule: str, module: nn.Module, t: IO, state: State) -> tuple[nn.Linear, Tensor]:
+def linear_error(rule: str, module: nn.Module, y: IO, t: IO) -> tuple[nn.Linear, Tensor]:
     """The linear map of a "linear" module, and the error at its output: (y - t) times the activation's slope.
 
     Args:
         rule: its name, for errors.
         module: that the rule was bound to.
-        t: the layer's target, `[n, ..., out]`.
-        state: of the pass.
+        y: the layer's output, `[n, ..., out]`.
+        t: its target, shaped as y.
 
     Returns:
         The map, and the error `[n, ..., out]`, exact for a `Target`.
@@ -41,15 +40,15 @@ def linear_error(rule: str, module: nn.Module, t: IO, state: State) -> tuple[nn.
             f"{rule} expected a linear module, got {type(module).__name__}: the module was changed after it was bound"
         )
     linear, activation = parts
-    y = state.outputs.f.detach()
-    if t.f.shape != y.shape:
+    out = y.f.detach()
+    if t.f.shape != out.shape:
         raise ValueError(
-            f"{rule} expected a target shaped as the output {list(y.shape)}, got {list(t.f.shape)}: the rule needs an "
+            f"{rule} expected a target shaped as the output {list(out.shape)}, got {list(t.f.shape)}: the rule needs an "
             "error per output"
         )
-    exact = exact_error(state.outputs, t)
-    error = y - t.f if exact is None or exact[0] is None else exact[0]
-    return linear, error if activation is None else error * slope(activation, y)
+    exact = exact_error(y, t)
+    error = out - t.f if exact is None or exact[0] is None else exact[0]
+    return linear, error if activation is None else error * slope(activation, out)
 
 
 def check_damping(rule: str, damping: float) -> float:

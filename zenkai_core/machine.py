@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from zenkai_core import passes
-from zenkai_core.capabilities import check, check_kind
+from zenkai_core.capabilities import check, check_kind, qualified
 from zenkai_core.composed import SeesInputs
 from zenkai_core.criteria import Criterion, checked, output_gradient, per_row, sse
 from zenkai_core.learning import LearningMachine, LMode, Loss
@@ -50,7 +50,7 @@ class Rule(nn.Module):
             TypeError: the module lacks what the rule requires, by name.
             RuntimeError: the rule is bound to a machine already.
         """
-        check(f"{type(self).__module__.split('.', 1)[-1]}.{type(self).__name__}", self.requires, machine.module)
+        check(qualified(self), self.requires, machine.module)
         if self.bound:
             raise RuntimeError(
                 f"{type(self).__name__} expected to serve one machine, got a second: make one rule for each machine"
@@ -311,6 +311,11 @@ class Machine(LearningMachine):
         """
         with self.x.passing(self, state):
             return passes.replay(self.module, x, state)
+
+    def present(self, state: State) -> IO:
+        """What the present parameters make of the pass's rows, detached: its outputs, or a replay after a step."""
+        y = state.outputs if state.version == self.version else self.replay(state.inputs.detach(), state)
+        return y.detach()
 
     def frozen(self, x: IO, state: State, params: Mapping[str, Tensor] | None = None) -> IO:
         """Any rows through the layer as it is in this pass: BatchNorm is the pass's affine map, dropout is off.

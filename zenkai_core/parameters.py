@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector
 
 from zenkai_core.values import IO, as_io
 
@@ -38,7 +37,7 @@ def to_vector(module: nn.Module, where: Where | None = None) -> Tensor:
         ValueError: nothing is picked.
     """
     with torch.no_grad():
-        return parameters_to_vector(_picked(module, where)).clone()
+        return torch.cat([p.reshape(-1) for p in _picked(module, where)])
 
 
 def set_vector(module: nn.Module, vector: Tensor, where: Where | None = None) -> None:
@@ -115,6 +114,7 @@ def set_gradient_towards(module: nn.Module, target: Tensor, where: Where | None 
     Raises:
         ValueError: nothing is picked, or another size.
     """
+    _sized(module, target, where)  # nothing is broadcast
     set_gradient(module, to_vector(module, where) - target, where)
 
 

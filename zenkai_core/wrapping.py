@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from zenkai_core.capabilities import check_kind
+from zenkai_core.capabilities import check, check_kind, qualified
 from zenkai_core.machine import Machine, Rule
 
 
@@ -37,8 +37,18 @@ class Wrapping(Rule):
         if "rule" in self._modules:
             self.rule.bound = value
 
+    @property
+    def learning(self) -> bool:
+        """Whether the inner rule learns: one switch for both."""
+        return "rule" not in self._modules or self.rule.learning
+
+    @learning.setter
+    def learning(self, value: bool) -> None:
+        self.rule.learning = value
+
     def bind(self, machine: Machine) -> None:
-        """As the inner rule does."""
+        """Checks what the wrapper itself asks of the module, and binds the inner rule."""
+        check(qualified(self), self.requires - self.rule.requires, machine.module)
         self.rule.bind(machine)
 
     def forget(self) -> None:

@@ -155,7 +155,7 @@ def test_the_second_order_and_a_deepcopy_are_the_chains() -> None:
             delta,
             {"group": True},
             TypeError,
-            r"convert, layer '1' \(Linear\): theta.delta.Delta expected .* 'linear'",
+            r"convert, layer '1' \(Linear\): theta.Delta expected .* 'linear'",
         ),
         (
             nn.Sequential(zk.modules.Sign()),

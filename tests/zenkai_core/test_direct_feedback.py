@@ -189,3 +189,26 @@ def test_wrong_arguments_are_refused() -> None:
             rule(scale=-1)
     with pytest.raises(TypeError, match=r"take zenkai_core\.cross_entropy"):
         zk.targets.LocalReadout(nn.CrossEntropyLoss())
+
+
+@pytest.mark.parametrize("short", [torch.bfloat16, torch.float32])
+def test_a_pass_in_a_shorter_dtype_leaves_the_weights_as_they_were(short: torch.dtype) -> None:
+    rule, drawn = zk.targets.DirectFeedback(seed=0), []
+    for dtype in (torch.float64, short, torch.float64):
+        machine = Machine(nn.Linear(3, 4).to(dtype), zk.theta.Null(), zk.targets.Null())
+        state = State()
+        machine.remember(IO(torch.ones(2, 3, dtype=dtype)), state)
+        machine.tell(IO(torch.zeros(2, 4, dtype=dtype)), state)
+        drawn.append(rule.weights(state))
+    assert drawn[1].dtype == short
+    assert torch.equal(drawn[0], drawn[2])
+
+
+def test_direct_feedback_takes_a_batch_without_rows() -> None:
+    class Total(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.sum(1)
+
+    machine, state = Machine(Total(), zk.theta.Null(), zk.targets.Null(), y=zk.targets.DirectFeedback()), State()
+    machine.remember(IO(torch.ones(0, 3)), state)
+    assert machine.tell(IO(torch.ones(0)), state).t.f.shape == (0,)

@@ -98,3 +98,12 @@ def test_a_layer_without_linear_maps_and_wrong_arguments() -> None:
     assert not list(machine.x.parameters())
     with pytest.raises(TypeError, match=r"expected an optimiser class such as torch\.optim\.AdamW, got float"):
         zk.targets.KolenPollack(0.1)  # type: ignore[arg-type]
+
+
+def test_gradients_of_feedback_and_weights_share_no_memory() -> None:
+    rule = zk.targets.KolenPollack(torch.optim.SGD, lr=0.1)
+    machine = zk.Machine(nn.Linear(3, 2), zk.theta.Gradient(torch.optim.SGD, lr=0.1), rule)
+    machine(torch.randn(4, 3, requires_grad=True)).square().sum().backward()
+    before = rule.feedback_0.grad.clone()  # type: ignore[union-attr, operator]
+    machine.module.weight.grad.mul_(0.0)  # type: ignore[union-attr, operator]
+    assert torch.equal(rule.feedback_0.grad, before)  # type: ignore[arg-type]

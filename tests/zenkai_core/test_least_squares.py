@@ -283,3 +283,14 @@ def test_wrong_arguments_are_refused() -> None:
     machine.module = nn.ReLU()
     with pytest.raises(TypeError, match="the module was changed after it was bound"):
         machine.step_x(state.inputs, IO(torch.randn(4, 2)), state)
+
+
+def test_after_the_layers_own_step_its_present_output_is_what_has_to_change() -> None:
+    torch.manual_seed(0)
+    machine = Machine(nn.Linear(3, 3).double(), zk.theta.Gradient(SGD, lr=0.1), zk.targets.LeastSquares(0.0))
+    state = State()
+    machine.remember(IO(torch.randn(4, 3).double()), state)
+    told = machine.tell(IO(torch.randn(4, 3).double()), state)
+    machine.step(*told)
+    reached = machine.module(machine.step_x(*told).f)
+    torch.testing.assert_close(reached, told.t.f, rtol=1e-9, atol=1e-9)

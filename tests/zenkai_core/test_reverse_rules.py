@@ -500,3 +500,16 @@ def test_an_inverse_of_another_shape_is_refused() -> None:
 def test_wrong_arguments_are_refused(make: Callable[[], object], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make()
+
+
+def test_each_update_of_an_inverse_under_autocast_sees_the_one_before() -> None:
+    runs = []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        rule = zk.targets.Reverse(nn.Linear(3, 4), torch.optim.SGD, lr=0.5, n=3, std=0.0)
+        machine, state = Machine(nn.Linear(4, 3), zk.theta.Null(), rule), State()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            machine.remember(IO(torch.randn(6, 4)), state)
+            machine.step(*machine.tell(IO(torch.randn(6, 3)), state))
+        runs.append(rule.inverse.weight.detach().clone())  # type: ignore[union-attr, operator]
+    assert (runs[0] - runs[1]).abs().max() < 0.05  # what bfloat16 rounds; stale casts were 0.3 away

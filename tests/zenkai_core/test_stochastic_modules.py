@@ -131,3 +131,9 @@ def test_a_machine_of_stochastic_passes_learns() -> None:
     for _ in range(200):
         last = machine.learn(x, t)
     assert last < 0.2 * first
+
+
+def test_freezable_dropout_keeps_its_rate_in_bfloat16() -> None:
+    torch.manual_seed(0)
+    zeros = zk.modules.FreezableDropout(0.002)(torch.ones(1000, 1000, dtype=torch.bfloat16)) == 0
+    assert abs(zeros.float().mean().item() - 0.002) < 0.0003

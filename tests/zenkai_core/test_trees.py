@@ -233,3 +233,22 @@ def test_a_cast_moves_no_threshold(cast: Callable[[nn.Module], nn.Module]) -> No
     assert trees.threshold.dtype == torch.float64
     assert torch.equal(trees.threshold, exact)
     assert torch.allclose(trees(x).float(), expected, atol=0.03)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_bfloat16_targets_are_fitted(autocast: bool) -> None:
+    trees = zk.modules.Trees(3, 2)
+    layer = zk.Machine(trees if autocast else trees.bfloat16(), zk.theta.Fit(rows=4), zk.targets.Null())
+    x, t = torch.randn(8, 3), torch.randn(8, 2)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        layer.learn(x, t.bfloat16())
+    assert len(trees) == 1
+
+
+def test_infinite_inputs_are_refused_before_they_spoil_every_later_fit() -> None:
+    layer = zk.Machine(zk.modules.Trees(3, 2), zk.theta.Fit(rows=8), zk.targets.Null())
+    x, t = torch.randn(8, 3), torch.randn(8, 2)
+    with pytest.raises(ValueError, match="expected inputs without infinity, got some: look at the layer below"):
+        layer.learn(torch.full((8, 3), torch.inf), t)
+    layer.learn(x, t)
+    assert len(layer.module) == 1  # type: ignore[arg-type]

@@ -232,3 +232,73 @@ def test_sizes_of_minibatches_below_one_are_refused() -> None:
         theta.Gradient(batch_size=0)
     with pytest.raises(ValueError, match=r"batch_size >= 1, got n=1, scale=1\.0 and batch_size=0"):
         targets.Gradient(batch_size=0)
+
+
+INNER_X: dict[str, Callable[[], zk.StepX]] = {
+    "a learned inverse": lambda: targets.Reverse(nn.Linear(3, 4), lr=0.1),
+    "learned feedback": lambda: targets.KolenPollack(lr=0.1),
+}
+
+
+@pytest.mark.parametrize("name", INNER_X)
+def test_holding_the_inner_rule_for_x_still_holds_it_within_a_wrapper(name: str) -> None:
+    rule = INNER_X[name]()
+    machine = Machine(nn.Linear(4, 3), sgd(), targets.Limited(rule, 2))
+    rule.learning = False
+    before = [p.detach().clone() for p in rule.parameters()]
+    state = State()
+    machine.remember(IO(torch.randn(5, 4)), state)
+    machine.step(*machine.tell(IO(torch.randn(5, 3)), state))
+    assert not machine.x.learning
+    assert all(torch.equal(a, b) for a, b in zip(before, rule.parameters(), strict=True))
+    machine.x.learning = True
+    state = State()
+    machine.remember(IO(torch.randn(5, 4)), state)
+    machine.step(*machine.tell(IO(torch.randn(5, 3)), state))
+    assert not any(torch.equal(a, b) for a, b in zip(before, rule.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("wrap", [lambda r: theta.Filtered(r, lr=0.5), lambda r: theta.Postponed(r, every=1)])
+def test_holding_the_inner_rule_for_theta_still_holds_it_within_a_wrapper(
+    wrap: Callable[[StepTheta], StepTheta],
+) -> None:
+    x, t = batch()
+    inner = sgd()
+    machine = linear(wrap(inner))
+    inner.learning = False
+    before = machine.module.weight.detach().clone()
+    machine.learn(x, t)
+    assert torch.equal(machine.module.weight, before)
+
+
+def test_a_wrapper_names_what_it_asks_of_the_module_itself() -> None:
+    with pytest.raises(TypeError, match=r"^theta\.Filtered expected a module that is 'parameters', got ReLU: no param"):
+        Machine(nn.ReLU(), theta.Filtered(theta.Null()), targets.Null())
+
+
+def test_a_postponed_rule_takes_over_gradients_of_another_dtype() -> None:
+    x, t = batch(4)
+    saved = linear(theta.Postponed(sgd(), every=2))
+    saved.learn(x, t)
+    machine = linear(theta.Postponed(sgd(), every=2)).float()
+    machine.load_state_dict(saved.state_dict())
+    machine.learn(x.float(), t.float())
+    saved.learn(x, t)
+    torch.testing.assert_close(machine.module.weight, saved.module.weight.float())
+
+
+def test_limited_targets_are_as_exact_as_the_inner_rules() -> None:
+    torch.manual_seed(0)
+    machine, state = Machine(nn.Linear(3, 2), theta.Null(), targets.Limited(targets.Gradient(), [0, 2])), State()
+    y = machine.remember(IO(torch.full((2, 3), 1e6)), state)
+    t = zk.values.Target.away_from(y, [torch.full((2, 2), 1e-3)])
+    target = machine.step_x(*machine.tell(t, state))
+    (error,) = zk.values.errors_of(state.inputs, target)
+    wanted = torch.full((2, 2), 1e-3) @ machine.module.weight.detach() * torch.tensor([1.0, 0.0, 1.0])  # type: ignore[operator]
+    torch.testing.assert_close(error, wanted)
+
+
+def test_limited_targets_of_no_rows_have_no_rows() -> None:
+    machine, state = Machine(nn.Linear(3, 2), theta.Null(), targets.Limited(targets.Gradient(), 2)), State()
+    machine.remember(IO(torch.zeros(0, 3)), state)
+    assert machine.step_x(*machine.tell(IO(torch.zeros(0, 2)), state)).f.shape == (0, 3)

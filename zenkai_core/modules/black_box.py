@@ -31,7 +31,8 @@ class BlackBox(nn.Module):
 
     Raises:
         TypeError: fn is no callable, or answers something that is no number.
-        ValueError: fn answers another number of rows, or choices are asked of an input without classes (at the call).
+        ValueError: fn answers another number of rows, choices are asked of an input without classes, or a function of
+            one row is given none (at the call).
 
     >>> box = BlackBox(lambda a, b: a * b % 3, vectorized=False, choices=True)
     >>> box(torch.eye(3), torch.eye(3)).tolist()
@@ -66,6 +67,11 @@ class BlackBox(nn.Module):
             self.calls += 1
             answers = _several(self.fn(*given))
         else:
+            if not n:
+                raise ValueError(
+                    "BlackBox expected rows, got none for a function of one row: its outputs are known by its answers "
+                    "alone; leave the empty batch out, or say vectorized=True for a function of all rows"
+                )
             self.calls += n
             rows = [_several(self.fn(*row)) for row in zip(*(v.tolist() for v in given), strict=True)]
             answers = tuple(_stacked(values) for values in zip(*rows, strict=True))
@@ -88,7 +94,7 @@ class BlackBox(nn.Module):
 
     def _tensor(self, answer: Any, dtype: torch.dtype, device: torch.device | None) -> Tensor:
         try:
-            return torch.as_tensor(answer).to(device=device, dtype=dtype)
+            return torch.as_tensor(answer).to(device=device, dtype=dtype, copy=True)  # fn may reuse its memory
         except (TypeError, ValueError, RuntimeError) as error:
             raise TypeError(
                 f"BlackBox expected fn to answer numbers, got {type(answer).__name__} ({error}): return a tensor, an "

@@ -69,7 +69,7 @@ class FreezableDropout(nn.Module):
 
     def _drawn(self, x: Tensor) -> Tensor:
         """0 with probability p, else 1 / (1 - p)."""
-        return (torch.rand_like(x) >= self.p).to(x.dtype) / (1 - self.p)
+        return torch.empty_like(x).bernoulli_(1 - self.p) / (1 - self.p)  # rand_like is coarse in short dtypes
 
     def extra_repr(self) -> str:
         """What `print` shows."""

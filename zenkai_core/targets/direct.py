@@ -8,6 +8,7 @@ fixed random readout of itself, and the network's output error never enters.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -51,12 +52,12 @@ class _FixedWeights(StepY):
 
     def _weights(self, y: Tensor, e: Tensor) -> Tensor:
         seed = int(self.noise.key[0])
-        what = seed, y.shape[1], e.shape[1]
+        shape = y.shape[1], e.shape[1]
+        what = seed, shape, y.dtype, y.device  # a pass in a shorter dtype leaves nothing rounded behind
         if self._drawn is None or self._drawn[0] != what:
-            bound = self._bound(*what[1:])
-            values = torch.empty(what[1:], dtype=torch.float64)
-            self._drawn = what, values.uniform_(-bound, bound, generator=NoiseKey(seed).next())
-        self._drawn = what, self._drawn[1].to(y)
+            bound = self._bound(*shape)
+            values = torch.empty(shape, dtype=torch.float64)
+            self._drawn = what, values.uniform_(-bound, bound, generator=NoiseKey(seed).next()).to(y)
         return self._drawn[1]
 
     def extra_repr(self) -> str:
@@ -157,7 +158,7 @@ def _shaped(flat: Tensor, like: Sequence[Tensor | None]) -> list[Tensor | None]:
         if v is None or not v.is_floating_point():
             found.append(None)
             continue
-        width = v[0].numel() if v.shape[0] else v.flatten(1).shape[1]
+        width = math.prod(v.shape[1:])
         found.append(flat[:, :width].reshape(v.shape).to(v.dtype))
         flat = flat[:, width:]
     return found

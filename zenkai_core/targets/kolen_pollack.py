@@ -73,7 +73,8 @@ class KolenPollack(FeedbackAlignment, Optimizing):
         if state.wants_x and self.moves(machine):  # a module without linear maps has no feedback to learn
             of_weights = {p: g for p, g in machine.gradients(t, state)[1] if g is not None}
             pairs = zip(self.moves(machine), linear_maps(machine.module), strict=True)
-            self.add((B, of_weights.get(m.weight)) for B, m in pairs)
+            grads = ((B, of_weights.get(m.weight)) for B, m in pairs)
+            self.add((B, None if g is None else g.clone()) for B, g in grads)  # W's own may be clipped in place
 
     def step(self, machine: Machine) -> None:
         """Moves B by the optimiser."""

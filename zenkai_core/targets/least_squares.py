@@ -25,7 +25,8 @@ class LeastSquares(StepX):
 
     With damping 0 and W square and invertible, the layer maps t_x to t exactly. Towards infinite damping, d turns into
     the direction of the gradient, W'(t_a - a) / damping. One Cholesky factor for all rows, on W's smaller side. The
-    rule notes `angle`, in degrees between d and that direction, over all rows together.
+    rule notes `angle`, in degrees between d and that direction, over all rows together. After the layer's own step, W
+    and a are those of the present parameters.
 
     Args:
         damping: >= 0; with 0 the shortest least-squares change.
@@ -58,7 +59,7 @@ class LeastSquares(StepX):
         Raises:
             ValueError: t is not shaped as the output.
         """
-        linear, error = linear_error("targets.LeastSquares", machine.module, t, state)
+        linear, error = linear_error("targets.LeastSquares", machine.module, machine.present(state), t)
         weight = linear.weight.double()
         one = torch.eye(weight.shape[0], dtype=weight.dtype, device=weight.device)
         back = ridge(weight, one, self.damping).T * self.scale  # [out, in]: from a row's error to its change

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 
@@ -12,7 +13,7 @@ from zenkai_core.machine import Machine, StepX
 from zenkai_core.noise import NoiseKey
 from zenkai_core.passes import Gradients
 from zenkai_core.state import State
-from zenkai_core.values import IO
+from zenkai_core.values import IO, Target, exact_error
 from zenkai_core.wrapping import Wrapping
 
 
@@ -50,12 +51,16 @@ class Limited(Wrapping, StepX):
         self.noise = NoiseKey(seed if isinstance(features, int) else 0)  # named features draw nothing
 
     def step_x(self, machine: Machine, t: IO, state: State) -> IO:
-        """The inner rule's target where it may differ; x elsewhere."""
+        """The inner rule's target where it may differ, as exact as that; x elsewhere."""
         x, target = state.inputs.detach(), self.rule.step_x(machine, t, state)
-        count = x.f[0].numel() if x.rows else 0
+        count = math.prod(x.f.shape[1:])
         mask = torch.zeros(count, dtype=torch.bool, device=x.f.device)
         mask[self._positions(count).to(mask.device)] = True
-        return IO(torch.where(mask.view(x.f.shape[1:]), target.f, x.f), *x[1:]) if x.rows else x
+        mask = mask.view(x.f.shape[1:])
+        error = (exact_error(state.inputs, target) or (None,))[0]
+        if error is not None:
+            return Target.away_from(state.inputs, [error.where(mask, torch.zeros_like(error)), *(None for _ in x[1:])])
+        return IO(torch.where(mask, target.f, x.f), *x[1:])
 
     def passing(self, machine: Machine, state: State) -> AbstractContextManager[None]:
         """As the inner rule does."""

@@ -33,7 +33,7 @@ class Delta(Optimized):
         Raises:
             ValueError: t is not shaped as the output.
         """
-        linear, error = linear_error("theta.Delta", machine.module, t, state)
+        linear, error = linear_error("theta.Delta", machine.module, state.outputs, t)
         x, error = state.inputs.f, error / (t.rows if machine.loss == "mean" else 1)
         error = error.flatten(0, -2)
         pairs = [(linear.weight, error.T @ x.flatten(0, -2).to(error.dtype))]

@@ -92,13 +92,19 @@ class Fit(StepTheta):
         """Keeps the pass's rows: the first input and the first target.
 
         Raises:
-            ValueError: a target is NaN or infinite; no later fit would succeed.
+            ValueError: a target is NaN or infinite, or an input infinite; no later fit would succeed.
         """
+        x, wanted = (_kept(v.f.detach()) for v in (state.inputs, t))
         if not bool(t.f.isfinite().all()):
             raise ValueError(
                 "theta.Fit expected finite targets, got NaN or infinity: look at the loss, and at the rule above"
             )
-        self._pending.append((state.inputs.f.detach().flatten(1).cpu().clone(), t.f.detach().cpu().clone()))
+        if bool(x.isinf().any()):
+            raise ValueError(
+                "theta.Fit expected inputs without infinity, got some: look at the layer below; NaN marks what is missing, "
+                "where the estimator takes it"
+            )
+        self._pending.append((x.flatten(1).cpu().clone(), wanted.cpu().clone()))
 
     def step(self, machine: Machine) -> None:
         """Fits a member once there are rows enough; the rows stay where the fit fails."""
@@ -188,6 +194,11 @@ class Fit(StepTheta):
     def extra_repr(self) -> str:
         """What `print` shows."""
         return f"rows={self.rows}, pending={self.pending}"
+
+
+def _kept(values: Tensor) -> Tensor:
+    """In a dtype that numpy has: under autocast, and in layers cast to it, there may be bfloat16."""
+    return values.float() if values.dtype == torch.bfloat16 else values
 
 
 def _count(passes: list[tuple[Tensor, Tensor]]) -> int:

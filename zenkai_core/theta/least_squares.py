@@ -59,7 +59,7 @@ class LeastSquares(StepTheta):
         Raises:
             ValueError: t is not shaped as the output.
         """
-        linear, error = linear_error("theta.LeastSquares", machine.module, t, state)
+        linear, error = linear_error("theta.LeastSquares", machine.module, state.outputs, t)
         x = state.inputs.f.detach().flatten(0, -2).to(torch.float64, copy=True)  # the caller may write into x
         self._rows.append((x, -error.flatten(0, -2).double()))
         self._count += t.rows

@@ -76,6 +76,7 @@ class Optimizing(Rule):
     def step(self, machine: Machine) -> None:
         """Steps the optimiser and clears the gradients."""
         self.optimizer.step()
+        torch.clear_autocast_cache()  # a further update within one autocast block needs casts of the new parameters
         for group in self.optimizer.param_groups:  # no gradient survives a step
             for p in group["params"]:
                 p.grad = None

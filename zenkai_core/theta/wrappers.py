@@ -72,7 +72,7 @@ class Postponed(_Around):
         named = {name: p for name, p in machine.module.named_parameters() if p.grad is not None}
         for name, p in named.items():
             grad = p.grad.detach()  # type: ignore[union-attr]
-            self._held[name] = self._held[name] + grad if name in self._held else grad.clone()
+            self._held[name] = self._held[name].to(grad) + grad if name in self._held else grad.clone()
             p.grad = None
         if self._steps % self.every:
             return
@@ -80,7 +80,7 @@ class Postponed(_Around):
         held, self._held = self._held, {}
         for name, p in machine.module.named_parameters():
             if name in held:
-                p.grad = held[name] * share
+                p.grad = held[name].to(p) * share  # what was loaded may come from another dtype or device
         self.rule.step(machine)
 
     def get_extra_state(self) -> dict[str, Any]:
@@ -133,7 +133,7 @@ class Filtered(Wrapping, Optimized):
 
     def bind(self, machine: Machine) -> None:
         """Binds the inner rule, and builds the optimiser over the module's trainable parameters."""
-        self.rule.bind(machine)
+        Wrapping.bind(self, machine)
         self.build(machine)
 
     def accumulate(self, machine: Machine, t: IO, state: State) -> None:
