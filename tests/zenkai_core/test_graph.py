@@ -222,6 +222,22 @@ def test_a_target_may_be_the_networks_or_another_nodes_and_nobody_is_asked_in_va
 
 
 @pytest.mark.usefixtures("float64")
+def test_a_target_named_after_an_output_is_what_the_graph_was_told_though_others_take_that_output() -> None:
+    told = []
+    local = machine(nn.Linear(4, 2))
+    local.register_hook("accumulate", lambda call: told.append(call.t.f))
+    nodes = {
+        "h": Node(machine(nn.Linear(3, 4)), "x"),
+        "y": Node(machine(nn.Linear(4, 2)), "h"),
+        "local": Node(local, "h", target="y"),
+        "z": Node(machine(nn.Linear(2, 2)), "y"),
+    }
+    labels, t = torch.randn(5, 2), torch.randn(5, 2)
+    Graph(nodes, ("x",), ("y", "z")).learn(torch.randn(5, 3), IO(labels, t))
+    assert len(told) == 1
+    assert torch.equal(told[0], labels)
+
+
 def test_a_local_classifier_and_a_decoder_add_their_errors_below() -> None:
     torch.manual_seed(0)
     modules = nn.ModuleDict({"a": Joined(3, 4), "y": Joined(4, 2), "aux": Joined(4, 2), "decoder": Joined(4, 3)})
