@@ -220,7 +220,7 @@ class LearningMachine(Hooked, nn.Module):
         return told
 
     def _aim(self, t: IO, state: State) -> Told:
-        """Notes the network's cost and the layer's own target, by which it may accumulate and be asked for one below."""
+        """Notes the network's cost and the layer's own target, by which it accumulates or is asked for one below."""
         self._say_goal(t, state)
         x = state.inputs
         state.t = t = self.step_y(x, t, state)

@@ -484,7 +484,10 @@ def test_below_a_fan_out_into_containers_a_recorder_knows_the_whole_gradient_or_
             assert angles["a"] is None
             continue
         old = plain.get_submodule(part).module
-        moved = [(q - p).detach().flatten() for p, q in zip(old.parameters(), net.get_submodule(part).parameters(), strict=True)]
+        moved = [
+            (q - p).detach().flatten()
+            for p, q in zip(old.parameters(), net.get_submodule(part).parameters(), strict=True)
+        ]
         update, slope = torch.cat(moved), -torch.cat([p.grad.flatten() for p in old.parameters()])
         u, v = update / update.norm(), slope / slope.norm()
         expected = torch.rad2deg(2 * torch.atan2((u - v).norm(), (u + v).norm()))

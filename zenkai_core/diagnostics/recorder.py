@@ -40,7 +40,13 @@ FIELDS = (
     "global_theta",
     "global_x",
 )
-_OF_SOMETHING = ("relative", "attained", "update_ratio", "update_angle", "target_angle")  # not finite where that is zero
+_OF_SOMETHING = (
+    "relative",
+    "attained",
+    "update_ratio",
+    "update_angle",
+    "target_angle",
+)  # not finite: that is zero
 
 
 class Recorder:
@@ -70,7 +76,8 @@ class Recorder:
       reductions by the target given to the layer below;
     - what the layer's rules note: see the rule; `theta_`, `x_` and `y_` say whose figure it is.
 
-    Under autograd, where a machine sees only gradients, the network's loss is the squared error of its output.
+    Under autograd, where a machine sees only gradients, the network's loss is the squared error of its output. A
+    `modules.BlackBox` is asked by the recorder's passes too, and counts them.
 
     Use it in a `with` block, or `close()` it. `read` says in words what is wrong with a layer, `plot` draws, `frame`
     makes a pandas frame and `to_tensorboard` writes to a `SummaryWriter`.
@@ -179,7 +186,7 @@ class Recorder:
 
     def _begin(self, call: Call) -> None:
         """Gives the rules a place for their notes, where the coming update is one to keep."""
-        if call.state is not None and self._count[call.machine] % self.every == 0:
+        if call.state is not None and call.state.notes is None and self._count[call.machine] % self.every == 0:
             call.state.notes = {}
 
     def _enter(self, call: Call) -> None:
@@ -294,14 +301,14 @@ def _reductions(row: dict[str, Any], what: str, call: Call, before: IO, after: I
 
 
 def _local(machine: LearningMachine, y: IO, t: IO, state: State) -> Tensor:
-    return machine.cost(y, t, state) if isinstance(machine, Machine) else machine.assess_y(y, t)
+    return machine._cost_against(t, state.criterion, y)
 
 
 def _number(name: str, value: Any) -> Any:
     """A float of a tensor; None where an angle or a share is of nothing."""
     if isinstance(value, Tensor):
         value = float(value)
-    return None if name in _OF_SOMETHING and value is not None and math.isnan(value) else value
+    return None if name in _OF_SOMETHING and value is not None and not math.isfinite(value) else value
 
 
 def _innermost(machine: LearningMachine) -> bool:
