@@ -70,6 +70,20 @@ def test_a_fine_run_raises_no_alarm() -> None:
     assert "unstable" not in recorder.read()
 
 
+def test_steps_beyond_a_near_target_to_a_lower_loss_are_no_instability() -> None:
+    def of(whole: float | None) -> str:
+        return read([{"step": 0, "layer": "0", **WELL, "local_theta": -3.0, "global_theta": whole}])[0].verdict
+
+    assert (of(0.01), of(-0.01), of(None)) == ("well", "unstable", "unstable")
+
+
+@pytest.mark.parametrize(("falls", "verdict"), [([-0.5, 0.1, 0.1], "unstable"), ([-0.1, 0.2, 0.2], "well")])
+def test_a_third_of_rising_steps_is_unstable_where_they_raise_more_than_the_others_lower(
+    falls: list[float], verdict: str
+) -> None:
+    assert read([{"step": 0, "layer": "0", **WELL, "local_theta": f} for f in falls])[0].verdict == verdict
+
+
 def test_angles_that_scatter_around_ninety_degrees_mislead_nobody() -> None:
     def of(angles: list[float]) -> str:
         return read([{"step": i, "layer": "0", **WELL, "update_angle": a} for i, a in enumerate(angles)])[0].verdict

@@ -35,8 +35,9 @@ class Finding:
 def read(rows: Sequence[Row], last: int | None = None) -> list[Finding]:
     """What is wrong with each layer; a layer may have several findings, one that has none is "well".
 
-    - unstable: its cost is not a finite number; its own steps raised its own cost more often than not (by more than
-      rounding, a millionth of it); or an update is longer than a tenth of the parameters, by the median.
+    - unstable: its cost is not a finite number; its own steps raised its own cost, and with it the network's loss where
+      that is known, more often than not, or in a quarter of the updates by more than the others lowered it (rounding, a
+      millionth of the cost, aside); or an update is longer than a tenth of the parameters, by the median.
     - starved: its target is its output (a relative distance below 1e-6); its parameters stand still though their rule
       should move them (an update below 1e-8 of the parameters); or a search accepted nothing.
     - dead: more than half of its units say the same for every row.
@@ -84,9 +85,11 @@ def _columns(rows: Sequence[Row]) -> Columns:
 
 
 def _rise(row: Row) -> float | None:
-    """By how much of its own cost a step raised it."""
-    cost, fall = row.get("cost"), row.get("local_theta")
-    return None if fall is None else -fall / abs(cost) if cost else -fall
+    """By how much of its own cost a step raised it; 0 for one that only went beyond a near target, to a lower loss."""
+    cost, fall, whole = row.get("cost"), row.get("local_theta"), row.get("global_theta")
+    if fall is None or (whole is not None and whole >= 0):
+        return None if fall is None else 0.0
+    return -fall / abs(cost) if cost else -fall
 
 
 def _not_finite(of: Columns) -> str | None:
@@ -104,7 +107,7 @@ def _rising(of: Columns) -> str | None:
     share = sum(r > _ROUNDING for r in rises) / len(rises) if rises else 0.0
     return (
         f"its steps raised its own cost in {share:.0%} of updates: lower its learning rate".replace("%", " %")
-        if share > 0.5
+        if share > 0.5 or (share > 0.25 and sum(rises) > 0)
         else None
     )
 
