@@ -225,6 +225,8 @@ class Graph(Container):
 
     def _target(self, name: str, t: IO, given: Mapping[str, IO], asked: Mapping[str, IO], state: State) -> IO:
         target, takers = self.wiring.targets[name], self.wiring.consumers[name]
+        if target is not None and target in self.wiring.outputs:
+            return self._from_network(target, t, state)
         if target is not None:
             return self._named(state.inputs)[target] if target in self.wiring.inputs else given[target]
         if not takers:

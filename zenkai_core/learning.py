@@ -215,10 +215,15 @@ class LearningMachine(Hooked, nn.Module):
 
     def tell(self, t: IO, state: State) -> Told:
         """`step_y` and `accumulate`, with the network's cost and the layer's own target noted in state."""
+        told = self._aim(t, state)
+        self.accumulate(*told)
+        return told
+
+    def _aim(self, t: IO, state: State) -> Told:
+        """Notes the network's cost and the layer's own target, by which it accumulates or is asked for one below."""
         self._say_goal(t, state)
         x = state.inputs
         state.t = t = self.step_y(x, t, state)
-        self.accumulate(x, t, state)
         return Told(x, t, state)
 
     def _say_goal(self, t: IO, state: State) -> Callable[[IO], Tensor]:
@@ -256,8 +261,7 @@ class LearningMachine(Hooked, nn.Module):
         s = self.scale * n
         t: IO = Target.away_from(y, (g if s == 1 else g * s for g in grads))
         if self.lmode == "step_x":
-            x = state.inputs
-            state.t = t
+            x, t, _ = self._aim(t, state)
         else:
             x, t, _ = self._told = self.tell(t, state)
         if self.lmode == "accumulate step step_x":

@@ -163,6 +163,25 @@ class Optimizer(torch.optim.Optimizer):
         for p in held:
             p.grad = None if set_to_none else torch.zeros_like(p)
 
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Hands further parameters outside machines to the torch optimiser.
+
+        Raises:
+            ValueError: there is none, or they are a machine's.
+        """
+        if not self._ready:  # torch's constructor
+            super().add_param_group(param_group)
+            return
+        params = param_group["params"]
+        params = [params] if isinstance(params, torch.Tensor) else list(params)
+        if self.torch_optimizer is None or any(p is q for m in self.machines for q in m.parameters() for p in params):
+            raise ValueError(
+                "Optimizer.add_param_group expected parameters outside machines and a torch optimiser for them, got "
+                f"{'none' if self.torch_optimizer is None else 'those of a machine'}: give Optimizer a torch "
+                "optimiser; a machine's parameters are moved by its own rule"
+            )
+        self.torch_optimizer.add_param_group({**param_group, "params": params})
+
     def state_dict(self) -> dict[str, Any]:
         """The torch optimiser's state; the machines' is in the model's `state_dict`."""
         return {"torch_optimizer": None if self.torch_optimizer is None else self.torch_optimizer.state_dict()}

@@ -321,3 +321,33 @@ def test_feedback_equal_to_the_weights_has_no_angle_to_them() -> None:
     row = recorder.rows()[0]
     assert row["x_angle"] == pytest.approx(0, abs=1e-2)
     assert row["x_ratio"] == pytest.approx(0.5)
+
+
+def test_a_users_machine_of_labels_in_an_ordinary_loop_is_recorded_by_what_it_is_given() -> None:
+    class Own(zk.LearningMachine):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(3, 2)
+
+        def forward_nn(self, x: zk.IO, state: zk.State) -> zk.IO:
+            return zk.IO(self.linear(x.f))
+
+        def assess_y(self, y: zk.IO, t: zk.IO) -> torch.Tensor:
+            return -y.f.gather(1, t.f[:, None])[:, 0]  # of labels alone
+
+    machine = Own()
+    with Recorder(machine) as recorder:
+        machine(torch.randn(4, 3)).square().sum(1).mean().backward()
+    assert recorder.rows()[0]["cost"] > 0
+
+
+def test_a_layers_own_target_asked_again_after_accumulating_keeps_the_rules_notes() -> None:
+    def layer(rule: zk.StepX) -> Machine:
+        return Machine(nn.Linear(3, 3), theta.Gradient(torch.optim.SGD, lr=0.1), rule)
+
+    swap = zk.Swap(layer(targets.SearchX(tansaku.HillClimb(k=4))), layer(targets.Null()), main_mix=0.5, x_mix=0.2)
+    net = Chain(layer(targets.Null()), swap)
+    with Recorder(net) as recorder:
+        net.learn(torch.randn(4, 3), torch.randn(4, 3))
+    (row,) = (r for r in recorder.rows() if r["layer"] == "1.first")
+    assert row["x_gain"] >= 0

@@ -51,6 +51,47 @@ def test_a_frozen_layer_is_not_said_to_stand_still() -> None:
     assert [v for v, _ in verdicts(update_ratio=0.0)] == ["well"]
 
 
+def test_a_fine_run_raises_no_alarm() -> None:
+    torch.manual_seed(0)
+    layer = Machine(nn.Linear(3, 2), theta.Gradient(torch.optim.SGD, lr=0.1), targets.Gradient())
+    nn.init.zeros_(layer.module.weight)  # the first update is infinitely long beside it
+    nn.init.zeros_(layer.module.bias)
+    x = torch.randn(50, 3)
+    t = x @ torch.randn(3, 2) + torch.randn(50, 2)
+    with Recorder(layer) as recorder:
+        for _ in range(60):
+            layer.learn(x, t)
+        assert recorder.read().startswith("Machine: well")
+        for _ in range(200):  # nothing is left but rounding
+            layer.learn(x, t)
+        recorder.clear()
+        for _ in range(60):
+            layer.learn(x, t)
+    assert "unstable" not in recorder.read()
+
+
+def test_steps_beyond_a_near_target_to_a_lower_loss_are_no_instability() -> None:
+    def of(whole: float | None) -> str:
+        return read([{"step": 0, "layer": "0", **WELL, "local_theta": -3.0, "global_theta": whole}])[0].verdict
+
+    assert (of(0.01), of(-0.01), of(None)) == ("well", "unstable", "unstable")
+
+
+@pytest.mark.parametrize(("falls", "verdict"), [([-0.5, 0.1, 0.1], "unstable"), ([-0.1, 0.2, 0.2], "well")])
+def test_a_third_of_rising_steps_is_unstable_where_they_raise_more_than_the_others_lower(
+    falls: list[float], verdict: str
+) -> None:
+    assert read([{"step": 0, "layer": "0", **WELL, "local_theta": f} for f in falls])[0].verdict == verdict
+
+
+def test_angles_that_scatter_around_ninety_degrees_mislead_nobody() -> None:
+    def of(angles: list[float]) -> str:
+        return read([{"step": i, "layer": "0", **WELL, "update_angle": a} for i, a in enumerate(angles)])[0].verdict
+
+    assert of([80.0, 103.0] * 4) == "well"
+    assert of([95.0, 103.0] * 4) == "misled"
+
+
 def test_only_the_newest_rows_are_read() -> None:
     rows = [{"step": i, "layer": "0", **WELL, "local_theta": -1.0 if i < 8 else 1.0} for i in range(10)]
     assert read(rows)[0].verdict == "unstable"

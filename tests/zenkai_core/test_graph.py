@@ -222,6 +222,22 @@ def test_a_target_may_be_the_networks_or_another_nodes_and_nobody_is_asked_in_va
 
 
 @pytest.mark.usefixtures("float64")
+def test_a_target_named_after_an_output_is_what_the_graph_was_told_though_others_take_that_output() -> None:
+    told = []
+    local = machine(nn.Linear(4, 2))
+    local.register_hook("accumulate", lambda call: told.append(call.t.f))
+    nodes = {
+        "h": Node(machine(nn.Linear(3, 4)), "x"),
+        "y": Node(machine(nn.Linear(4, 2)), "h"),
+        "local": Node(local, "h", target="y"),
+        "z": Node(machine(nn.Linear(2, 2)), "y"),
+    }
+    labels, t = torch.randn(5, 2), torch.randn(5, 2)
+    Graph(nodes, ("x",), ("y", "z")).learn(torch.randn(5, 3), IO(labels, t))
+    assert len(told) == 1
+    assert torch.equal(told[0], labels)
+
+
 def test_a_local_classifier_and_a_decoder_add_their_errors_below() -> None:
     torch.manual_seed(0)
     modules = nn.ModuleDict({"a": Joined(3, 4), "y": Joined(4, 2), "aux": Joined(4, 2), "decoder": Joined(4, 3)})
@@ -402,8 +418,81 @@ def test_a_recorder_takes_no_errors_of_one_machine_for_another_ones() -> None:
     with zk.Recorder(net, gradients=True) as recorder:
         net.learn(torch.randn(6, 2), torch.randn(6, 2))
     known = {row["layer"]: row["update_angle"] for row in recorder.rows() if row["update_angle"] is not None}
-    assert known.keys() == {"0.1", "1.first", "2"}
+    assert known.keys() == {"0.0.0", "0.0.1", "0.1", "1.first", "2"}
     assert max(known.values()) < 0.1
+
+
+class Sum(nn.Module):
+    def forward(self, *x: Tensor) -> Tensor:
+        return torch.stack(x).sum(0)
+
+
+def split_in_two() -> Parallel:
+    return Parallel(machine(nn.Linear(3, 2)), machine(nn.Linear(3, 2)), split=([0, 1, 3], [1, 2, 3]))
+
+
+BESIDE: dict[str, Callable[[], zk.LearningMachine]] = {
+    "split": split_in_two,
+    "whole": lambda: Parallel(machine(nn.Linear(4, 2)), machine(nn.Linear(4, 2))),
+    "chains": lambda: Parallel(Chain(machine(nn.Linear(4, 3)), machine(nn.Linear(3, 1))), machine(nn.Linear(4, 3))),
+    "split chains": lambda: Parallel(Chain(machine(nn.Linear(2, 3))), machine(nn.Linear(2, 1)), split=(2, 2)),
+    "swap": lambda: Swap(machine(nn.Linear(4, 4)), machine(nn.Linear(4, 4))),
+    "asks the sub": lambda: Swap(machine(nn.Linear(4, 4)), machine(nn.Linear(4, 4)), step_x="sub"),
+    "trains the sub": lambda: Swap(machine(nn.Linear(4, 4)), machine(nn.Linear(4, 4)), train_main=False),
+    "global": lambda: zk.GlobalTargets(machine(nn.Linear(4, 4)), machine(nn.Linear(4, 4)), x=zk.targets.Gradient()),
+}
+UNKNOWN = {"split chains", "trains the sub", "global"}  # where nobody says what the error at the inputs is
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("kind", BESIDE)
+def test_below_a_fan_out_into_containers_a_recorder_knows_the_whole_gradient_or_none(kind: str) -> None:
+    torch.manual_seed(0)
+    net = Graph(
+        {
+            "a": Node(machine(nn.Linear(3, 4)), "x"),
+            "local": Node(machine(nn.Linear(4, 4)), "a", target="y"),  # not on the way to the network's loss
+            "beside": Node(BESIDE[kind](), "a"),
+            "b": Node(machine(nn.Linear(4, 4)), "a"),
+            "y": Node(Machine(Sum(), zk.theta.Null(), zk.targets.Gradient()), "beside", "b"),
+        },
+        ("x",),
+        ("y",),
+    )
+    plain, x, t = copy.deepcopy(net), torch.randn(6, 3), torch.randn(6, 4)
+    with zk.Recorder(net) as recorder:
+        net.learn(x, t)
+    angles = {row["layer"]: row["update_angle"] for row in recorder.rows()}
+
+    def through(m: zk.LearningMachine, h: Tensor) -> Tensor:
+        if isinstance(m, Machine):
+            return m.module(h)
+        if isinstance(m, Swap):
+            return through(m.main, h)
+        if isinstance(m, Chain):
+            for each in m.machines:
+                h = through(each, h)
+            return h
+        seen = [h] * len(m) if m.columns is None else [h[:, c] for c in m.columns]
+        return torch.cat([through(each, part) for each, part in zip(m.machines, seen, strict=True)], 1)
+
+    first = plain["a"].module
+    h = first(x)
+    (0.5 * (through(plain["beside"], h) + plain["b"].module(h) - t).square().sum(1).mean()).backward()
+    for part in ("a", "b", *(n for n in angles if n.startswith("beside") and angles[n] is not None)):
+        if part == "a" and kind in UNKNOWN:
+            assert angles["a"] is None
+            continue
+        old = plain.get_submodule(part).module
+        moved = [
+            (q - p).detach().flatten()
+            for p, q in zip(old.parameters(), net.get_submodule(part).parameters(), strict=True)
+        ]
+        update, slope = torch.cat(moved), -torch.cat([p.grad.flatten() for p in old.parameters()])
+        u, v = update / update.norm(), slope / slope.norm()
+        expected = torch.rad2deg(2 * torch.atan2((u - v).norm(), (u + v).norm()))
+        assert angles[part] == pytest.approx(float(expected), abs=1e-4)
+    assert angles["local"] is None
 
 
 def test_a_pass_is_freed_with_its_last_user() -> None:

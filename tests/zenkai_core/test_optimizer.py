@@ -171,3 +171,21 @@ def test_a_machine_that_no_group_belongs_to_warns_whoever_reads_the_groups() -> 
 def test_layers_whose_rule_needs_no_optimiser_give_no_warning() -> None:
     still = Machine(nn.Linear(2, 2), zk.theta.Null(), zk.targets.Null())
     assert len(zk.Optimizer(Chain(still, machine(2, 1))).param_groups) == 1
+
+
+def test_further_parameters_join_the_torch_optimiser_and_a_machines_are_refused() -> None:
+    learns, plain = machine(2, 2), nn.Linear(2, 2)
+    plain.bias.requires_grad_(False)
+    model = nn.Sequential(learns, plain)
+    optimizer = zk.Optimizer(model, torch.optim.SGD([plain.weight], lr=0.1))
+    plain.bias.requires_grad_()
+    optimizer.add_param_group({"params": plain.bias, "lr": 1.0})
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.1, 1.0]
+    before = plain.bias.detach().clone()
+    model(torch.randn(4, 2)).sum().backward()
+    optimizer.step()
+    assert torch.allclose(plain.bias, before - 4)
+    with pytest.raises(ValueError, match="got those of a machine: "):
+        optimizer.add_param_group({"params": learns.parameters()})
+    with pytest.raises(ValueError, match="got none: "):
+        zk.Optimizer(learns).add_param_group({"params": [nn.Parameter(torch.zeros(1))]})

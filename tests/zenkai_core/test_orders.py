@@ -183,3 +183,21 @@ def test_where_backward_itself_steps_no_optimiser_is_needed_and_none_steps_again
     before = [p.detach().clone() for p in net.parameters()]
     zk.Optimizer(net).step()
     assert all(torch.equal(p, q) for p, q in zip(before, net.parameters(), strict=True))
+
+
+def test_targets_alone_know_the_network_and_the_layers_own_target() -> None:
+    class Further(zk.StepY):
+        def step_y(self, machine: Machine, t: zk.IO, state: zk.State) -> zk.IO:
+            return zk.IO(state.outputs.f.detach() - 3 * (state.outputs.f.detach() - t.f))
+
+    class Looks(zk.StepX):
+        def step_x(self, machine: Machine, t: zk.IO, state: zk.State) -> zk.IO:
+            (error,) = state.output_error()
+            assert torch.allclose(state.cost_above(state.outputs.detach()), 0.5 * error.square().sum(1))
+            return zk.IO(state.inputs.f.detach() - (state.outputs.f.detach() - t.f) @ machine.module.weight)
+
+    layer = Machine(nn.Linear(3, 2), zk.theta.Null(), Looks(), y=Further(), lmode="step_x")
+    x = torch.randn(4, 3, requires_grad=True)
+    layer(x).square().sum(1).mean().backward()
+    (g,) = torch.autograd.grad(layer.module(x).square().sum(1).mean(), [x])
+    assert torch.allclose(x.grad, 3 * g)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from zenkai_core.diagnostics.measures import mean
 
 Row = Mapping[str, Any]
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,14 @@ class Finding:
 def read(rows: Sequence[Row], last: int | None = None) -> list[Finding]:
     """What is wrong with each layer; a layer may have several findings, one that has none is "well".
 
-    - unstable: its cost is not a finite number; its own steps raised its own cost more often than not; or an update is
-      longer than a tenth of the parameters.
+    - unstable: its cost is not a finite number; its own steps raised its own cost, and with it the network's loss where
+      that is known, more often than not, or in a quarter of the updates by more than the others lowered it (rounding, a
+      millionth of the cost, aside); or an update is longer than a tenth of the parameters, by the median.
     - starved: its target is its output (a relative distance below 1e-6); its parameters stand still though their rule
       should move them (an update below 1e-8 of the parameters); or a search accepted nothing.
     - dead: more than half of its units say the same for every row.
-    - misled: its update, or its target, lies more than 90 degrees away from steepest descent of the network's loss.
+    - misled: its update, or its target, lies more than 90 degrees away from steepest descent of the network's loss, by
+      more than two standard errors of the mean.
 
     Args:
         rows: of a `Recorder`.
@@ -76,7 +80,16 @@ Columns = Callable[[str], list[float]]
 
 
 def _columns(rows: Sequence[Row]) -> Columns:
+    rows = [{**row, "rise": _rise(row)} for row in rows]
     return lambda name: [row[name] for row in rows if row.get(name) is not None]
+
+
+def _rise(row: Row) -> float | None:
+    """By how much of its own cost a step raised it; 0 for one that only went beyond a near target, to a lower loss."""
+    cost, fall, whole = row.get("cost"), row.get("local_theta"), row.get("global_theta")
+    if fall is None or (whole is not None and whole >= 0):
+        return None if fall is None else 0.0
+    return -fall / abs(cost) if cost else -fall
 
 
 def _not_finite(of: Columns) -> str | None:
@@ -90,18 +103,19 @@ def _not_finite(of: Columns) -> str | None:
 
 
 def _rising(of: Columns) -> str | None:
-    falls = of("local_theta")
-    share = sum(f < 0 for f in falls) / len(falls) if falls else 0.0
+    rises = of("rise")
+    share = sum(r > _ROUNDING for r in rises) / len(rises) if rises else 0.0
     return (
         f"its steps raised its own cost in {share:.0%} of updates: lower its learning rate".replace("%", " %")
-        if share > 0.5
+        if share > 0.5 or (share > 0.25 and sum(rises) > 0)
         else None
     )
 
 
 def _leaping(of: Columns) -> str | None:
-    size = mean(of("update_ratio"))
-    if size is None or size <= 0.1:
+    sizes = of("update_ratio")
+    size = statistics.median(sizes) if sizes else 0.0  # the first updates of parameters that begin at zero are long
+    if size <= 0.1:
         return None
     return f"an update is {size:.2g} of the parameters' length: lower its learning rate"
 
@@ -141,8 +155,10 @@ def _dead(of: Columns) -> str | None:
 
 def _misled(of: Columns) -> str | None:
     for what, name in (("its update", "update_angle"), ("its target", "target_angle")):
-        degrees = mean(of(name))
-        if degrees is not None and degrees > 90:
+        found = of(name)
+        degrees = mean(found)
+        error = statistics.stdev(found) / len(found) ** 0.5 if len(found) > 1 else 0.0
+        if degrees is not None and degrees - 2 * error > 90:  # minibatches scatter around 90 where little is left
             return f"{what} lies {degrees:.0f} degrees from the network's steepest descent: look at the rules above it"
     return None
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from zenkai_core.capabilities import capabilities
 from zenkai_core.diagnostics import measures, outputs, reading
+from zenkai_core.diagnostics.trace import Trace
 from zenkai_core.hooks import Call, Event, Hook, When
 from zenkai_core.learning import LearningMachine
 from zenkai_core.machine import Machine
@@ -39,8 +40,13 @@ FIELDS = (
     "global_theta",
     "global_x",
 )
-_OF_SOMETHING = ("relative", "attained", "update_ratio", "update_angle", "target_angle")  # NaN where that is zero
-Errors = tuple[Tensor | None, ...]
+_OF_SOMETHING = (
+    "relative",
+    "attained",
+    "update_ratio",
+    "update_angle",
+    "target_angle",
+)  # not finite: that is zero
 
 
 class Recorder:
@@ -70,7 +76,8 @@ class Recorder:
       reductions by the target given to the layer below;
     - what the layer's rules note: see the rule; `theta_`, `x_` and `y_` say whose figure it is.
 
-    Under autograd, where a machine sees only gradients, the network's loss is the squared error of its output.
+    Under autograd, where a machine sees only gradients, the network's loss is the squared error of its output. A
+    `modules.BlackBox` is asked by the recorder's passes too, and counts them.
 
     Use it in a `with` block, or `close()` it. `read` says in words what is wrong with a layer, `plot` draws, `frame`
     makes a pandas frame and `to_tensorboard` writes to a `SummaryWriter`.
@@ -98,7 +105,7 @@ class Recorder:
         self._rows: list[dict[str, Any]] = []
         self._current: dict[LearningMachine, tuple[weakref.ref[State], dict[str, Any]]] = {}
         self._gradients: weakref.WeakKeyDictionary[LearningMachine, list[Tensor]] = weakref.WeakKeyDictionary()
-        self._errors: weakref.WeakKeyDictionary[State, Errors | None] = weakref.WeakKeyDictionary()
+        self._trace = Trace()
         self._before: dict[LearningMachine, list[Tensor]] = {}
         self._count: dict[LearningMachine, int] = dict.fromkeys(found.values(), 0)
         self._names = {m: name or type(m).__name__ for name, m in found.items()}
@@ -110,6 +117,10 @@ class Recorder:
             ("step", self._step, "after"),
         )
         self._handles = [m.register_hook(*listener) for m in found.values() for listener in listeners]
+        if gradients:
+            around = {m for m in model.modules() if isinstance(m, LearningMachine) and m not in self._names}
+            self._handles += [m.register_hook("accumulate", self._enter, "before") for m in around]
+            self._handles += [m.register_hook("accumulate", self._leave) for m in around]
 
     def rows(self) -> list[dict[str, Any]]:
         """What was kept so far, in the order in which layers were told their targets; numbers are floats."""
@@ -175,8 +186,19 @@ class Recorder:
 
     def _begin(self, call: Call) -> None:
         """Gives the rules a place for their notes, where the coming update is one to keep."""
-        if call.state is not None and self._count[call.machine] % self.every == 0:
+        if call.state is not None and call.state.notes is None and self._count[call.machine] % self.every == 0:
             call.state.notes = {}
+
+    def _enter(self, call: Call) -> None:
+        """Lets a container share the network's error out to the machines inside, where one of them will be kept."""
+        kept = any(self._count[m] % self.every == 0 for m in call.machine.modules() if m in self._count)
+        if kept and call.state is not None:
+            self._trace.enter(call.machine, call.state)
+
+    @torch.no_grad()
+    def _leave(self, call: Call) -> None:
+        if call.state is not None:
+            self._trace.leave(call.machine, call.state)
 
     @torch.no_grad()
     def _accumulate(self, call: Call) -> None:
@@ -186,7 +208,7 @@ class Recorder:
         if step % self.every or state is None or t is None or state.y is None:
             self._current.pop(machine, None)
             if state is not None:
-                self._hand_down(state, None)
+                self._trace.hand_down(state, None)
             return
         row: dict[str, Any] = {"step": step, "layer": self._names[machine], **dict.fromkeys(FIELDS)}
         row.update(state.notes or {})
@@ -205,12 +227,14 @@ class Recorder:
     def _differentiate(self, machine: LearningMachine, state: State, t: IO, row: dict[str, Any]) -> None:
         """Notes the true gradient of the layer's parameters, and hands the error on to the layer below."""
         self._gradients.pop(machine, None)
-        errors = self._errors_at(state)
+        if not self._trace.reaches(state):
+            return
+        errors = self._trace.at(state)
         if errors is not None and measures.comparable(state.outputs, t):
             pairs = [(y.detach() - a, e) for y, a, e in zip(state.outputs, t, errors, strict=True) if e is not None]
             row["target_angle"] = measures.angle((a for a, _ in pairs), (e for _, e in pairs)) if pairs else None
         if errors is None or not isinstance(machine, Machine) or "differentiable" not in capabilities(machine.module):
-            self._hand_down(state, None)
+            self._trace.hand_down(state, None)
             return
         with torch.enable_grad():
             x = state.inputs.leaves(requires_grad=True)
@@ -218,44 +242,15 @@ class Recorder:
             parameters = machine.trainable()
             pulled = [(v, e.to(v.dtype)) for v, e in zip(y, errors, strict=True) if e is not None and v.requires_grad]
             if not pulled:
-                self._hand_down(state, None)
+                self._trace.hand_down(state, None)
                 return
             leaves = [v for v in (*x, *parameters) if v.requires_grad]
             outs, given = zip(*pulled, strict=True)
             found = iter(torch.autograd.grad(outs, leaves, given, allow_unused=True))
-        self._hand_down(state, tuple(next(found) if v.requires_grad else None for v in x))
+        self._trace.hand_down(state, tuple(next(found) if v.requires_grad else None for v in x))
         if parameters:
             of = [(p, next(found)) for p in parameters]
             self._gradients[machine] = [torch.zeros_like(p) if g is None else g for p, g in of]
-
-    def _errors_at(self, state: State) -> Errors | None:
-        """dl/dy of the network's loss per row at this pass's outputs; None where it is not known."""
-        handed = self._errors.get(state)
-        if state in self._errors and handed is None:
-            return None
-        if state.position is None:  # only layers above can say
-            return handed
-        try:
-            errors = state.output_error()[state.position : state.position + len(state.outputs)]
-        except RuntimeError:  # a cost without a gradient, or no target: a recorder breaks no run
-            return None
-        fits = len(errors) == len(state.outputs) and all(
-            e is None or e.shape == y.shape for e, y in zip(errors, state.outputs, strict=True)
-        )
-        return None if not fits else errors if handed is None else _added(errors, handed)
-
-    def _hand_down(self, state: State, errors: Errors | None) -> None:
-        """Adds the error at a layer's inputs to what other layers have said to those that made them."""
-        for i, origin in enumerate(state.origins):
-            if origin is None:
-                continue
-            _, below, index = origin
-            held = self._errors.get(below)
-            if errors is None or (held is None and below in self._errors):
-                self._errors[below] = None
-                continue
-            new = tuple(errors[i] if j == index else None for j in range(len(below.outputs)))
-            self._errors[below] = new if held is None else _added(held, new)
 
     @torch.no_grad()
     def _step_x(self, call: Call) -> None:
@@ -306,19 +301,15 @@ def _reductions(row: dict[str, Any], what: str, call: Call, before: IO, after: I
 
 
 def _local(machine: LearningMachine, y: IO, t: IO, state: State) -> Tensor:
-    return machine.cost(y, t, state) if isinstance(machine, Machine) else machine.assess_y(y, t)
+    return machine._cost_against(t, state.criterion, y)
 
 
 def _number(name: str, value: Any) -> Any:
     """A float of a tensor; None where an angle or a share is of nothing."""
     if isinstance(value, Tensor):
         value = float(value)
-    return None if name in _OF_SOMETHING and value is not None and math.isnan(value) else value
+    return None if name in _OF_SOMETHING and value is not None and not math.isfinite(value) else value
 
 
 def _innermost(machine: LearningMachine) -> bool:
     return sum(isinstance(m, LearningMachine) for m in machine.modules()) == 1
-
-
-def _added(a: Errors, b: Errors) -> Errors:
-    return tuple(w if v is None else v if w is None else v + w for v, w in zip(a, b, strict=True))
