@@ -144,3 +144,10 @@ def test_local_losses_other_than_squared_error_train_inner_layers_by_every_kind_
         costs = [net.learn(x, labels).item() for _ in range(25)]
         assert costs[-1] < costs[0], name
         assert not all(torch.equal(a, b) for a, b in zip(before, hidden.module.parameters(), strict=True)), name
+
+
+def test_a_utility_without_a_gradient_is_told_from_a_broken_graph() -> None:
+    right = zk.Utility(lambda y, t: (y.f.argmax(1) == t.f).float())
+    machine = zk.Machine(nn.Linear(3, 2), zk.theta.Gradient(), zk.targets.Null(), right)
+    with pytest.raises(RuntimeError, match=r"expected a criterion with one, got Utility\(.*: take a smooth one, or rules"):
+        machine.learn(torch.randn(4, 3), torch.zeros(4, dtype=torch.long))
