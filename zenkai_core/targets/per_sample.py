@@ -134,7 +134,7 @@ class PerSample(Rule):
 
     def _report(self, start: tansaku.Individual, answer: tansaku.Individual) -> None:
         """Notes the share of rows that moved; warns once if none has for a while."""
-        changed = [_moved(answer[name].flatten(1), x.flatten(1)) for name, x in start.genes.items()]
+        changed = [_moved(answer[name].reshape(len(x), -1), x.reshape(len(x), -1)) for name, x in start.genes.items()]
         self.moved = torch.stack(changed).any(0).float().mean()
         self._still = self._still.to(self.moved.device) + self.moved
         if self._count == _PATIENCE and not bool(self._still > 0):
