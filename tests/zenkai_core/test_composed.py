@@ -149,5 +149,7 @@ def test_local_losses_other_than_squared_error_train_inner_layers_by_every_kind_
 def test_a_utility_without_a_gradient_is_told_from_a_broken_graph() -> None:
     right = zk.Utility(lambda y, t: (y.f.argmax(1) == t.f).float())
     machine = zk.Machine(nn.Linear(3, 2), zk.theta.Gradient(), zk.targets.Null(), right)
-    with pytest.raises(RuntimeError, match=r"expected a criterion with one, got Utility\(.*: take a smooth one, or rules"):
+    with pytest.raises(
+        RuntimeError, match=r"expected a criterion with one, got Utility\(.*: take a smooth one, or rules"
+    ):
         machine.learn(torch.randn(4, 3), torch.zeros(4, dtype=torch.long))
