@@ -84,7 +84,9 @@ def check_kind(owner: str, name: str, given: object, kind: type) -> None:
 def qualified(rule: object) -> str:
     """The name of a rule in messages, as users import it: "theta.Delta"; a user's own is named in full."""
     package, *modules = type(rule).__module__.split(".")
-    return ".".join([modules[0] if package == "zenkai_core" and modules else type(rule).__module__, type(rule).__name__])
+    return ".".join(
+        [modules[0] if package == "zenkai_core" and modules else type(rule).__module__, type(rule).__name__]
+    )
 
 
 def check(rule: str, requires: frozenset[str], module: nn.Module) -> None:

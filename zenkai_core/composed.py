@@ -77,7 +77,7 @@ class Utility:
 class SeesInputs:
     """A criterion that also sees the inputs of the layer, as they were in the pass: (x, y, t) -> `[n]`.
 
-    In a `Machine` on its own or anywhere in a `Chain`; for the output of a `Graph` or of machines side by side, let the
+    In a `Machine` on its own or anywhere in a `Chain`, alone or as a term of `Weighted`; for the output of a `Graph` or of machines side by side, let the
     module put out what is needed of x. In autograd the last layer sees gradients alone, and this is not asked.
 
     Args:
@@ -121,3 +121,15 @@ class SeesInputs:
             "SeesInputs expected the inputs of a pass, got y and t alone: ask learn, test or Machine.cost(y, t, state) "
             "of a Machine on its own or in a Chain"
         )
+
+
+def at_inputs(criterion: Criterion, x: IO) -> Criterion | None:
+    """The criterion for the inputs of a pass, where it, or a term of it, sees them; else None."""
+    if isinstance(criterion, SeesInputs):
+        return criterion.at(x)
+    if isinstance(criterion, Weighted):
+        seen = [at_inputs(term, x) for _, term in criterion.terms]
+        if any(term is not None for term in seen):
+            pairs = zip(criterion.terms, seen, strict=True)
+            return Weighted(*((weight, given if term is None else term) for (weight, given), term in pairs))
+    return None

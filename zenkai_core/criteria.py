@@ -140,7 +140,14 @@ def _by_autograd(criterion: Criterion, y: IO, t: IO) -> tuple[Tensor | None, ...
     with torch.enable_grad():
         leaves = y.leaves(requires_grad=True)
         wanted = [v for v in leaves if v.requires_grad]
-        grads = iter(torch.autograd.grad(per_row(criterion(leaves, t), y).sum(), wanted, allow_unused=True))
+        cost = per_row(criterion(leaves, t), y).sum()
+        if wanted and not cost.requires_grad:
+            name = getattr(criterion, "__name__", repr(criterion))
+            raise RuntimeError(
+                f"a rule that asks for gradients expected a criterion with one, got {name}, which cuts autograd's "
+                "graph: take a smooth one, or rules that search"
+            )
+        grads = iter(torch.autograd.grad(cost, wanted, allow_unused=True))
     return tuple(next(grads) if v.requires_grad else None for v in leaves)
 
 

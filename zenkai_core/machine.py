@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from zenkai_core import passes
 from zenkai_core.capabilities import check, check_kind, qualified
-from zenkai_core.composed import SeesInputs
+from zenkai_core.composed import at_inputs
 from zenkai_core.criteria import Criterion, checked, output_gradient, per_row, sse
 from zenkai_core.learning import LearningMachine, LMode, Loss
 from zenkai_core.state import State
@@ -210,8 +210,8 @@ class Machine(LearningMachine):
 
     def forward_nn(self, x: IO, state: State) -> IO:
         """One pass, with a graph only if a rule differentiates it."""
-        if isinstance(self.criterion, SeesInputs):
-            state.criterion = self.criterion.at(x.detach())
+        if (seen := at_inputs(self.criterion, x.detach())) is not None:
+            state.criterion = seen
         if not state.remember:
             return passes.outputs(self.module, x)
         state.training, state.version = self.training, self.version

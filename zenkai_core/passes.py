@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -38,6 +38,17 @@ class RandomState:
         """What the generators hold at this moment."""
         cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
         return RandomState(torch.get_rng_state(), device, cuda)
+
+
+def redrawn(state: State, generator: torch.Generator) -> State:
+    """The pass with masks of its own, drawn from the generator, where it has any: for a minibatch of its rows."""
+    random: RandomState | None = state.data.get("random")
+    if random is None:
+        return state
+    seed = int(torch.randint(2**62, (), generator=generator))
+    cuda = torch.Generator(random.device).manual_seed(seed).get_state() if random.cuda is not None else None
+    drawn = RandomState(torch.Generator().manual_seed(seed).get_state(), random.device, cuda)
+    return replace(state, data={**state.data, "random": drawn})
 
 
 @dataclass(frozen=True)

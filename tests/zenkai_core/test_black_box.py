@@ -238,7 +238,7 @@ def test_sampled_candidates_make_an_algorithm_that_keeps_its_promises() -> None:
 
 def test_a_function_that_reuses_its_memory_leaves_earlier_answers_alone() -> None:
     memory = torch.zeros(4, 2)
-    box = zk.modules.BlackBox(memory.copy_)
+    box = BlackBox(memory.copy_)
     first = box(torch.ones(4, 2))
     box(torch.zeros(4, 2))
     assert torch.equal(first, torch.ones(4, 2))
@@ -246,4 +246,4 @@ def test_a_function_that_reuses_its_memory_leaves_earlier_answers_alone() -> Non
 
 def test_a_function_of_one_row_asked_for_none_says_so() -> None:
     with pytest.raises(ValueError, match="expected rows, got none for a function of one row"):
-        zk.modules.BlackBox(lambda x: x, vectorized=False)(torch.zeros(0, 2))
+        BlackBox(lambda x: x, vectorized=False)(torch.zeros(0, 2))

@@ -144,3 +144,25 @@ def test_local_losses_other_than_squared_error_train_inner_layers_by_every_kind_
         costs = [net.learn(x, labels).item() for _ in range(25)]
         assert costs[-1] < costs[0], name
         assert not all(torch.equal(a, b) for a, b in zip(before, hidden.module.parameters(), strict=True)), name
+
+
+def test_a_utility_without_a_gradient_is_told_from_a_broken_graph() -> None:
+    right = zk.Utility(lambda y, t: (y.f.argmax(1) == t.f).float())
+    machine = zk.Machine(nn.Linear(3, 2), zk.theta.Gradient(), zk.targets.Null(), right)
+    with pytest.raises(
+        RuntimeError, match=r"expected a criterion with one, got Utility\(.*: take a smooth one, or rules"
+    ):
+        machine.learn(torch.randn(4, 3), torch.zeros(4, dtype=torch.long))
+
+
+def test_a_term_of_a_weighted_sum_may_see_the_inputs() -> None:
+    x, t = torch.randn(4, 3).double(), torch.randn(4, 3).double()
+    near = zk.SeesInputs(lambda x, y, t: zk.sse(y, x))
+    both = zk.Weighted((1.0, zk.sse), (0.5, near))
+    apart = zk.SeesInputs(lambda x, y, t: zk.sse(y, t) + 0.5 * zk.sse(y, x))
+    runs = []
+    for criterion in (both, apart):
+        torch.manual_seed(0)
+        machine = zk.Machine(nn.Linear(3, 3).double(), zk.theta.Gradient(lr=0.1), zk.targets.Null(), criterion)
+        runs.append([machine.learn(x, t) for _ in range(3)] + [machine.test(x, t)])
+    torch.testing.assert_close(*runs, rtol=1e-12, atol=1e-12)

@@ -375,3 +375,9 @@ def test_estimators_learn_below_a_gradient_machine() -> None:
 def test_wrong_arguments_are_refused(make: Any, error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         make()
+
+
+def test_fitted_estimators_answer_a_batch_without_rows() -> None:
+    layer = zk.modules.Estimators(2, 1)
+    layer.add_member(Ridge().fit(np.eye(2), np.ones((2, 1))))
+    assert layer(torch.zeros(0, 2)).shape == (0, 1)

@@ -287,7 +287,9 @@ def test_wrong_arguments_are_refused() -> None:
 
 def test_after_the_layers_own_step_its_present_output_is_what_has_to_change() -> None:
     torch.manual_seed(0)
-    machine = Machine(nn.Linear(3, 3).double(), zk.theta.Gradient(SGD, lr=0.1), zk.targets.LeastSquares(0.0))
+    machine = Machine(
+        nn.Linear(3, 3).double(), zk.theta.Gradient(torch.optim.SGD, lr=0.1), zk.targets.LeastSquares(0.0)
+    )
     state = State()
     machine.remember(IO(torch.randn(4, 3).double()), state)
     told = machine.tell(IO(torch.randn(4, 3).double()), state)

@@ -107,15 +107,15 @@ def test_wrong_minibatches_are_refused_at_once() -> None:
 
 def test_a_target_of_another_size_is_not_broadcast() -> None:
     with pytest.raises(ValueError, match=r"expected a vector \[8\], one number for each entry .*, got \[1\]"):
-        parameters.set_gradient_towards(nn.Linear(3, 2), torch.zeros(1))
+        ps.set_gradient_towards(nn.Linear(3, 2), torch.zeros(1))
 
 
 def test_weights_in_channels_last_have_a_vector() -> None:
     net = nn.Conv2d(3, 4, 2)
-    vector = parameters.to_vector(net)
+    vector = ps.to_vector(net)
     net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    assert torch.equal(parameters.to_vector(net), vector)
-    parameters.set_vector(net, -vector)
-    parameters.set_gradient(net, vector)
-    assert torch.equal(parameters.to_vector(net), -vector)
-    assert torch.equal(parameters.gradient_to_vector(net), vector)
+    assert torch.equal(ps.to_vector(net), vector)
+    ps.set_vector(net, -vector)
+    ps.set_gradient(net, vector)
+    assert torch.equal(ps.to_vector(net), -vector)
+    assert torch.equal(ps.gradient_to_vector(net), vector)

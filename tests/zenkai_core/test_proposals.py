@@ -152,3 +152,11 @@ def test_what_cannot_propose_is_named_with_the_remedy() -> None:
         net.learn(torch.zeros(3, 4), torch.zeros(3, 2))
     with pytest.raises(ValueError, match=r"targets\.Proposals expected k >= 1, got 0"):
         targets.Proposals(k=0)
+
+
+def test_proposals_that_differ_from_the_pass_by_rounding_alone_move_no_row() -> None:
+    torch.manual_seed(0)
+    below = Machine(nn.Sequential(nn.Linear(64, 32), nn.BatchNorm1d(32)), theta.Null(), targets.Null())
+    net = Chain(below, Machine(nn.Linear(32, 2), theta.Delta(), targets.Proposals(k=8)))
+    net.learn(torch.randn(50, 64) * 3 + 1, torch.randn(50, 2))
+    assert net[1].x.moved == 0  # type: ignore[union-attr]

@@ -157,3 +157,13 @@ def test_a_batch_norm_without_running_statistics_is_inverted_in_its_pass(float64
     x, state = IO(torch.randn(6, 3) + 2), State()
     y: Tensor = machine.remember(x, state).f.detach()
     torch.testing.assert_close(machine.inverse(IO(y), state).f, x.f)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_linear_layer_in_a_short_dtype_is_inverted(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    layer = zk.modules.InvertibleLinear(3).to(dtype)
+    x = torch.randn(4, 3, dtype=dtype)
+    back = layer.inverse(layer(x))
+    assert back.dtype == dtype
+    torch.testing.assert_close(back, x, rtol=0.05, atol=0.05)

@@ -431,3 +431,13 @@ def test_the_loop_over_candidates_is_the_vmap() -> None:
         for _ in range(3):
             machine.learn(x, t)
     assert torch.allclose(machines[0].module.weight, machines[1].module.weight, atol=1e-6)
+
+
+def test_rows_that_a_search_in_relative_units_leaves_are_the_rows_of_the_pass() -> None:
+    torch.manual_seed(0)
+    rule = targets.SearchX(tansaku.HillClimb(k=1, std=5.0), relative=True, seed=0)
+    machine, state = Machine(nn.Linear(3, 2), theta.Null(), rule), State()
+    y = machine.remember(IO(torch.randn(200, 3) * 3), state)
+    target = machine.step_x(*machine.tell(y.detach(), state))  # nothing can be better
+    assert torch.equal(target.f, state.inputs.f)
+    assert rule.moved == 0

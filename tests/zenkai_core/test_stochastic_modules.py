@@ -135,5 +135,5 @@ def test_a_machine_of_stochastic_passes_learns() -> None:
 
 def test_freezable_dropout_keeps_its_rate_in_bfloat16() -> None:
     torch.manual_seed(0)
-    zeros = zk.modules.FreezableDropout(0.002)(torch.ones(1000, 1000, dtype=torch.bfloat16)) == 0
+    zeros = modules.FreezableDropout(0.002)(torch.ones(1000, 1000, dtype=torch.bfloat16)) == 0
     assert abs(zeros.float().mean().item() - 0.002) < 0.0003

@@ -302,3 +302,29 @@ def test_limited_targets_of_no_rows_have_no_rows() -> None:
     machine, state = Machine(nn.Linear(3, 2), theta.Null(), targets.Limited(targets.Gradient(), 2)), State()
     machine.remember(IO(torch.zeros(0, 3)), state)
     assert machine.step_x(*machine.tell(IO(torch.zeros(0, 2)), state)).f.shape == (0, 3)
+
+
+class Spy(nn.Module):
+    """Dropout that notes what it has thinned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dropout, self.seen = nn.Dropout(0.5), []
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.dropout(x)
+        self.seen.append(y == 0)
+        return y
+
+
+def test_every_local_minibatch_has_dropout_masks_of_its_own() -> None:
+    spy = Spy()
+    rules = theta.Gradient(n=2, batch_size=4, seed=0), targets.Gradient(2, batch_size=4, seed=0)
+    machine, state = Machine(nn.Sequential(spy, nn.Linear(16, 2)), *rules), State()
+    machine.remember(IO(torch.ones(8, 16)), state)
+    told = machine.tell(IO(torch.ones(8, 2)), state)
+    machine.train()
+    for act in (machine.step_x, machine.step):
+        spy.seen.clear()
+        act(*told)
+        assert len({tuple(mask.flatten().tolist()) for mask in spy.seen}) == 4

@@ -69,6 +69,8 @@ class Estimators(EnsembleVoter):
 
     def votes(self, x: Tensor) -> Tensor:
         """x: `[n, inputs]` -> `[v, n, outputs]`, each member's own."""
+        if not len(x):  # scikit-learn refuses to predict nothing
+            return self.surrogate.new_zeros(len(self), 0, self.outputs)
         rows = as_array(x)
         votes = [torch.as_tensor(self._vote(m, rows)) for m in self._fitted]
         return torch.stack(votes).to(self.surrogate)

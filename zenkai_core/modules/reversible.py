@@ -73,8 +73,9 @@ class InvertibleLinear(nn.Linear):
         y = y.to(self.weight.dtype)
         if self.bias is not None:
             y = y - self.bias
+        weight = self.weight.to(torch.promote_types(y.dtype, torch.float32))  # LAPACK has no shorter dtypes
         try:
-            x = torch.linalg.solve(self.weight.mT, y.reshape(-1, self.out_features), left=False)
+            x = torch.linalg.solve(weight.mT, y.reshape(-1, self.out_features).to(weight.dtype), left=False).to(y.dtype)
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
             raise RuntimeError(
                 f"InvertibleLinear.inverse expected a regular weight, got a singular one of {list(self.weight.shape)}: "

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from zenkai_core.machine import Machine, StepX
 from zenkai_core.noise import NoiseKey
+from zenkai_core.passes import redrawn
 from zenkai_core.state import State
 from zenkai_core.values import IO, Target
 
@@ -21,7 +22,7 @@ class Gradient(StepX):
         n: iterations.
         scale: the step s of each. With scale 1 and n = 1 a chain is backpropagation, exactly.
         batch_size: rows of a local minibatch: then every iteration moves the rows minibatch by minibatch, in an order
-            drawn anew, and BatchNorm normalises each by itself.
+            drawn anew; BatchNorm normalises each by itself, and dropout draws masks of its own for each.
         seed: of that order; one draw of torch's global generator if None.
 
     Raises:
@@ -62,11 +63,12 @@ class Gradient(StepX):
         return x
 
     def _sweep(self, machine: Machine, t: IO, state: State, size: int, generator: torch.Generator) -> IO:
-        x = state.inputs.clone()
+        x, masks = state.inputs.clone(), torch.Generator().manual_seed(generator.initial_seed() ^ 1)
         for _ in range(self.n):
             for rows in torch.randperm(x.rows, generator=generator).split(size):
                 part = x.take(rows).leaves(requires_grad=True)
-                found = machine.pull(part, machine.replay(part, state), t.take(rows), state, theta=False)[0]
+                drawn = redrawn(state, masks)
+                found = machine.pull(part, machine.replay(part, drawn), t.take(rows), drawn, theta=False)[0]
                 for value, g in zip(x, found, strict=True):
                     if g is not None:
                         value[rows] -= self.scale * g

@@ -99,7 +99,10 @@ class PerSample(Rule):
                 answer = algorithm.best(course).individual() if reduce is None else reduce(asked)
             if rate != 1:
                 answer = tansaku.Individual({n: x + rate * (answer[n] - x) for n, x in start.genes.items()}, 1)
-            found = [answer[str(i)] * scales[str(i)] if str(i) in scales else v for i, v in enumerate(values)]
+            found = [
+                v.where(answer[name] == start[name], answer[name] * scales[name]) if (name := str(i)) in scales else v
+                for i, v in enumerate(values.detach())
+            ]  # what did not move is the value itself, not what its unit makes of it
             self._report(start, answer)
             if state.notes is not None:
                 self._note(begun, asked, assess(answer.populate(1)), evaluations, state)
@@ -131,7 +134,7 @@ class PerSample(Rule):
 
     def _report(self, start: tansaku.Individual, answer: tansaku.Individual) -> None:
         """Notes the share of rows that moved; warns once if none has for a while."""
-        changed = [(answer[name] != x).flatten(1).any(1) for name, x in start.genes.items()]
+        changed = [_moved(answer[name].reshape(len(x), -1), x.reshape(len(x), -1)) for name, x in start.genes.items()]
         self.moved = torch.stack(changed).any(0).float().mean()
         self._still = self._still.to(self.moved.device) + self.moved
         if self._count == _PATIENCE and not bool(self._still > 0):
@@ -161,3 +164,9 @@ class PerSample(Rule):
         )
 
     _remedy = "widen the steps (std), score by the network's smooth loss, or take a weighted mean"
+
+
+def _moved(found: Tensor, begun: Tensor) -> Tensor:
+    """`[n]` whether a row moved by more than another order of summation does: a proposal may be the pass, but for that."""
+    rounding = 4 * torch.finfo(begun.dtype).eps * begun.abs().amax(1, keepdim=True)
+    return ((found != begun) & ~((found - begun).abs() <= rounding)).any(1)

@@ -9,6 +9,7 @@ import torch
 from zenkai_core.machine import Machine
 from zenkai_core.noise import NoiseKey
 from zenkai_core.parameters import minibatches
+from zenkai_core.passes import redrawn
 from zenkai_core.state import State
 from zenkai_core.theta.optimized import Factory, Optimized
 from zenkai_core.values import IO
@@ -81,10 +82,12 @@ class Gradient(Optimized):
 
     def _sweep(self, machine: Machine, size: int, generator: torch.Generator) -> None:
         pending, self._pending = self._pending, []
+        masks = torch.Generator().manual_seed(generator.initial_seed() ^ 1)
         for _ in range(self.n):
             for x, t, state in pending:
                 for rows, wanted in minibatches(x, t, size, generator=generator):
-                    self.add(machine.pull(rows, machine.replay(rows, state), wanted, state)[1])
+                    drawn = redrawn(state, masks)
+                    self.add(machine.pull(rows, machine.replay(rows, drawn), wanted, drawn)[1])
                     super().step(machine)
 
     def forget(self) -> None:
