@@ -100,7 +100,7 @@ def at_once(runs: Sequence[Run], place: Place, jobs: int) -> list[str]:
             bar.update(sum(run.epochs for run in runs) - bar.n)
             killed = [worker.exitcode for worker in workers if worker.exitcode and worker.exitcode < 0]
             for code in killed:
-                print(f"a process was killed by signal {-code}, perhaps for want of memory", file=sys.stderr)
+                bar.write(f"a process was killed by signal {-code}, perhaps for want of memory", file=sys.stderr)
         finally:
             for worker in workers:
                 if worker.is_alive():
