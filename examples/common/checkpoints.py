@@ -107,7 +107,10 @@ def load(path: Path) -> tuple[Run, dict[str, Any]]:
     start = len(MAGIC) + hashlib.sha256().digest_size
     payload = content[start:]
     if content[:start] != MAGIC + hashlib.sha256(payload).digest():
-        raise UsageError(f"{path}: expected a checkpoint, got a file that is damaged, or not of this program; {ANEW}")
+        raise UsageError(
+            f"{path}: expected a checkpoint, got a file that is damaged, or not of this program; {ANEW}, "
+            "or remove the file: then --resume trains this network anew"
+        )
     saved = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     if saved["run"].keys() != {entry.name for entry in fields(Run)}:
         raise UsageError(f"{path}: expected a checkpoint of this version, got one of another; {ANEW}")

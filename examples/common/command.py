@@ -122,7 +122,7 @@ def named(names: Sequence[str]) -> dict[str, tuple[Experiment, list[str]]]:
     """
     names = [name.replace("_", "-") for name in names]
     known = experiments.known()
-    unknown = [name for name in names if name.split(":")[0] not in (*known, "all")]
+    unknown = [name for name in names if name != "all" and name.split(":")[0] not in known]
     if unknown:
         raise UsageError(
             f"expected experiments among {', '.join(known)}, or all, got {', '.join(unknown)}; name one of those"
@@ -184,7 +184,7 @@ def work(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     names = with_difference(options.names) if options.difference else options.names
     chosen = named(names or experiments.DEFAULT)
-    if options.search:
+    if options.search is not None:
         check_search(options.search, chosen)
     out: Path = options.out
     place = Place(options.data, options.data_dir, usable_device(options.device), out / "checkpoints")
@@ -201,9 +201,8 @@ def work(arguments: Sequence[str] | None = None) -> int:
         say(f"new results will replace earlier ones in {out}: {', '.join(replaced)}; another --out keeps them")
     code, remark = 0, ""
     try:
-        if options.jobs == 1:
-            jobs.one_by_one(runs, place, images)
-        elif broken := jobs.at_once(runs, place, options.jobs):
+        one = options.jobs == 1
+        if broken := jobs.one_by_one(runs, place, images) if one else jobs.at_once(runs, place, options.jobs):
             code, remark = BROKEN, f"{', '.join(broken)} broke, by the errors above"
     except KeyboardInterrupt:
         code, remark = INTERRUPTED, "stopped by Ctrl-C"

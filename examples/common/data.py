@@ -22,6 +22,7 @@ MNIST_ON_OPENML = "mnist_784"
 TRAINING_SHARE = 11 / 12  # of the training images that come with a test set: MNIST's last 5,000 are validation
 TEST_SHARE = 0.2  # of all images, where no test set comes with them
 VALIDATION_SHARE = 0.15  # of the rest
+FEWEST = 3  # training images: two to normalise by, one for validation
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,15 @@ def _openml(name: str) -> Data:
 
 
 def _with_test(name: str, train: Part, test: Part) -> Data:
-    """Take the last training images for validation."""
+    """Take the last training images for validation.
+
+    Raises:
+        UsageError: there are too few.
+    """
     x, t = train
-    rows = max(1, round(len(x) * TRAINING_SHARE))
+    if len(x) < FEWEST:
+        raise UsageError(f"expected at least {FEWEST} training images in {name}, got {len(x)}; give another data set")
+    rows = min(round(len(x) * TRAINING_SHARE), len(x) - 1)
     return _standardised(name, (x[:rows], t[:rows]), (x[rows:], t[rows:]), test)
 
 
@@ -124,10 +131,16 @@ def _divided(name: str, x: NDArray[Any], t: NDArray[Any]) -> Data:
 
 
 def _standardised(name: str, *parts: Part) -> Data:
-    """Flatten the images; subtract and divide by the mean and the deviation of all pixels of the first part."""
+    """Flatten the images; subtract and divide by the mean and the deviation of all pixels of the first part.
+
+    Raises:
+        UsageError: these pixels are all the same.
+    """
     shape = parts[0][0].shape[1:]
     pixels = [torch.tensor(x.reshape(len(x), -1), dtype=torch.float32) for x, _ in parts]
     mean, deviation = pixels[0].mean(), pixels[0].std()
+    if not deviation > 0:
+        raise UsageError(f"expected training images with differing pixels in {name}, got none; give another data set")
     labels = [torch.tensor(t, dtype=torch.int64) for _, t in parts]
     classes = 1 + max(int(t.max()) for t in labels)
     splits = (Split((x - mean) / deviation, t) for x, t in zip(pixels, labels, strict=True))

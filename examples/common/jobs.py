@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
+import os
 import queue
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -54,10 +56,18 @@ class Place:
         return images
 
 
-def one_by_one(runs: Sequence[Run], place: Place, images: Data) -> None:
-    """Train in order, entering into each run what came out."""
+def one_by_one(runs: Sequence[Run], place: Place, images: Data) -> list[str]:
+    """Train in order, entering into each run what came out.
+
+    Returns:
+        The names of the runs that broke; what happened stands on stderr.
+
+    Raises:
+        UsageError: one of them found a user's mistake.
+    """
     for run in runs:
-        _train(run, place, images)
+        _try(run, place, images)
+    return [run.name for run in runs if not run.finished]
 
 
 def at_once(runs: Sequence[Run], place: Place, jobs: int) -> list[str]:
@@ -88,6 +98,9 @@ def at_once(runs: Sequence[Run], place: Place, jobs: int) -> list[str]:
                 bar.update(sum(run.epochs for run in runs) - bar.n)
             _hear(news, runs)  # what they said last
             bar.update(sum(run.epochs for run in runs) - bar.n)
+            killed = [worker.exitcode for worker in workers if worker.exitcode and worker.exitcode < 0]
+            for code in killed:
+                bar.write(f"a process was killed by signal {-code}, perhaps for want of memory", file=sys.stderr)
         finally:
             for worker in workers:
                 if worker.is_alive():
@@ -124,20 +137,37 @@ def _hear(news: News, runs: Sequence[Run]) -> None:
 def _work(runs: Sequence[Run], place: Place, threads: int, tasks: Tasks, news: News) -> None:
     """Train one network after another; report each epoch as a `Run`'s fields, a user's mistake as a text."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # half a file is removed on the way out
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(threads)
     images = place.images()
     while (number := tasks.get()) is not None:
         run = runs[number]
         try:
-            _train(run, place, images, functools.partial(_tell, news, number, run))
+            _try(run, place, images, functools.partial(_tell, news, number, run))
         except UsageError as error:
             news.put((number, str(error)))
-        except Exception:
-            print(f"{run.name}, seed {run.seed}:\n{traceback.format_exc()}", file=sys.stderr)
 
 
 def _tell(news: News, number: int, run: Run) -> None:
     news.put((number, asdict(run)))
+
+
+def _end_with(parent: BaseProcess) -> None:
+    """End this process when the one that started it has ended, killed perhaps: nobody would hear what it trains."""
+    parent.join()
+    os._exit(1)
+
+
+def _try(run: Run, place: Place, images: Data, report: Callable[[], None] | None = None) -> None:
+    """Train one network; an error that is no user's mistake is printed, for others can go on."""
+    try:
+        _train(run, place, images, report)
+    except UsageError:
+        raise
+    except Exception:
+        print(f"{run.name}, seed {run.seed}:\n{traceback.format_exc()}", file=sys.stderr)
 
 
 def _train(run: Run, place: Place, images: Data, report: Callable[[], None] | None = None) -> None:

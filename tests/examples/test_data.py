@@ -119,6 +119,36 @@ def test_labels_of_other_images_are_refused(small: tuple[Path, dict[str, np.ndar
         data.load(directory=directory)
 
 
+def few(directory: Path, rows: int, pixel: int | None = None) -> Path:
+    """Write a data set of so many training images, all of one pixel where it is given."""
+    for part, file in files.FILES.items():
+        n = rows if part.startswith("train") else 4
+        values = RNG.integers(0, 2 if part.endswith("t") else 256, (n,) if part.endswith("t") else (n, 3, 3))
+        made = np.full_like(values, pixel) if pixel is not None and part.endswith("x") else values
+        (directory / file).write_bytes(idx(made.astype(np.uint8)))
+    return directory
+
+
+@pytest.mark.parametrize("rows", [3, 4, 5, 7])
+def test_of_few_images_one_validates(rows: int, tmp_path: Path) -> None:
+    read = data.load(directory=few(tmp_path, rows))
+    assert (len(read.train), len(read.validation)) == (rows - 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("rows", "pixel", "message"),
+    [
+        (1, None, r"expected at least 3 training images in idx:.*, got 1; give another data set"),
+        (9, 0, r"expected training images with differing pixels in idx:.*, got none"),
+    ],
+)
+def test_images_that_nothing_can_be_learned_from_are_refused(
+    rows: int, pixel: int | None, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        data.load(directory=few(tmp_path, rows, pixel))
+
+
 def test_test_images_of_another_size_are_refused(small: tuple[Path, dict[str, np.ndarray]]) -> None:
     directory, arrays = small
     path = next(directory.glob("t10k-images-idx3-ubyte*"))

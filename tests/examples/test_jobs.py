@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -84,3 +85,41 @@ def test_users_mistake_in_a_process_is_one_line_and_exit_code_2(
     assert mnist.main(["baseline", "--epochs", "3", "--out", str(tmp_path), "--jobs", "2", "--resume"]) == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert "expected a checkpoint of the network that baseline is now, got one of another" in last
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
+def test_killed_outright_no_process_goes_on_and_the_table_resumes(tmp_path: Path) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    arguments = ("baseline", "--epochs", "20", "--out")
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "examples")}
+    command = [sys.executable, "examples/mnist.py", *arguments, str(out), "--jobs", "2"]
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT, env=environment, start_new_session=True
+    ) as process:
+        try:
+            while process.poll() is None and not list(out.glob("checkpoints/*plain_0.pt")):
+                time.sleep(0.05)
+            process.kill()
+            process.wait()
+            deadline = time.monotonic() + 60
+            while others_of(process.pid):
+                assert time.monotonic() < deadline, "processes train on without the one that started them"
+                time.sleep(0.05)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert not (out / "results.json").exists()
+    assert mnist.main([*arguments, str(out), "--resume"]) == 0
+    assert mnist.main([*arguments, str(whole)]) == 0
+    assert rows(out) == rows(whole)
+
+
+def others_of(group: int) -> list[int]:
+    """Return the living processes of a group."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, of = path.read_text().rpartition(")")[2].split()[:3]
+            if int(of) == group and state != "Z":
+                found.append(int(path.parent.name))
+    return found

@@ -442,6 +442,8 @@ def test_search_that_an_experiment_does_not_take_is_refused(tmp_path: Path, caps
         (("--data", "openml:"), "expected digits, openml or openml:NAME, got 'openml:'"),
         (("--seeds", "0"), "expected a whole number from 1, got '0'"),
         (("--jobs", "0"), "expected a whole number from 1, got '0'"),
+        (("all:plain",), "or all, got all:plain; name one of those"),
+        (("baseline", "--search", ""), "expected no --search for baseline"),
         (("sign", "--difference"), "expected target-prop for --difference, got sign; name it, or leave that out"),
         (("--data", "openml", "--data-dir", "x"), "not allowed with argument"),
         (("--colour",), "unrecognized arguments: --colour"),
@@ -550,6 +552,26 @@ def test_resuming_a_network_that_has_changed_since_is_refused(
     monkeypatch.setattr(experiments, "get", lambda _: other)
     line = refused(capsys, "net", "--epochs", 2, "--out", tmp_path, "--resume")
     assert "expected a checkpoint of the network that net is now, got one of another" in line
+
+
+def test_a_network_that_breaks_stops_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    baseline = experiments.get("baseline")
+
+    def build(plan: Plan, control: str | None) -> Network:
+        if control == "frozen":
+            raise ArithmeticError("a defect of this network")
+        return baseline.build(plan, control)
+
+    monkeypatch.setattr(experiments, "get", lambda _: dataclasses.replace(baseline, build=build))
+    assert job("baseline", "--epochs", 1, "--out", tmp_path) == 1
+    (row,) = results(tmp_path)
+    assert row["frozen"] is None
+    assert row["backprop"] > 0
+    errors = capsys.readouterr().err
+    assert "ArithmeticError: a defect of this network" in errors
+    assert "baseline (frozen) broke, by the errors above; the same command with --resume continues" in errors
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch can use")

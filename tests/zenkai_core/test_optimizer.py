@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import copy
 import warnings
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import zenkai_core as zk
 from zenkai_core import Chain, Machine
@@ -189,3 +191,29 @@ def test_further_parameters_join_the_torch_optimiser_and_a_machines_are_refused(
         optimizer.add_param_group({"params": learns.parameters()})
     with pytest.raises(ValueError, match="got none: "):
         zk.Optimizer(learns).add_param_group({"params": [nn.Parameter(torch.zeros(1))]})
+
+
+def test_a_data_loader_and_lightnings_order_of_calls_train_as_plain_torch_does() -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)).double()
+    rules = [(zk.theta.Gradient(torch.optim.Adam, lr=0.01), zk.targets.Gradient()) for _ in range(2)]
+    ours = zk.convert(copy.deepcopy(plain), lambda _: rules.pop(), group=True)
+    pairs = [(plain, torch.optim.Adam(plain.parameters(), lr=0.01)), (ours, zk.Optimizer(ours))]
+    data = TensorDataset(torch.randn(20, 3).double(), torch.randn(20, 1).double())
+    losses = []
+    for model, optimizer in pairs:
+        schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
+        for _ in range(2):
+            for x, t in DataLoader(data, batch_size=8, shuffle=True, generator=torch.Generator().manual_seed(1)):
+
+                def closure(x: torch.Tensor = x, t: torch.Tensor = t, model: nn.Module = model) -> torch.Tensor:
+                    loss = nn.functional.mse_loss(model(x), t)
+                    optimizer.zero_grad()  # noqa: B023 - Lightning clears between the forward and the backward pass
+                    loss.backward()
+                    return loss
+
+                losses.append(optimizer.step(closure).item())
+            schedule.step()
+    assert losses[:6] == pytest.approx(losses[6:], rel=1e-12)
+    for p, q in zip(plain.parameters(), ours.parameters(), strict=True):
+        assert torch.allclose(p, q, rtol=0, atol=1e-12)
