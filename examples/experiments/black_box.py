@@ -161,7 +161,7 @@ def searched(name: str, k: int) -> tansaku.Algorithm[Any]:
 
 EXPERIMENT = Experiment(
     build,
-    epochs={"digits": 40, "mnist": 10},
+    epochs={"digits": 20, "mnist": 10},
     controls=("frozen", "backprop"),
     variants={"two": Figures(goal=0.93), "four": Figures(goal=0.85)},
     data=lambda plan: sums(plan.data, IMAGES[plan.variant]),
