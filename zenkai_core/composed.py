@@ -77,8 +77,9 @@ class Utility:
 class SeesInputs:
     """A criterion that also sees the inputs of the layer, as they were in the pass: (x, y, t) -> `[n]`.
 
-    In a `Machine` on its own or anywhere in a `Chain`, alone or as a term of `Weighted`; for the output of a `Graph` or of machines side by side, let the
-    module put out what is needed of x. In autograd the last layer sees gradients alone, and this is not asked.
+    In a `Machine` on its own or anywhere in a `Chain`, alone or as a term of `Weighted`; for the output of a `Graph` or
+    of machines side by side, let the module put out what is needed of x. In autograd the last layer sees gradients
+    alone, and this is not asked.
 
     Args:
         criterion: (x, y, t) -> `[n]` cost per row.

@@ -43,8 +43,8 @@ def linear_error(rule: str, module: nn.Module, y: IO, t: IO) -> tuple[nn.Linear,
     out = y.f.detach()
     if t.f.shape != out.shape:
         raise ValueError(
-            f"{rule} expected a target shaped as the output {list(out.shape)}, got {list(t.f.shape)}: the rule needs an "
-            "error per output"
+            f"{rule} expected a target shaped as the output {list(out.shape)}, got {list(t.f.shape)}: the rule needs "
+            "an error per output"
         )
     exact = exact_error(y, t)
     error = out - t.f if exact is None or exact[0] is None else exact[0]

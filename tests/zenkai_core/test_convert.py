@@ -162,7 +162,7 @@ def test_the_second_order_and_a_deepcopy_are_the_chains() -> None:
             gradient,
             {},
             TypeError,
-            r"layer '0' \(Sign\): targets.gradient.Gradient expected",
+            r"layer '0' \(Sign\): targets.Gradient expected",
         ),
         (None, gradient, {"group": (3, 3)}, ValueError, r"share out 7 layers, got \[3, 3\]"),
     ],

@@ -101,8 +101,8 @@ class Fit(StepTheta):
             )
         if bool(x.isinf().any()):
             raise ValueError(
-                "theta.Fit expected inputs without infinity, got some: look at the layer below; NaN marks what is missing, "
-                "where the estimator takes it"
+                "theta.Fit expected inputs without infinity, got some: look at the layer below; NaN marks what is "
+                "missing, where the estimator takes it"
             )
         self._pending.append((x.flatten(1).cpu().clone(), wanted.cpu().clone()))
 
