@@ -3,9 +3,11 @@ from __future__ import annotations
 import copy
 import io
 import weakref
+from collections.abc import Callable
 
 import pytest
 import torch
+from sklearn.tree import DecisionTreeRegressor
 from torch import nn
 
 import tansaku
@@ -38,6 +40,60 @@ def test_a_recorded_run_is_the_run(order: zk.chain.Order) -> None:
     (a, random_a), (b, random_b) = ends
     assert all(torch.equal(a[k], b[k]) for k in a if isinstance(a[k], torch.Tensor))
     assert torch.equal(random_a, random_b)
+
+
+def climb() -> tansaku.HillClimb:
+    return tansaku.HillClimb(k=4, std=0.1)
+
+
+def tree() -> DecisionTreeRegressor:
+    return DecisionTreeRegressor(max_depth=2)
+
+
+def by_gradient(**options: int) -> theta.Gradient:
+    return theta.Gradient(torch.optim.SGD, lr=0.1, **options)
+
+
+RULES: dict[str, Callable[[], Machine]] = {
+    "searches": lambda: Machine(nn.Linear(4, 3), theta.Search(climb()), targets.SearchX(climb(), score="network")),
+    "own search": lambda: Machine(nn.Linear(4, 3), by_gradient(), targets.Null(), y=targets.SearchY(climb())),
+    "feedback": lambda: Machine(nn.Linear(4, 3), by_gradient(), targets.FeedbackAlignment("fresh")),
+    "learned feedback": lambda: Machine(nn.Linear(4, 3), by_gradient(), targets.KolenPollack(torch.optim.SGD, lr=0.1)),
+    "direct feedback": lambda: Machine(nn.Linear(4, 3), by_gradient(), targets.Null(), y=targets.DirectFeedback()),
+    "learned inverse": lambda: Machine(nn.Linear(4, 3), by_gradient(), targets.Difference(nn.Linear(3, 4), lr=1e-3)),
+    "local minibatches": lambda: Machine(
+        nn.Linear(4, 3), by_gradient(n=2, batch_size=3), targets.Gradient(2, batch_size=3)
+    ),
+    "least squares": lambda: Machine(nn.Linear(4, 3), theta.LeastSquares(0.1), targets.LeastSquares(0.1)),
+    "postponed": lambda: Machine(nn.Linear(4, 3), theta.Postponed(by_gradient(), every=2), targets.Gradient()),
+    "trees": lambda: Machine(zk.modules.Trees(4, 3), theta.Fit(tree, rows=7), targets.SearchX(climb())),
+    "out of bag": lambda: Machine(
+        zk.modules.Trees(4, 3, out_of_bag=True), theta.Fit(tree, rows=1), targets.SearchX(climb())
+    ),
+    "proposals": lambda: Machine(nn.Linear(4, 3), by_gradient(), targets.Proposals(k=3)),
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_recorded_run_is_the_run_under_every_rule(name: str) -> None:
+    ends = []
+    for recorded in (False, True):
+        torch.manual_seed(1)
+        below = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Dropout(0.5))
+        net = Chain(
+            Machine(below, by_gradient(), targets.Null()),
+            RULES[name](),
+            Machine(nn.Linear(3, 3), by_gradient(), targets.Gradient(), zk.cross_entropy),
+        )
+        recorder = Recorder(net) if recorded else None
+        torch.manual_seed(2)
+        for _ in range(4):
+            net.learn(torch.randn(6, 5), torch.randint(3, (6,)))
+        saved = io.BytesIO()
+        torch.save(net.state_dict(), saved)
+        ends.append((saved.getvalue(), torch.get_rng_state().tolist()))
+        assert recorder is None or recorder.read()
+    assert ends[0] == ends[1]
 
 
 def test_each_layer_and_step_has_its_costs_and_reductions() -> None:
