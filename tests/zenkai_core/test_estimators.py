@@ -381,3 +381,12 @@ def test_fitted_estimators_answer_a_batch_without_rows() -> None:
     layer = zk.modules.Estimators(2, 1)
     layer.add_member(Ridge().fit(np.eye(2), np.ones((2, 1))))
     assert layer(torch.zeros(0, 2)).shape == (0, 1)
+
+
+def test_increments_that_nobody_adds_up_are_refused() -> None:
+    rule = zk.theta.Fit(increments=0.5)
+    with pytest.raises(
+        ValueError, match=r"adds its members up for increments, got the voter Mean: make it with voter="
+    ):
+        Machine(Trees(4, 3), rule, zk.targets.Null())
+    assert Machine(Trees(4, 3, voter=voters.Sum()), rule, zk.targets.Null()).theta is rule

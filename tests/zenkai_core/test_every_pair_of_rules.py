@@ -36,9 +36,7 @@ THETA: dict[str, Callable[[], zk.StepTheta]] = {
     "gradient twice": lambda: zk.theta.Gradient(torch.optim.SGD, lr=1e-3, n=2),
     "delta": lambda: zk.theta.Delta(torch.optim.Adam, lr=1e-3),
     "fit": lambda: zk.theta.Fit(lambda: DecisionTreeRegressor(max_depth=2), rows=1),
-    "fit increments in a window": lambda: zk.theta.Fit(
-        lambda: DecisionTreeRegressor(max_depth=2), rows=1, window=9, increments=0.5
-    ),
+    "fit in a window": lambda: zk.theta.Fit(lambda: DecisionTreeRegressor(max_depth=2), rows=1, window=9),
     "search": lambda: zk.theta.Search(climb()),
     "least squares": lambda: zk.theta.LeastSquares(0.1),
     "null": zk.theta.Null,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from zenkai_core.machine import Machine, StepTheta
 from zenkai_core.modules.estimators import PerOutput, as_array
+from zenkai_core.modules.voters import Sum
 from zenkai_core.noise import NoiseKey
 from zenkai_core.state import State
 from zenkai_core.values import IO
@@ -134,9 +135,16 @@ class Fit(StepTheta):
         """As for every rule.
 
         Raises:
-            ValueError: there is a limit, and the module answers out of bag.
+            ValueError: increments in a module that does not add its members up; a limit in one that answers out of
+                bag.
         """
         super().bind(machine)
+        voter = getattr(machine.module, "voter", None)
+        if self.increments is not None and voter is not None and not isinstance(voter, Sum):
+            raise ValueError(
+                f"theta.Fit expected a module that adds its members up for increments, got the voter "
+                f"{type(voter).__name__}: make it with voter=voters.Sum()"
+            )
         if self.limit is not None and getattr(machine.module, "out_of_bag", False):
             raise ValueError(
                 "theta.Fit expected no limit for a module with out_of_bag, got one: a member of which only some "
