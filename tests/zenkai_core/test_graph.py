@@ -238,6 +238,7 @@ def test_a_target_named_after_an_output_is_what_the_graph_was_told_though_others
     assert torch.equal(told[0], labels)
 
 
+@pytest.mark.usefixtures("float64")
 def test_a_local_classifier_and_a_decoder_add_their_errors_below() -> None:
     torch.manual_seed(0)
     modules = nn.ModuleDict({"a": Joined(3, 4), "y": Joined(4, 2), "aux": Joined(4, 2), "decoder": Joined(4, 3)})
