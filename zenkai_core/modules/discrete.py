@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zenkai_core.modules.sign import StraightThrough
+
 
 class Step(nn.Module):
     """1 where x >= 0, else 0. No gradient exists; rules that need one refuse the module.
@@ -95,22 +97,10 @@ def _one_hot(x: Tensor) -> Tensor:
     return torch.zeros_like(x).scatter(1, x.argmax(1, keepdim=True), 1.0)
 
 
-class _StepThrough(torch.autograd.Function):
-    generate_vmap_rule = True
-
+class _StepThrough(StraightThrough):
     @staticmethod
     def forward(x: Tensor, width: float) -> Tensor:
         return (x >= 0).to(x.dtype)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[0])
-        ctx.width = inputs[1]
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (x,) = ctx.saved_tensors
-        return grad * (x.abs() <= ctx.width), None
 
 
 class _ChoiceThrough(torch.autograd.Function):

@@ -43,7 +43,7 @@ class SignSTE(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The signs, in the dtype of x."""
-        return _StraightThrough.apply(x, self.width)
+        return StraightThrough.apply(x, self.width)
 
     def extra_repr(self) -> str:
         """What `print` shows."""
@@ -54,19 +54,24 @@ def _sign(x: Tensor) -> Tensor:
     return torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
 
 
-class _StraightThrough(torch.autograd.Function):
+class StraightThrough(torch.autograd.Function):
+    """The sign, whose backward passes the gradient where |x| <= width; a subclass has another `forward`."""
+
     generate_vmap_rule = True
 
     @staticmethod
     def forward(x: Tensor, width: float) -> Tensor:
+        """The signs."""
         return _sign(x)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
+        """Keeps the input and the width."""
         ctx.save_for_backward(inputs[0])
         ctx.width = inputs[1]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        """The gradient within the window."""
         (x,) = ctx.saved_tensors
         return grad * (x.abs() <= ctx.width), None
