@@ -37,7 +37,7 @@ def test_every_fenced_block_is_shell_or_python_and_so_checked() -> None:
     assert set(fences[1::2]) == {""}
 
 
-@pytest.mark.parametrize("ending", ["python examples/mnist.py", "python -m pytest"])
+@pytest.mark.parametrize("ending", ["python examples/mnist.py", "python -m pytest -n auto"])
 def test_install_commands_are_run_by_ci_to_the_letter(ending: str) -> None:
     commands = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("python -m venv")]
     (command,) = [line for line in commands if line.endswith(ending)]
