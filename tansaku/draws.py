@@ -6,7 +6,9 @@ own part, so that "a batch of searches equals separate searches" can be tested t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -80,9 +82,35 @@ def normal_pairs(
     Raises:
         ValueError: ``lead[0]`` is odd.
     """
-    if lead[0] % 2:
-        raise ValueError(f"expected an even number for antithetic pairs, got {lead[0]}; use {lead[0] + 1}")
-    half = normal((lead[0] // 2, *lead[1:]), batch_shape, event_shape, like, noise)
+    half = normal((_half(lead[0]), *lead[1:]), batch_shape, event_shape, like, noise)
+    return torch.cat([half, -half])
+
+
+def sign_pairs(
+    lead: tuple[int, ...], batch_shape: tuple[int, ...], event_shape: tuple[int, ...], like: Tensor, noise: Noise
+) -> Tensor:
+    """Numbers -1 and 1 in antithetic pairs as `normal_pairs`, such that no two genes move together on balance.
+
+    Pair i takes the signs of row i of Sylvester's Hadamard matrix of the next power of two, a column per gene, every
+    column with a random sign of its own. Where half of ``lead[0]`` is a multiple of that power, the sum over the
+    candidates of the product of any two genes' numbers is exactly 0; with fewer pairs some genes share their column.
+    Costs a random bit for each gene and search.
+
+    Raises:
+        ValueError: ``lead[0]`` is odd.
+
+    References: R. Plackett and J. Burman, The design of optimum multifactorial experiments, 1946; for stochastic
+    gradients S. Bhatnagar et al., Two-timescale simultaneous perturbation stochastic approximation using deterministic
+    perturbation sequences, 2003.
+    """
+    (k,), genes = lead, math.prod(event_shape)
+    pairs = _half(k)
+    size = 1 << max(genes - 1, 0).bit_length()
+    rows = _hadamard(min(pairs, size), genes, like.dtype, like.device)
+    blocks = -(-pairs // len(rows))
+    signs = coins(0.5, (blocks,), batch_shape, event_shape, like, noise).to(like.dtype).mul_(2).sub_(1)
+    rows = rows.view(len(rows), *(1,) * len(batch_shape), *event_shape)
+    half = (signs[:, None] * rows).flatten(0, 1)[:pairs]
     return torch.cat([half, -half])
 
 
@@ -172,6 +200,21 @@ def permutations(
     """Permutations of 0 .. n - 1 along the last dimension, of size n: [*lead, *batch_shape, *event_shape] int64."""
     keys = torch.zeros((), dtype=torch.float64, device=like.device)  # exact enough that equal keys do not happen
     return uniform(lead, batch_shape, event_shape, keys, noise).argsort(-1)
+
+
+def _half(k: int) -> int:
+    if k % 2:
+        raise ValueError(f"expected an even number for antithetic pairs, got {k}; use {k + 1}")
+    return k // 2
+
+
+@lru_cache(maxsize=4)
+def _hadamard(rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The corner [rows, columns] of Sylvester's matrix: (i, j) is -1 where i and j share an odd number of bits."""
+    shared = torch.arange(rows, device=device)[:, None] & torch.arange(columns, device=device)
+    for shift in (32, 16, 8, 4, 2, 1):
+        shared = shared ^ (shared >> shift)
+    return (1 - 2 * (shared & 1)).to(dtype)
 
 
 def _draw(lead: int, device: torch.device, noise: Noise, draw: Callable[[torch.Generator], Tensor]) -> Tensor:

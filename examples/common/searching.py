@@ -18,7 +18,7 @@ def smoothed(std: float, k: int) -> dict[str, Any]:
     The candidates are k / 2 antithetic pairs, `std` away from the outputs; their mean, weighted by plain differences of
     cost and divided by the variance, estimates that gradient (Salimans et al. 2017, equation 1).
     """
-    search = tansaku.HillClimb(k=k, std=std, adapt=False, antithetic=True)
+    search = tansaku.HillClimb(k=k, std=std, adapt=False, orthogonal=True)
     return {"algorithm": search, "reduce": tansaku.WeightedMean("centred", step=std**-2)}
 
 

@@ -46,6 +46,10 @@ class HillClimb(Algorithm[HillClimbState]):
             anew, one per candidate on average.
         adapt: whether the steps grow after many successes and shrink after few.
         antithetic: whether the steps of real genes come in pairs x + e, x - e; then k is even.
+        orthogonal: whether these pairs are of the same length in every gene, x + std * s and x - std * s with signs s,
+            and no two genes move together on balance (`draws.sign_pairs`). So from 2 n candidates on, n the next power
+            of two of the genes, a mean of them weighted by their costs tells the genes' effects apart: of a linear
+            cost it takes the exact slope, where as many normal steps leave noise as large as the slope itself.
         bounds: `Bounds` or (lower, upper).
     """
 
@@ -54,11 +58,12 @@ class HillClimb(Algorithm[HillClimbState]):
     mutate: Mutation | Mapping[str, Mutation] | None = None
     adapt: bool = True
     antithetic: bool = False
+    orthogonal: bool = False
     bounds: Bounds | None = None
     needs = Needs(dtypes=frozenset({"real", "integer", "boolean"}))
 
     def __post_init__(self) -> None:
-        if self.antithetic:
+        if self.antithetic or self.orthogonal:
             object.__setattr__(self, "needs", replace(self.needs, min_k=2, k_multiple=2))
         self.check_settings()
         check_std(self.std)
@@ -89,10 +94,10 @@ class HillClimb(Algorithm[HillClimbState]):
             return discrete_mutation(name, x, parents.batch_ndim, self.bounds).mutate(
                 name, x, parents.batch_ndim, noise
             )
-        draw = draws.normal_pairs if self.antithetic else draws.normal
-        normal = draw(*shapes(x, parents.batch_ndim), x, noise)
+        paired = draws.normal_pairs if self.antithetic else draws.normal
+        step = (draws.sign_pairs if self.orthogonal else paired)(*shapes(x, parents.batch_ndim), x, noise)
         std = step_size(self.std, self.bounds, name, x)
-        return jitter(x, normal, align(state.scale.to(x.dtype), x[0]) * std)
+        return jitter(x, step, align(state.scale.to(x.dtype), x[0]) * std)
 
     def tell(self, state: HillClimbState, asked: Population) -> HillClimbState:
         """The best child replaces the incumbent if it is better."""

@@ -21,6 +21,7 @@ from tansaku import (
     Search,
     Truncation,
     UniformCrossover,
+    WeightedMean,
 )
 from tansaku.testing import sphere
 
@@ -106,6 +107,32 @@ def test_antithetic_steps_mirror_each_other() -> None:
     with pytest.raises(ValueError, match="expected k to be a multiple of 2 for HillClimb, got 5; use 6"):
         HillClimb(k=5, antithetic=True)
     assert HillClimb(k=5).needs.k_multiple == 1
+
+
+def test_orthogonal_steps_take_the_exact_slope_of_a_linear_cost_where_normal_ones_leave_noise() -> None:
+    slope, std, k = torch.linspace(-3, 5, 10, dtype=torch.float64), 0.2, 32
+    climbs = {kind: HillClimb(k=k, std=std, adapt=False, **{kind: True}) for kind in ("antithetic", "orthogonal")}
+    wrong = {}
+    for kind, climb in climbs.items():
+        begun = Population(
+            {"x": torch.ones(1, 7, 10, dtype=torch.float64)}, 1, assessment=Assessment(torch.zeros(1, 7))
+        )
+        asked = climb.ask(climb.init(begun), torch.Generator().manual_seed(0))
+        assessed = Objective(lambda x: x @ slope)(asked)
+        moved = WeightedMean("centred", step=std**-2)(assessed)["x"]
+        wrong[kind] = float((1 - slope - moved).norm(dim=-1).min() / slope.norm())
+    assert wrong["orthogonal"] < 1e-12
+    assert wrong["antithetic"] > 0.3
+
+
+def test_orthogonal_steps_are_of_one_length_and_in_pairs() -> None:
+    climb = HillClimb(k=6, std=0.5, orthogonal=True)
+    state = climb.init(start(1))
+    steps = climb.ask(state, torch.Generator().manual_seed(0))["x"] - state.incumbent["x"]
+    torch.testing.assert_close(steps.abs(), torch.full_like(steps, 0.5))
+    torch.testing.assert_close(steps[:3], -steps[3:])
+    with pytest.raises(ValueError, match="expected k to be a multiple of 2 for HillClimb, got 5; use 6"):
+        HillClimb(k=5, orthogonal=True)
 
 
 def test_a_ga_is_made_of_the_operators_it_is_given() -> None:

@@ -66,6 +66,32 @@ def test_pairs_are_antithetic() -> None:
     assert torch.equal(z[:3], -z[3:])
     with pytest.raises(ValueError, match="expected an even number for antithetic pairs, got 5; use 6"):
         draws.normal_pairs((5,), (), (), LIKE, noise())
+    with pytest.raises(ValueError, match="expected an even number for antithetic pairs, got 5; use 6"):
+        draws.sign_pairs((5,), (), (), LIKE, noise())
+
+
+@pytest.mark.parametrize("n", [1, 2, 10, 32])
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_with_a_pair_for_every_row_of_the_matrix_no_two_genes_move_together(n: int, blocks: int) -> None:
+    k = 2 * blocks * {1: 1, 2: 2, 10: 16, 32: 32}[n]
+    signs = draws.sign_pairs((k,), (3,), (n,), LIKE, noise())
+    assert torch.equal(signs[: k // 2], -signs[k // 2 :])
+    together = torch.einsum("kbi,kbj->bij", signs, signs)
+    assert torch.equal(together, k * torch.eye(n).expand(3, n, n))
+
+
+@pytest.mark.parametrize(("k", "n"), [(6, 8), (22, 5), (2, 1)])
+def test_signs_are_fair_and_independent_between_draws_and_searches_with_any_number_of_pairs(k: int, n: int) -> None:
+    generator, count = noise(), 500
+    drawn = torch.stack([draws.sign_pairs((k,), (4,), (n,), LIKE, generator) for _ in range(count)])
+    assert drawn.shape == (count, k, 4, n)
+    assert bool((drawn.abs() == 1).all())
+    bound = 5 * count**-0.5
+    assert float(drawn.mean(0).abs().max()) < bound
+    assert float((drawn[:, 0, :1] * drawn[:, 0, 1:]).mean(0).abs().max()) < bound
+    assert float((drawn[1:, 0] * drawn[:-1, 0]).mean(0).abs().max()) < bound
+    pair = drawn[:, 0, 0]
+    assert float((pair.T @ pair / count - torch.eye(n)).abs().max()) < bound
 
 
 @pytest.mark.parametrize("high", [1, 2, 5, 1000])
@@ -114,6 +140,7 @@ def test_a_replay_gives_each_search_its_own_part() -> None:
         draws.integers(9, *shapes, LIKE, tape),
         draws.coins(0.5, *shapes, LIKE, tape),
         draws.normal_pairs((4,), (2, 2), (), LIKE, tape),
+        draws.sign_pairs((4,), (2, 2), (5,), LIKE, tape),
     ]
     alone = (2, 3), (), (5,)
     for where in ((0, 0), (1, 0), (1, 1)):
@@ -124,11 +151,12 @@ def test_a_replay_gives_each_search_its_own_part() -> None:
             draws.integers(9, *alone, LIKE, own),
             draws.coins(0.5, *alone, LIKE, own),
             draws.normal_pairs((4,), (), (), LIKE, own),
+            draws.sign_pairs((4,), (), (5,), LIKE, own),
         ]
         for i, (batched, single) in enumerate(zip(drawn, again, strict=True)):
-            lead = 1 if i == 4 else 2
+            lead = 1 if i >= 4 else 2
             assert torch.equal(batched[(slice(None),) * lead + where], single)
-        with pytest.raises(RuntimeError, match="expected at most 5 draws, as recorded, got one more"):
+        with pytest.raises(RuntimeError, match="expected at most 6 draws, as recorded, got one more"):
             draws.normal(*alone, LIKE, own)
 
 

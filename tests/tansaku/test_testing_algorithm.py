@@ -63,6 +63,7 @@ VARIANTS: dict[str, Any] = {
     "SHADE without an archive": lambda **settings: SHADE(archive=0.0, memory=3, **settings),
     "DE from the best, exponential": lambda **settings: DE(base="best", crossover="exponential", **settings),
     "antithetic hill climbing": antithetic,
+    "orthogonal hill climbing": lambda **settings: HillClimb(orthogonal=True, **settings),
     "hill climbing with one step length": lambda **settings: HillClimb(adapt=False, std=0.3, **settings),
     "steady GA": lambda **settings: GA(select=LinearRank(1.7), survive=Plus(20), **settings),
     "GA in which candidates age": lambda **settings: GA(select=ExponentialRank(0.9), survive=Age(3), **settings),
