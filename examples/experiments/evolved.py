@@ -54,7 +54,7 @@ def algorithm(plan: Plan, k: int) -> tansaku.Scheduled:
     """Return the strategy, with the rate of the moment; or the one that the command names."""
     std, rate = plan.default(STD), plan.default(RATE)
     if plan.search is None or plan.search == "openai_es":
-        return tansaku.Scheduled(tansaku.OpenAIES, k=k, std=std, lr=tansaku.CosineSchedule(rate, 0.0))
+        return tansaku.Scheduled(tansaku.OpenAIES, k=k, std=std, lr=tansaku.CosineSchedule(rate, 0.0), orthogonal=True)
     return tansaku.Scheduled(SEARCHES[plan.search], k=k, std=std)
 
 

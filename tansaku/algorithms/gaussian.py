@@ -7,7 +7,7 @@ learned from it stays exact when the samples themselves are rounded, far past co
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar
 
 import torch
@@ -88,9 +88,8 @@ def first_std(
     return torch.cat(parts, -1).clamp(SMALLEST, LARGEST)
 
 
-def draw(k: int, mean: Tensor, noise: Noise, antithetic: bool = False) -> Tensor:
-    """[k, *batch_shape, n] standard normal numbers for the ``mean``; antithetic ones in pairs i, i + k / 2."""
-    kind = draws.normal_pairs if antithetic else draws.normal
+def draw(k: int, mean: Tensor, noise: Noise, kind: Callable[..., Tensor] = draws.normal) -> Tensor:
+    """[k, *batch_shape, n] standard normal numbers for the ``mean``, or others of `draws`."""
     return kind((k,), tuple(mean.shape[:-1]), tuple(mean.shape[-1:]), mean, noise)
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from tansaku import checks
+from tansaku import checks, draws
 from tansaku.algorithms.base import Needs, check_std
 from tansaku.algorithms.gaussian import (
     LARGEST,
@@ -61,6 +61,9 @@ class OpenAIES(GaussianSearch[OpenAIESState]):
             search pulls towards 0, and so no longer translates.
         std_decay: what the standard deviation is multiplied with every generation; the paper has 1. With a
             fixed width, a search comes no nearer to an optimum than that width; 0.99 lets it converge.
+        orthogonal: whether the samples are mean + std * s and mean - std * s with signs s that do not move two genes
+            together (`draws.sign_pairs`) in place of the paper's normal numbers. It costs a random bit per gene and
+            generation, not a random number per gene and sample, and with pairs for all genes the slope is exact.
         bounds: `Bounds` or (lower, upper).
 
     Example:
@@ -76,6 +79,7 @@ class OpenAIES(GaussianSearch[OpenAIESState]):
     optimizer: str | StepRule = "adam"
     weight_decay: float = 0.0
     std_decay: float = 1.0
+    orthogonal: bool = False
     bounds: Bounds | None = None
     needs = Needs(min_k=2, k_multiple=2)
 
@@ -96,8 +100,8 @@ class OpenAIES(GaussianSearch[OpenAIESState]):
 
     def ask(self, state: OpenAIESState, noise: Noise) -> Population:
         """Pairs mean + std * e, mean - std * e (Algorithm 1, line 3)."""
-        normal = draw(self.k, state.mean, noise, antithetic=True)
-        return hand_out_with(normal, jitter(state.mean, normal, state.std), state.best, self.bounds)
+        steps = draw(self.k, state.mean, noise, draws.sign_pairs if self.orthogonal else draws.normal_pairs)
+        return hand_out_with(steps, jitter(state.mean, steps, state.std), state.best, self.bounds)
 
     def tell(self, state: OpenAIESState, asked: Population) -> OpenAIESState:
         """One step of the optimiser along the estimated gradient (Algorithm 1, line 5)."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tansaku import checks
+from tansaku import checks, draws
 from tansaku.algorithms.base import Needs, check_std
 from tansaku.algorithms.gaussian import (
     LARGEST,
@@ -95,7 +95,7 @@ class PGPE(GaussianSearch[PGPEState]):
 
     def ask(self, state: PGPEState, noise: Noise) -> Population:
         """Pairs mean + std * e, mean - std * e."""
-        normal = draw(self.k, state.mean, noise, antithetic=True)
+        normal = draw(self.k, state.mean, noise, draws.normal_pairs)
         return hand_out_with(normal, jitter(state.mean, normal, state.std), state.best, self.bounds)
 
     def tell(self, state: PGPEState, asked: Population) -> PGPEState:

@@ -56,8 +56,10 @@ def best_first(asked: Population) -> list[int]:
 # Golden values: each update against an obvious loop over candidates and genes.
 
 
-def test_openai_es_follows_mirrored_centred_ranks() -> None:
-    algorithm = OpenAIES(k=6, std=0.5, lr=0.2, optimizer="sgd", weight_decay=0.1, std_decay=0.9)
+@pytest.mark.parametrize("orthogonal", [False, True])
+def test_openai_es_follows_mirrored_centred_ranks(orthogonal: bool) -> None:
+    settings: dict[str, Any] = {"weight_decay": 0.1, "std_decay": 0.9, "orthogonal": orthogonal}
+    algorithm = OpenAIES(k=6, std=0.5, lr=0.2, optimizer="sgd", **settings)
     state, asked, told = one_update(algorithm)
     order = best_first(asked)
     for gene in range(3):
@@ -69,6 +71,8 @@ def test_openai_es_follows_mirrored_centred_ranks() -> None:
         expected = state.mean[gene] + 0.2 * state.std[gene] * (gradient - decay)
         assert float(told.mean[gene]) == pytest.approx(float(expected), abs=1e-13)
     assert torch.allclose(told.std, 0.9 * state.std)
+    steps = (asked["x"] - state.mean) / state.std
+    assert torch.allclose(steps.abs(), torch.ones_like(steps)) == orthogonal
     assert torch.allclose(asked["x"][:3] + asked["x"][3:], 2 * state.mean.expand(3, 3))
 
 

@@ -71,6 +71,7 @@ VARIANTS: dict[str, Any] = {
     "PBIL without mutation": lambda **settings: PBIL(mutation=0.0, **settings),
     "roulette GA": lambda **settings: GA(select=Roulette(), survive=Comma(3), **settings),
     "OpenAI-ES with momentum": lambda **settings: OpenAIES(optimizer="momentum", std_decay=0.98, std=0.5, **settings),
+    "OpenAI-ES with orthogonal steps": lambda **settings: OpenAIES(orthogonal=True, **settings),
     "OpenAI-ES with weight decay": lambda **settings: OpenAIES(weight_decay=0.01, **settings),
     "PGPE with Adam": lambda **settings: PGPE(optimizer="adam", lr=0.1, **settings),
     "ES with two parents": lambda **settings: ES(parents=2, **settings),
