@@ -121,7 +121,7 @@ def _line(key: tuple[str, str, str | None, str], rows: Rows, variants: Variants)
 
 def cells(shown: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
     """Return the head and the cells of a table; the columns of paper and goal only where a line has such figures."""
-    head = ["network", "validation", "test", "frozen", "backprop", "gap closed", "epochs"]
+    head = ["network", "validation", "test", "seeds", "frozen", "backprop", "gap closed", "epochs"]
     head += ["evaluations (M)", "x backprop", "seconds"]
     body = []
     for line in shown:
@@ -134,6 +134,7 @@ def cells(shown: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
                 line.name,
                 _number(mean(line.validations), 4),
                 test,
+                str(len(line.accuracies)),
                 _number(line.frozen, 4),
                 _number(line.backprop, 4),
                 _number(line.gap, 2),

@@ -117,7 +117,7 @@ def test_terminal_and_readme_show_the_same_cells() -> None:
     assert shown == body[0]
     spread = statistics.stdev([0.95, 0.97])
     assert body[0] == [
-        "baseline", "0.969", "0.982", "0.9600", f"0.9600 ± {spread:.4f}", "0.6500", "0.9700", "0.97", "20", "1.000",
+        "baseline", "0.969", "0.982", "0.9600", f"0.9600 ± {spread:.4f}", "2", "0.6500", "0.9700", "0.97", "20", "1.000",
         "3.0", "30.0",
     ]  # fmt: skip
     first, rule, last = table.markdown(lines).splitlines()
@@ -145,7 +145,7 @@ def test_drawing_replaces_what_stands_between_the_marks_alone() -> None:
     text = program.with_table(old, program.drawn(made))
     assert text.startswith(before + program.BEGIN)
     assert text.endswith(program.END + after)
-    assert "`python examples/mnist.py all` at commit abc, seed 0, 1:" in text
+    assert "`python examples/mnist.py all` at commit abc:" in text
     assert "| `baseline` |" in text
     assert "old" not in text
     assert program.with_table(text, "") == before + program.BEGIN + program.END + after
@@ -169,3 +169,14 @@ def test_program_takes_a_main_jobs_table_and_draws_it(tmp_path: Path, monkeypatc
     assert program.kept() == made
     assert kept.with_name("table.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "README.md").read_text() == program.with_table(program.BEGIN + program.END, program.drawn(made))
+
+
+def test_of_several_tables_every_run_is_the_last_ones_that_has_it_and_its_commit_is_told() -> None:
+    early = [row("baseline", seed=seed, accuracy=0.9, commit="aaa") for seed in (0, 1)]
+    late = [row("baseline", seed=1, accuracy=0.8, commit="bbb"), row("sign", "width-32", commit="bbb")]
+    parts = [{"command": name, "commit": name, "results": rows} for name, rows in (("a", early), ("b", late))]
+    made = program.merged(parts)
+    assert made["results"] == [early[0], *late]
+    assert made["command"] == "a` and `b"
+    assert made["commit"] == "aaa (baseline), bbb (baseline, sign)"
+    assert program.merged([*parts, {"command": "a", "commit": None, "results": []}])["command"] == "a` and `b"
