@@ -117,8 +117,8 @@ def test_terminal_and_readme_show_the_same_cells() -> None:
     assert shown == body[0]
     spread = statistics.stdev([0.95, 0.97])
     assert body[0] == [
-        "baseline", "0.969", "0.982", "0.9600", f"0.9600 ± {spread:.4f}", "2", "0.6500", "0.9700", "0.97", "20", "1.000",
-        "3.0", "30.0",
+        "baseline", "0.969", "0.982", "0.9600", f"0.9600 ± {spread:.4f}", "2", "0.6500", "0.9700", "0.97", "20",
+        "1.000", "3.0", "30.0",
     ]  # fmt: skip
     first, rule, last = table.markdown(lines).splitlines()
     assert [cell.strip() for cell in first.strip("|").split("|")] == head
