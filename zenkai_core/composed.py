@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from zenkai_core.criteria import Criterion, checked, output_gradient, per_row
+from zenkai_core.criteria import Criterion, checked, is_distance, output_gradient, per_row
 from zenkai_core.values import IO
 
 
@@ -41,6 +41,12 @@ class Weighted:
         """dcost/dy per tensor of y, None for an integer output."""
         columns = zip(*(output_gradient(criterion, y, t) for _, criterion in self.terms), strict=True)
         return tuple(self._sum(column) for column in columns)
+
+    @property
+    def distance(self) -> bool | None:
+        """Whether a target is a place among the outputs: if it is for every term."""
+        said = {is_distance(criterion) for _, criterion in self.terms}
+        return said.pop() if len(said) == 1 else False if False in said else None
 
     def _sum(self, values: tuple[Tensor | None, ...]) -> Tensor | None:
         kept = [weight * v for (weight, _), v in zip(self.terms, values, strict=True) if v is not None]
@@ -89,7 +95,7 @@ class SeesInputs:
         ValueError: asked for other rows than those of the pass, as local minibatches do.
 
     >>> from torch import nn
-    >>> from zenkai_core import Machine, sse, targets, theta
+    >>> from zenkai_core import Machine, SeesInputs, sse, targets, theta
     >>> near_input = SeesInputs(lambda x, y, t: sse(y, t) + 0.1 * sse(y, x))
     >>> layer = Machine(nn.Linear(3, 3), theta.Gradient(), targets.Gradient(), near_input)
     >>> layer.learn(torch.randn(4, 3), torch.randn(4, 3)).shape

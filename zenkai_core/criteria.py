@@ -2,7 +2,9 @@
 
 Inside a network the target of a layer is t = y - dL/dy (equation 2 of the paper), and 0.5 * the sum of squared errors
 (equation 3) has exactly dL/dy as its gradient: therefore `sse` sums and halves. A criterion may offer a closed form,
-`criterion.gradient(y, t)`, which spares the graph of the cost; others are differentiated by autograd.
+`criterion.gradient(y, t)`, which spares the graph of the cost; others are differentiated by autograd. It may say
+`criterion.distance`: whether a target is a place among the outputs, where the cost is least; labels and probabilities
+for logits are not.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ class Cost:
         name: how it prints.
         pair: (y `[n, ...]`, t) -> `[n]`.
         gradient: (y, t) -> dcost/dy, shaped as y; None leaves it to autograd.
+        distance: whether the cost is least where y is t.
     """
 
     def __init__(
@@ -51,8 +54,11 @@ class Cost:
         name: str,
         pair: Callable[[Tensor, Tensor], Tensor],
         gradient: Callable[[Tensor, Tensor], Tensor] | None = None,
+        *,
+        distance: bool = False,
     ) -> None:
         self.name = name
+        self.distance = distance
         self._pair = pair
         self._gradient = gradient
 
@@ -136,6 +142,11 @@ def output_gradient(criterion: Criterion, y: IO, t: IO) -> tuple[Tensor | None, 
     return closed(y, t) if closed is not None else _by_autograd(criterion, y, t)
 
 
+def is_distance(criterion: Criterion) -> bool | None:
+    """Whether a target is a place among the outputs, where the cost is least; None where the criterion does not say."""
+    return getattr(criterion, "distance", None)
+
+
 def _by_autograd(criterion: Criterion, y: IO, t: IO) -> tuple[Tensor | None, ...]:
     with torch.enable_grad():
         leaves = y.leaves(requires_grad=True)
@@ -209,9 +220,19 @@ def _absolute(y: Tensor, t: Tensor) -> Tensor:
     return _rowsum((y - t).abs())
 
 
+def _absolute_gradient(y: Tensor, t: Tensor) -> Tensor:
+    _same_shape("absolute_error", y, t)
+    return (y - t).sign().to(y.dtype)
+
+
 def _huber(y: Tensor, t: Tensor) -> Tensor:
     _same_shape("huber", y, t)
     return _rowsum(F.huber_loss(y, t.to(y.dtype), reduction="none"))
+
+
+def _huber_gradient(y: Tensor, t: Tensor) -> Tensor:
+    _same_shape("huber", y, t)
+    return (y - t.to(y.dtype)).clamp(-1, 1)
 
 
 def _cross_entropy(y: Tensor, t: Tensor) -> Tensor:
@@ -240,6 +261,11 @@ def _binary_cross_entropy(y: Tensor, t: Tensor) -> Tensor:
     return _rowsum(F.binary_cross_entropy_with_logits(y, t.to(y.dtype), reduction="none"))
 
 
+def _binary_cross_entropy_gradient(y: Tensor, t: Tensor) -> Tensor:
+    _same_shape("binary_cross_entropy", y, t)
+    return y.sigmoid() - t.to(y.dtype)
+
+
 def _margin(y: Tensor, t: Tensor) -> Tensor:
     t = _labels("margin", y, t)
     counted = t != _IGNORED
@@ -256,17 +282,17 @@ def _zero_one(y: Tensor, t: Tensor) -> Tensor:
     return _rowsum(wrong.to(y.dtype if y.is_floating_point() else torch.get_default_dtype()))
 
 
-sse = _SquaredErrors("sse", _sse, _sse_gradient)
+sse = _SquaredErrors("sse", _sse, _sse_gradient, distance=True)
 """0.5 * the sum of squared errors over all event dimensions (equation 3); its gradient is y - t, or the
 error itself where a gradient made t from this very y."""
-absolute_error = Cost("absolute_error", _absolute)
+absolute_error = Cost("absolute_error", _absolute, _absolute_gradient, distance=True)
 """The sum of absolute errors."""
-huber = Cost("huber", _huber)
+huber = Cost("huber", _huber, _huber_gradient, distance=True)
 """Squared (halved) within 1 of the target, linear beyond, summed."""
 cross_entropy = Cost("cross_entropy", _cross_entropy, _cross_entropy_gradient)
 """Cross entropy of logits `[n, classes, ...]` against labels `[n, ...]` (-100 costs nothing) or
 probabilities shaped as the logits."""
-binary_cross_entropy = Cost("binary_cross_entropy", _binary_cross_entropy)
+binary_cross_entropy = Cost("binary_cross_entropy", _binary_cross_entropy, _binary_cross_entropy_gradient)
 """Binary cross entropy of logits against targets in [0, 1], summed."""
 margin = Cost("margin", _margin)
 """How far the right class falls short of the best wrong one by a margin of 1 (multi-class hinge); -100 as above."""

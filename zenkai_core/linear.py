@@ -10,29 +10,36 @@ from __future__ import annotations
 
 import math
 import numbers
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from zenkai_core.capabilities import linear_parts, slope
-from zenkai_core.values import IO, exact_error
+from zenkai_core.criteria import Criterion, output_gradient
+from zenkai_core.values import IO
 
 
-def linear_error(rule: str, module: nn.Module, y: IO, t: IO) -> tuple[nn.Linear, Tensor]:
-    """The linear map of a "linear" module, and the error at its output: (y - t) times the activation's slope.
+def linear_error(rule: str, module: nn.Module, y: IO, t: IO, criterion: Criterion) -> tuple[nn.Linear, Tensor]:
+    """The linear map of a "linear" module, and the error at its output: dl/dy per row times the activation's slope.
+
+    l is the criterion, whose gradient is y - t for squared error. It is the closed form where there is one; another
+    criterion is differentiated by autograd, the module never is.
 
     Args:
         rule: its name, for errors.
         module: that the rule was bound to.
         y: the layer's output, `[n, ..., out]`.
-        t: its target, shaped as y.
+        t: what the criterion takes.
+        criterion: of the layer in the pass.
 
     Returns:
         The map, and the error `[n, ..., out]`, exact for a `Target`.
 
     Raises:
         TypeError: the module is not "linear" any more.
-        ValueError: t is not shaped as the output.
+        ValueError: t is not what the criterion takes.
+        RuntimeError: the criterion has no gradient.
     """
     parts = linear_parts(module)
     if parts is None:
@@ -40,15 +47,9 @@ def linear_error(rule: str, module: nn.Module, y: IO, t: IO) -> tuple[nn.Linear,
             f"{rule} expected a linear module, got {type(module).__name__}: the module was changed after it was bound"
         )
     linear, activation = parts
-    out = y.f.detach()
-    if t.f.shape != out.shape:
-        raise ValueError(
-            f"{rule} expected a target shaped as the output {list(out.shape)}, got {list(t.f.shape)}: the rule needs "
-            "an error per output"
-        )
-    exact = exact_error(y, t)
-    error = out - t.f if exact is None or exact[0] is None else exact[0]
-    return linear, error if activation is None else error * slope(activation, out)
+    out = y.detach()
+    error = cast(Tensor, output_gradient(criterion, out, t)[0])
+    return linear, error if activation is None else error * slope(activation, out.f)
 
 
 def check_damping(rule: str, damping: float) -> float:
@@ -62,6 +63,20 @@ def check_damping(rule: str, damping: float) -> float:
             f"{rule} expected a finite damping >= 0, got {damping!r}: 0 takes the least-squares solution, 1 is a start"
         )
     return float(damping)
+
+
+def check_finite(rule: str, **values: Tensor) -> None:
+    """Refuses what no system of equations takes, before LAPACK does.
+
+    Raises:
+        ValueError: NaN or infinity, with the name of what holds it.
+    """
+    for what, value in values.items():
+        if not bool(value.isfinite().all()):
+            raise ValueError(
+                f"{rule} expected finite numbers, got NaN or infinity in the {what}: look at the data and the loss, and "
+                "at the layers around; a larger damping holds steps back"
+            )
 
 
 def ridge(a: Tensor, b: Tensor, damping: float) -> Tensor:

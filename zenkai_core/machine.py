@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from zenkai_core import passes
 from zenkai_core.capabilities import check, check_kind, qualified
 from zenkai_core.composed import at_inputs
-from zenkai_core.criteria import Criterion, checked, output_gradient, per_row, sse
+from zenkai_core.criteria import Criterion, checked, is_distance, output_gradient, per_row, sse
 from zenkai_core.learning import LearningMachine, LMode, Loss
 from zenkai_core.state import State
 from zenkai_core.values import IO
@@ -135,6 +135,11 @@ class StepX(Rule):
 class StepY(Rule):
     """A rule for the layer's own target: asked before `accumulate`, its answer replaces t.
 
+    Attributes:
+        points: whether the answers are places among the layer's outputs, whatever the target is that the layer was
+            given. Then it goes there by its criterion if that is a distance (`sse`, `huber`, `absolute_error`), else by
+            squared error. False, unless overridden: the criterion takes the answers.
+
     >>> from zenkai_core import Machine, StepY, targets, theta
     >>> class Halfway(StepY):
     ...     def step_y(self, machine, t, state):
@@ -145,6 +150,7 @@ class StepY(Rule):
     """
 
     slot = "y"
+    points: bool = False
 
     def step_y(self, machine: Machine, t: IO, state: State) -> IO:
         """The target that the layer will learn from, shaped as state.y; moves nothing but the rule's noise count."""
@@ -229,9 +235,17 @@ class Machine(LearningMachine):
         """
         return per_row(self.criterion(y, t), y)
 
+    def local_criterion(self, state: State) -> Criterion:
+        """The cost by which the layer learns from its target in this pass: its own, or squared error towards a place.
+
+        See `StepY.points`.
+        """
+        own = state.criterion or self.criterion
+        return sse if self.y is not None and self.y.points and is_distance(own) is not True else own
+
     def cost(self, y: IO, t: IO, state: State) -> Tensor:
         """The local loss of this pass per row, `[k * n]`, for outputs `[k * n, ...]` (k copies of the rows)."""
-        return self._cost_against(t, state.criterion, y)
+        return self._cost_against(t, self.local_criterion(state), y)
 
     def step_y(self, x: IO, t: IO, state: State) -> IO:
         """The y rule's target; t where there is none."""
@@ -296,7 +310,7 @@ class Machine(LearningMachine):
         params = self.trainable() if (self.theta.uses_graph if theta is None else theta) else []
         if not any(v.requires_grad for v in (*x, *params)):
             return (None,) * len(x), []
-        errors = output_gradient(state.criterion or self.criterion, y.detach(), t)
+        errors = output_gradient(self.local_criterion(state), y.detach(), t)
         return self.x.pull(self, x, y, errors, params, max(y.rows, 1) if self.loss == "mean" else 1)
 
     def trainable(self) -> list[nn.Parameter]:

@@ -200,9 +200,11 @@ def test_the_delta_rule_calls_autograd_nowhere(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_delta_rule_needs_a_target_per_output() -> None:
-    m = Machine(nn.Linear(3, 2), zk.theta.Delta(torch.optim.SGD, lr=0.1), zk.targets.Null(), zk.cross_entropy)
+    m = Machine(nn.Linear(3, 2), zk.theta.Delta(torch.optim.SGD, lr=0.1), zk.targets.Null())
+    state = State()
+    m.remember(IO(torch.ones(4, 3)), state)
     with pytest.raises(ValueError, match=r"shaped as the output \[4, 2\], got \[4\]"):
-        m.learn(torch.ones(4, 3), torch.tensor([0, 1, 0, 1]))
+        m.tell(IO(torch.tensor([0, 1, 0, 1])), state)
 
 
 # ---------------------------------------------------------------------------------------------------------- signs

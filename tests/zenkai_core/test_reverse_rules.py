@@ -468,11 +468,18 @@ def test_the_rules_work_under_autocast() -> None:
 
 
 def test_labels_are_no_target_to_invert() -> None:
-    rule = zk.targets.Reverse(nn.Linear(3, 4))
-    head = Machine(nn.Linear(4, 3), zk.theta.Null(), rule, zk.cross_entropy)
-    net = Chain(Machine(nn.Linear(4, 4), zk.theta.Gradient(), zk.targets.Null()), head)
-    with pytest.raises(ValueError, match=r"shaped as the output, IO\(float32\[6, 3\]\), got IO\(int64\[6\]\): targets"):
-        net.learn(torch.randn(6, 4), torch.zeros(6, dtype=torch.int64))
+    def own(y: IO, t: IO) -> torch.Tensor:
+        return zk.cross_entropy(y, t)
+
+    cases: list[tuple[zk.Criterion, type[Exception], str]] = [
+        (zk.cross_entropy, TypeError, r"a place among the outputs .*, got cross_entropy: take targets\.Gradient"),
+        (own, ValueError, r"shaped as the output, IO\(float32\[6, 3\]\), got IO\(int64\[6\]\): targets"),
+    ]
+    for criterion, error, message in cases:
+        head = Machine(nn.Linear(4, 3), zk.theta.Null(), zk.targets.Reverse(nn.Linear(3, 4)), criterion)
+        net = Chain(Machine(nn.Linear(4, 4), zk.theta.Gradient(), zk.targets.Null()), head)
+        with pytest.raises(error, match=message):
+            net.learn(torch.randn(6, 4), torch.zeros(6, dtype=torch.int64))
 
 
 def test_an_inverse_of_another_shape_is_refused() -> None:

@@ -301,7 +301,7 @@ def _reductions(row: dict[str, Any], what: str, call: Call, before: IO, after: I
 
 
 def _local(machine: LearningMachine, y: IO, t: IO, state: State) -> Tensor:
-    return machine._cost_against(t, state.criterion, y)
+    return machine.cost(y, t, state) if isinstance(machine, Machine) else machine._cost_against(t, state.criterion, y)
 
 
 def _number(name: str, value: Any) -> Any:

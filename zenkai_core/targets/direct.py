@@ -31,6 +31,8 @@ class _FixedWeights(StepY):
     Args: see `DirectFeedback`.
     """
 
+    points = True
+
     def __init__(self, *, scale: float = 1.0, seed: int | None = None) -> None:
         super().__init__()
         if not scale > 0:

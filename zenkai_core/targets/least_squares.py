@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from zenkai_core.linear import check_damping, linear_error, ridge
+from zenkai_core.linear import check_damping, check_finite, linear_error, ridge
 from zenkai_core.machine import Machine, StepX
 from zenkai_core.state import State
 from zenkai_core.values import IO, Target
@@ -21,7 +21,8 @@ class LeastSquares(StepX):
     For `nn.Linear` alone, t_a - a = t - y. Behind it stands an activation a layer may have: the target of its input is
     t_a = a - (y - t) * phi', a gradient step as in the paper, since an inverse, (t - y) / phi', has no bound where the
     activation is flat. For other activations, or BatchNorm, make two machines: the linear map with this rule, the rest
-    with `targets.Gradient()`.
+    with `targets.Gradient()`. Under another criterion l than `sse`, dl/dy stands for y - t, as in `theta.LeastSquares`:
+    without an activation no row's cost rises where the curvature of l is at most 1.
 
     With damping 0 and W square and invertible, the layer maps t_x to t exactly. Towards infinite damping, d turns into
     the direction of the gradient, W'(t_a - a) / damping. One Cholesky factor for all rows, on W's smaller side. The
@@ -57,9 +58,12 @@ class LeastSquares(StepX):
         """The moved inputs; a `Target`, whose error -d is exact.
 
         Raises:
-            ValueError: t is not shaped as the output.
+            ValueError: t is not what the criterion takes; NaN or infinity in the weights or in the error.
+            RuntimeError: the criterion has no gradient.
         """
-        linear, error = linear_error("targets.LeastSquares", machine.module, machine.present(state), t)
+        criterion = machine.local_criterion(state)
+        linear, error = linear_error("targets.LeastSquares", machine.module, machine.present(state), t, criterion)
+        check_finite("targets.LeastSquares", weights=linear.weight, error=error)
         weight = linear.weight.double()
         one = torch.eye(weight.shape[0], dtype=weight.dtype, device=weight.device)
         back = ridge(weight, one, self.damping).T * self.scale  # [out, in]: from a row's error to its change

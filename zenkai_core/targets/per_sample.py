@@ -48,7 +48,7 @@ class PerSample(Rule):
         self.chunk = chunk
         self.noise = NoiseKey(seed)
         self.moved: Tensor | None = None
-        self._still = torch.zeros(())
+        self._calls, self._shifted = 0, torch.zeros(())  # since made or loaded, and what they moved: for a warning only
 
     @property
     def _rule(self) -> str:
@@ -136,8 +136,8 @@ class PerSample(Rule):
         """Notes the share of rows that moved; warns once if none has for a while."""
         changed = [_moved(answer[name].reshape(len(x), -1), x.reshape(len(x), -1)) for name, x in start.genes.items()]
         self.moved = torch.stack(changed).any(0).float().mean()
-        self._still = self._still.to(self.moved.device) + self.moved
-        if self._count == _PATIENCE and not bool(self._still > 0):
+        self._calls, self._shifted = self._calls + 1, self._shifted.to(self.moved.device) + self.moved
+        if self._calls == _PATIENCE and not bool(self._shifted > 0):
             warnings.warn(
                 f"{self._rule} moved no row in its first {_PATIENCE} calls, so the layer below learns nothing: "
                 f"{self._remedy}; where the layer above has targets.Null(), the target equals the output and nothing "

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from zenkai_core import passes
-from zenkai_core.criteria import sse
+from zenkai_core.criteria import is_distance, sse
 from zenkai_core.machine import Machine, StepX
 from zenkai_core.noise import NoiseKey
 from zenkai_core.state import State
@@ -56,7 +56,8 @@ class Reverse(Optimizing, StepX):
         options: for the factory, for example `lr=1e-3`.
 
     Raises:
-        TypeError: inverse is no module; the machine's module has no inverse where none is given.
+        TypeError: inverse is no module; the machine's module has no inverse where none is given; a criterion whose
+            targets are no places among the outputs, such as `cross_entropy` (at the call).
         ValueError: n < 1, or a negative std; a target that is not shaped as the output, such as labels; an inverse
             whose outputs are not shaped as the inputs.
 
@@ -110,6 +111,7 @@ class Reverse(Optimizing, StepX):
 
     def step_x(self, machine: Machine, t: IO, state: State) -> IO:
         """The inverse of t, detached."""
+        self._expect_place(machine, state)
         if state.notes is not None:
             self._note(state, self._reversed(machine, state.outputs.detach(), state))
         return self._reversed(machine, t, state)
@@ -151,6 +153,15 @@ class Reverse(Optimizing, StepX):
 
     def _reconstruction(self, rows: Rows) -> IO:
         return self._through(rows.y, rows.x)
+
+    def _expect_place(self, machine: Machine, state: State) -> None:
+        """Refuses a criterion whose targets are no places among the outputs: the inverse is asked of places."""
+        criterion = machine.local_criterion(state)
+        if is_distance(criterion) is False:
+            raise TypeError(
+                f"targets.{type(self).__name__} expected a criterion whose target is a place among the outputs (sse, "
+                f"huber, absolute_error), got {criterion}: take targets.Gradient for this layer, or give it a y rule"
+            )
 
     def _reversed(self, machine: Machine, y: IO, state: State) -> IO:
         """g(y), shaped as the inputs of the pass, in their dtypes."""

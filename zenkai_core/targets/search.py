@@ -9,6 +9,7 @@ this pass's affine map, so that neither candidates nor samples vote on each othe
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import Tensor
 
@@ -108,7 +109,8 @@ class SearchY(_Search, StepY):
 
     Arguments and attributes are those of `SearchX`, but for the score, which is "network" if not given; "local" scores
     by this layer's criterion against the target it was given, so that a task's loss (labels) becomes a target shaped
-    as the output.
+    as the output, to which the layer goes by squared error (see `StepY.points`; set it False where the candidates are
+    choices and the criterion is `cross_entropy`).
 
     To search over pre-activations, make the linear part a machine of its own, whose outputs they are; the activation
     is the next machine, without parameters. The delta rule then learns from errors in the pre-activations, and a unit
@@ -130,8 +132,9 @@ class SearchY(_Search, StepY):
     """
 
     default_score = "network"
+    points = True
 
     def step_y(self, machine: Machine, t: IO, state: State) -> IO:
         """The best outputs found, or the reducer's answer; the noise count moves, nothing else."""
-        own = state.cost_above if self.score == "network" else lambda y: machine.cost(y, t, state)
-        return self._searched(state.outputs, own, state)
+        given = partial(machine._cost_against, t, state.criterion)  # by which the layer's own target is found, not reached
+        return self._searched(state.outputs, state.cost_above if self.score == "network" else given, state)

@@ -1,4 +1,4 @@
-"""The local delta rule: error times input, with no call of autograd anywhere."""
+"""The local delta rule: error times input, with no call of autograd through the module."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from zenkai_core.values import IO
 
 
 class Delta(Optimized):
-    """Widrow and Hoff's rule for a linear layer: dW = e' x / n with e = (y - t) * slope.
+    """Widrow and Hoff's rule for a linear layer: dW = e' x / n with e = dl/dy * slope, (y - t) * slope for `sse`.
 
-    The slope of the activation behind the layer is read from its output; for a sign it is 1, which is the perceptron's
-    rule. For `nn.Linear` alone the update is the gradient of `sse`, bit by bit of the same formula.
+    l is the layer's criterion, whose gradient is a closed form for all of `zenkai_core.criteria` but `margin`; that, and
+    a criterion of yours without a `gradient`, is differentiated by autograd on its own. The slope of the activation
+    behind the layer is read from its output; for a sign it is 1, which is the perceptron's rule. For `nn.Linear` under
+    `cross_entropy` it is multinomial logistic regression. The update is the gradient of the criterion, bit by bit of
+    the same formula, wherever the activation has one.
 
     Args:
         factory: a `torch.optim` class or a callable (parameters, **options) -> optimiser; it only steps.
@@ -31,9 +34,11 @@ class Delta(Optimized):
         """Adds e' x and the sum of e over rows to `.grad`, divided by the rows where `machine.loss` is "mean".
 
         Raises:
-            ValueError: t is not shaped as the output.
+            ValueError: t is not what the criterion takes.
+            RuntimeError: the criterion has no gradient.
         """
-        linear, error = linear_error("theta.Delta", machine.module, state.outputs, t)
+        criterion = machine.local_criterion(state)
+        linear, error = linear_error("theta.Delta", machine.module, state.outputs, t, criterion)
         x, error = state.inputs.f, error / (t.rows if machine.loss == "mean" else 1)
         error = error.flatten(0, -2)
         pairs = [(linear.weight, error.T @ x.flatten(0, -2).to(error.dtype))]

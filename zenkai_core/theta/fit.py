@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zenkai_core.criteria import is_distance
 from zenkai_core.machine import Machine, StepTheta
 from zenkai_core.modules.estimators import PerOutput, as_array
 from zenkai_core.modules.voters import Sum
@@ -38,10 +39,14 @@ class Fit(StepTheta):
 
     Raises:
         ValueError: rows, window or limit below 1, a window shorter than rows, or share or increments
-            outside (0, 1]; a limit, where the module answers out of bag.
+            outside (0, 1]; increments together with partial or limit, which go on from what a member has learnt; a
+            limit, where the module answers out of bag.
 
     A module of kind "classification" is fitted on labels `[n]`, or on the argmax of real targets `[n, classes]`, which
     gives the labels back where the gradient of a loss made the targets.
+
+    A fit lowers the estimator's own loss, whatever the machine's criterion is; a regressor follows another distance than
+    squared error where the estimator does (`DecisionTreeRegressor(criterion="absolute_error")`).
 
     The module takes the member: `modules.Trees` for scikit-learn's trees, `modules.Estimators` for any estimator, or
     one of your own with `add_member` (and `newest` and `replace_newest`, for `partial` and `limit`).
@@ -73,6 +78,11 @@ class Fit(StepTheta):
             )
         if increments is not None and not 0 < increments <= 1:
             raise ValueError(f"theta.Fit expected increments in (0, 1], got {increments}: 1 fits all that is missing")
+        if increments is not None and (partial or limit is not None):
+            raise ValueError(
+                f"theta.Fit expected increments alone, got them with {'partial' if partial else 'limit'}: the newest "
+                "member would count twice, or unlearn what it adds; choose one of them"
+            )
         if not 0 < share <= 1:
             raise ValueError(f"theta.Fit expected a share in (0, 1], got {share}: 1 fits on all the rows")
         self.factory = factory if factory is not None else _regression_tree
@@ -94,7 +104,15 @@ class Fit(StepTheta):
 
         Raises:
             ValueError: a target is NaN or infinite, or an input infinite; no later fit would succeed.
+            TypeError: a criterion whose targets are no places among the outputs, for a module of kind "regression".
         """
+        criterion = machine.local_criterion(state)
+        if is_distance(criterion) is False and getattr(machine.module, "kind", None) == "regression":
+            raise TypeError(
+                f"theta.Fit expected a criterion whose target is a place among the outputs (sse, huber, absolute_error), "
+                f"got {criterion} for a regressor: take a module of kind 'classification' for labels, or give the layer "
+                "a y rule"
+            )
         x, wanted = (_kept(v.f.detach()) for v in (state.inputs, t))
         if not bool(t.f.isfinite().all()):
             raise ValueError(
@@ -187,8 +205,9 @@ class Fit(StepTheta):
         return estimator.partial_fit(rows, targets)
 
     def get_extra_state(self) -> dict[str, Any]:
-        """The collected rows and the number of fits, so that a resumed run fits as the unbroken one would have."""
-        rows = {"x": [x for x, _ in self._pending], "t": [t for _, t in self._pending]}
+        """The rows that steps have collected and the number of fits, so that a resumed run fits as the unbroken one."""
+        seen = self._pending[: self._stepped]
+        rows = {"x": [x for x, _ in seen], "t": [t for _, t in seen]}
         old = {"old_x": [x for x, _ in self._old], "old_t": [t for _, t in self._old]}
         return {**rows, **old, "fits": self.fits}
 
@@ -198,6 +217,9 @@ class Fit(StepTheta):
         self._old = list(zip(state["old_x"], state["old_t"], strict=True))
         self.fits = state["fits"]
         self._stepped = len(self._pending)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_pending": self._pending[: self._stepped]}  # a copy starts without a pass in flight
 
     def extra_repr(self) -> str:
         """What `print` shows."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from zenkai_core.capabilities import linear_parts
-from zenkai_core.linear import check_damping, linear_error, ridge, ridge_normal
+from zenkai_core.linear import check_damping, check_finite, linear_error, ridge, ridge_normal
 from zenkai_core.machine import Machine, StepTheta
 from zenkai_core.state import State
 from zenkai_core.values import IO
@@ -22,6 +22,11 @@ class LeastSquares(StepTheta):
     divided by the number of rows, so that for large dampings the step is that of gradient descent with a rate of
     1 / damping (of the gradient that remains once the bias has moved).
 
+    Under another criterion l than `sse` it is -dl/dy * phi': a Gauss-Newton step that takes the curvature of l for the
+    identity. Where it is at most that, as for `huber`, `cross_entropy` and `binary_cross_entropy`, the sum bounds l from
+    above, and without an activation no step raises l (Boehning, Lindsay 1988). `absolute_error` and `margin` have kinks,
+    over which a step may leap: give it a small lr.
+
     Rows are kept while they are fewer than the inputs, and solved on that side; more are added up to X'X and X'E.
 
     Args:
@@ -30,6 +35,8 @@ class LeastSquares(StepTheta):
 
     Raises:
         ValueError: a negative damping, or lr not positive.
+
+    Reference: section 4.3 of the paper; Boehning, Lindsay (1988), Monotonicity of quadratic-approximation algorithms.
 
     >>> from torch import nn
     >>> from zenkai_core import targets
@@ -57,9 +64,12 @@ class LeastSquares(StepTheta):
         """Adds the pass's rows.
 
         Raises:
-            ValueError: t is not shaped as the output.
+            ValueError: t is not what the criterion takes; NaN or infinity in the inputs or in the error.
+            RuntimeError: the criterion has no gradient.
         """
-        linear, error = linear_error("theta.LeastSquares", machine.module, state.outputs, t)
+        criterion = machine.local_criterion(state)
+        linear, error = linear_error("theta.LeastSquares", machine.module, state.outputs, t, criterion)
+        check_finite("theta.LeastSquares", inputs=state.inputs.f, error=error)
         x = state.inputs.f.detach().flatten(0, -2).to(torch.float64, copy=True)  # the caller may write into x
         self._rows.append((x, -error.flatten(0, -2).double()))
         self._count += t.rows
