@@ -95,6 +95,12 @@ class StepTheta(Rule):
         """Moves the parameters by what was accumulated, and clears it."""
         raise NotImplementedError(f"{type(self).__name__} expected a step, got none: override it")
 
+    def limit(self, masks: Mapping[str, Tensor]) -> None:
+        """Told by a rule around this one before each step: the only entries of the parameters that will stay moved."""
+
+    def moved(self, machine: Machine) -> None:
+        """Told by a rule around this one after a step whose answer it has changed: it is not foreign hands."""
+
 
 class StepX(Rule):
     """A rule for the target of the incoming layer.

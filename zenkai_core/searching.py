@@ -6,8 +6,11 @@ a `tansaku.Schedule` is a number of the moment, and a callable makes an algorith
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
+
+import torch
+from torch import Tensor
 
 import tansaku
 
@@ -116,3 +119,46 @@ def at(setting: Any, count: int, calls: int | None) -> Any:
     if isinstance(setting, tansaku.Scheduled | tansaku.Schedule):
         return setting.at(count / calls if calls else 0.0)
     return setting
+
+
+class Entries:
+    """The entries of parameters that a search may move, as its genes: all, or those of masks, each name's as a vector.
+
+    Args:
+        parameters: by name.
+        masks: name -> booleans that broadcast to the parameter; None: all. A parameter without a mask stays.
+
+    >>> entries = Entries({"w": torch.zeros(2, 2)}, {"w": torch.tensor([True, False])})
+    >>> entries.genes["w"], entries.whole({"w": torch.ones(2)})["w"].tolist()
+    (tensor([0., 0.]), [[1.0, 0.0], [1.0, 0.0]])
+    """
+
+    def __init__(self, parameters: Mapping[str, Tensor], masks: Mapping[str, Tensor] | None) -> None:
+        self._values = {name: p.detach() for name, p in parameters.items()}
+        self.masks: dict[str, Tensor] | None = None
+        if masks is not None:
+            fitting = {name: masks[name].to(p.device).expand(p.shape) for name, p in parameters.items() if name in masks}
+            self.masks = {name: mask for name, mask in fitting.items() if bool(mask.any())}
+            self._places = {name: mask.flatten().nonzero().squeeze(1) for name, mask in self.masks.items()}
+
+    @property
+    def genes(self) -> dict[str, Tensor]:
+        """The entries as they are now, copied."""
+        if self.masks is None:
+            return {name: p.clone() for name, p in self._values.items()}
+        return {name: self._values[name][mask] for name, mask in self.masks.items()}
+
+    def whole(self, genes: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The parameters with these entries; works under `torch.func.vmap`, over the genes."""
+        if self.masks is None:
+            return dict(genes)
+        values = {name: self._values[name] for name in genes}
+        return {n: v.flatten().scatter(0, self._places[n], genes[n]).view(v.shape) for n, v in values.items()}
+
+    def same(self, masks: Mapping[str, Tensor] | None) -> bool:
+        """Whether these are the masks, wherever they are."""
+        if masks is None or self.masks is None:
+            return masks is self.masks
+        return masks.keys() == self.masks.keys() and all(
+            torch.equal(mask.to(self.masks[name].device), self.masks[name]) for name, mask in masks.items()
+        )

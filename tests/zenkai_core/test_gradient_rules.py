@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import io
 
 import pytest
 import torch
@@ -256,3 +257,57 @@ def test_an_optimiser_that_needs_a_closure_is_refused() -> None:
     model = nn.Sequential(zk.Machine(nn.Linear(2, 2), zk.theta.Null(), zk.targets.Gradient()), nn.Linear(2, 1))
     with pytest.raises(TypeError, match="got LBFGS"):
         zk.Optimizer(model, torch.optim.LBFGS)
+
+
+def unfrozen_later(rule: type, wrap: bool, late: bool) -> tuple[Machine, nn.Linear]:
+    """A layer whose bias, if it is `late`, is frozen when the rule is bound."""
+    torch.manual_seed(0)
+    module = nn.Linear(4, 2)
+    module.bias.requires_grad_(not late)
+    inner = rule(torch.optim.AdamW, lr=0.1)
+    made = zk.theta.Filtered(inner, torch.optim.SGD, lr=0.5, momentum=0.5) if wrap else inner
+    return Machine(module, made, zk.targets.Null()), module
+
+
+@pytest.mark.parametrize("wrap", [False, True])
+@pytest.mark.parametrize("late", [True, False])
+@pytest.mark.parametrize("rule", [zk.theta.Gradient, zk.theta.Delta])
+def test_a_run_with_a_parameter_unfrozen_later_continues_in_a_fresh_machine_bit_for_bit(
+    rule: type, late: bool, wrap: bool
+) -> None:
+    machine, module = unfrozen_later(rule, wrap, True)
+    batches = [(torch.randn(6, 4), torch.randn(6, 2)) for _ in range(6)]
+    machine.learn(*batches[0])
+    module.bias.requires_grad_(True)
+    for x, t in batches[1:3]:
+        machine.learn(x, t)
+    saved = io.BytesIO()
+    torch.save(machine.state_dict(), saved)
+    saved.seek(0)
+    other, fresh = unfrozen_later(rule, wrap, late)
+    other.load_state_dict(torch.load(saved, weights_only=True))
+    fresh.bias.requires_grad_(True)
+    for x, t in batches[3:]:
+        assert torch.equal(machine.learn(x, t), other.learn(x, t))
+    assert torch.equal(module.weight, fresh.weight)
+    assert torch.equal(module.bias, fresh.bias)
+    assert [len(g["params"]) for g in zk.Optimizer(other).param_groups] == [1, 1] * (1 + wrap)
+
+
+def test_a_run_saved_before_a_parameter_was_unfrozen_is_taken_by_a_machine_with_two_groups() -> None:
+    early, _ = unfrozen_later(zk.theta.Gradient, False, True)
+    x, t = torch.randn(6, 4), torch.randn(6, 2)
+    early.learn(x, t)
+    late, module = unfrozen_later(zk.theta.Gradient, False, True)
+    module.bias.requires_grad_(True)
+    late.learn(x, t)
+    late.load_state_dict(early.state_dict())
+    assert [len(g["params"]) for g in late.theta.optimizer.param_groups] == [1]
+    assert len(late.theta.optimizer.state) == 1
+
+
+def test_an_optimisers_state_for_more_parameters_is_refused() -> None:
+    wide = Machine(nn.Linear(4, 2), zk.theta.Gradient(torch.optim.SGD, lr=0.1), zk.targets.Null())
+    narrow = Machine(nn.Linear(4, 2, bias=False), zk.theta.Gradient(torch.optim.SGD, lr=0.1), zk.targets.Null())
+    with pytest.raises(ValueError, match="state for 1 parameters, got one that moves number 1: make the machine as it"):
+        narrow.theta.set_extra_state(wide.theta.get_extra_state())

@@ -55,10 +55,15 @@ def test_wrapped_rules_conform(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "x", [lambda: targets.Limited(targets.Gradient(), 2), lambda: targets.Gradient(2, batch_size=5)]
+    ("x", "y"),
+    [
+        (lambda: targets.Limited(targets.Gradient(), 2), lambda: None),
+        (targets.Null, lambda: targets.LimitedY(targets.DirectFeedback(), 2)),
+        (lambda: targets.Gradient(2, batch_size=5), lambda: None),
+    ],
 )
-def test_wrapped_targets_conform(x: Callable[[], zk.StepX]) -> None:
-    check_machine(lambda: (Machine(nn.Linear(4, 3), sgd(), x()), torch.randn(12, 4), torch.randn(12, 3)))
+def test_wrapped_targets_conform(x: Callable[[], zk.StepX], y: Callable[[], zk.StepY | None]) -> None:
+    check_machine(lambda: (Machine(nn.Linear(4, 3), sgd(), x(), y=y()), torch.randn(12, 4), torch.randn(12, 3)))
 
 
 def test_postponed_steps_on_small_batches_are_one_step_on_the_large_one() -> None:
@@ -164,37 +169,82 @@ def test_a_refused_machine_frees_the_inner_rule() -> None:
         linear(inner)
 
 
-def test_limited_targets_differ_in_the_named_features_only() -> None:
-    x, t = batch()
-    machine = Machine(nn.Linear(4, 3).double(), theta.Null(), targets.Limited(targets.Gradient(), [1, -1]))
-    state = State()
-    machine.remember(IO(x), state)
-    limited = machine.step_x(state.inputs, IO(t), state)
-    full = machine.x.rule.step_x(machine, IO(t), state)
-    assert torch.equal(limited.f[:, [1, 3]], full.f[:, [1, 3]])
-    assert torch.equal(limited.f[:, [0, 2]], x[:, [0, 2]])
+class Asked(zk.StepY):
+    """The target that the layer is given."""
+
+    def step_y(self, machine: Machine, t: IO, state: State) -> IO:
+        return t
 
 
-def test_drawn_features_are_as_many_as_asked_and_differ_between_calls() -> None:
-    x, t = batch()
-    machine = Machine(nn.Linear(4, 3).double(), theta.Null(), targets.Limited(targets.Gradient(), 2, seed=0))
-    state = State()
-    machine.remember(IO(x), state)
-    moved = {tuple((machine.step_x(state.inputs, IO(t), state).f != x).any(0).tolist()) for _ in range(30)}
+def limited_pass(slot: str, features: object, seed: int | None = None) -> tuple[Machine, State, IO]:
+    """A pass of a layer of four inputs and outputs whose target for x, or for y, is limited."""
+    if slot == "x":
+        rules = {"x": targets.Limited(targets.Gradient(), features, seed=seed)}  # type: ignore[arg-type]
+    else:
+        rules = {"x": targets.Null(), "y": targets.LimitedY(Asked(), features, seed=seed)}  # type: ignore[arg-type,dict-item]
+    machine, state = Machine(nn.Linear(4, 4).double(), theta.Null(), **rules), State()  # type: ignore[arg-type]
+    machine.remember(IO(torch.randn(12, 4).double()), state)
+    return machine, state, IO(torch.randn(12, 4).double())
+
+
+def asked(slot: str, machine: Machine, state: State, t: IO) -> tuple[Tensor, Tensor]:
+    """The limited target, and what it may differ from."""
+    if slot == "x":
+        return machine.step_x(state.inputs, t, state).f, state.inputs.f.detach()
+    return machine.step_y(state.inputs, t, state).f, state.outputs.f.detach()
+
+
+@pytest.mark.parametrize("slot", ["x", "y"])
+def test_limited_targets_differ_in_the_named_features_only(slot: str) -> None:
+    machine, state, t = limited_pass(slot, [1, -1])
+    limited, values = asked(slot, machine, state, t)
+    full = machine.x.rule.step_x(machine, t, state) if slot == "x" else t
+    assert torch.equal(limited[:, [1, 3]], full.f[:, [1, 3]])
+    assert torch.equal(limited[:, [0, 2]], values[:, [0, 2]])
+
+
+@pytest.mark.parametrize("slot", ["x", "y"])
+def test_drawn_features_are_as_many_as_asked_and_differ_between_calls(slot: str) -> None:
+    machine, state, t = limited_pass(slot, 2, seed=0)
+    moved = set()
+    for _ in range(30):
+        limited, values = asked(slot, machine, state, t)
+        moved.add(tuple((limited != values).any(0).tolist()))
     assert {sum(m) for m in moved} == {2}
     assert len(moved) == 6  # all pairs of four
 
 
-def test_features_that_are_not_there_are_refused() -> None:
-    for features, message in (([], "at least one feature"), (0, "at least one feature")):
-        with pytest.raises(ValueError, match=message):
-            targets.Limited(targets.Gradient(), features)  # type: ignore[arg-type]
+@pytest.mark.parametrize("slot", ["x", "y"])
+def test_features_that_are_not_there_are_refused(slot: str) -> None:
+    for none in ([], 0):
+        with pytest.raises(ValueError, match=r"targets\.Limited.* at least one feature"):
+            limited_pass(slot, none)
     for wrong in ([4], 5):
-        machine = Machine(nn.Linear(4, 3), theta.Null(), targets.Limited(targets.Gradient(), wrong))
-        state = State()
-        machine.remember(IO(torch.randn(2, 4)), state)
-        with pytest.raises(ValueError, match="features among 4, got"):
-            machine.step_x(state.inputs, IO(torch.randn(2, 3)), state)
+        with pytest.raises(ValueError, match=r"targets\.Limited.* features among 4, got"):
+            asked(slot, *limited_pass(slot, wrong))
+
+
+def test_a_layer_learns_from_the_named_features_of_its_own_target_alone() -> None:
+    x, t = batch()
+    machines = []
+    for own in (None, targets.LimitedY(Asked(), [0, 2])):
+        torch.manual_seed(0)
+        machines.append(Machine(nn.Linear(4, 3).double(), sgd(), targets.Gradient(), y=own))
+    start = machines[0].module.weight.detach().clone()
+    for machine in machines:
+        machine.learn(x, t)
+    assert torch.equal(machines[1].module.weight[[0, 2]], machines[0].module.weight[[0, 2]])
+    assert torch.equal(machines[1].module.weight[1], start[1])
+
+
+def test_an_output_is_no_target_of_its_own_where_targets_are_labels() -> None:
+    with pytest.raises(TypeError, match=r"LimitedY expected targets that are places .*, got those of cross_entropy: an"):
+        Machine(nn.Linear(4, 3), sgd(), targets.Null(), zk.cross_entropy, y=targets.LimitedY(Asked(), 2))
+    found = targets.SearchY(tansaku.HillClimb(k=64, std=0.5), score="local", seed=0)  # a place, whatever it is given
+    layer = Machine(nn.Linear(4, 3), sgd(1.0), targets.Null(), zk.cross_entropy, y=targets.LimitedY(found, [1]))
+    before = layer.module.weight.detach().clone()
+    layer.learn(torch.randn(12, 4), torch.randint(3, (12,)))
+    assert (layer.module.weight != before).any(1).tolist() == [False, True, False]
 
 
 def test_local_minibatches_are_the_plain_loop_over_them() -> None:
@@ -328,3 +378,116 @@ def test_every_local_minibatch_has_dropout_masks_of_its_own() -> None:
         spy.seen.clear()
         act(*told)
         assert len({tuple(mask.flatten().tolist()) for mask in spy.seen}) == 4
+
+
+def climbing(write: object = "best") -> theta.Search:
+    return theta.Search(tansaku.HillClimb(k=8, std=0.3), write=write, seed=0)  # type: ignore[arg-type]
+
+
+def begun(machine: Machine, monkeypatch: pytest.MonkeyPatch, steps: int = 6) -> int:
+    """How many searches begin in so many steps on one batch."""
+    torch.manual_seed(2)
+    starts: list[int] = []
+    init = tansaku.HillClimb.init
+
+    def counted(self: tansaku.HillClimb, start: tansaku.Population) -> object:
+        starts.append(1)
+        return init(self, start)
+
+    x, t = batch(40)
+    with monkeypatch.context() as patched:
+        patched.setattr(tansaku.HillClimb, "init", counted)
+        for _ in range(steps):
+            machine.learn(x, t)
+    return len(starts)
+
+
+FEW = {"weight": torch.tensor([[True, False, False, True]]), "bias": torch.tensor([True, False, False])}
+AROUND: dict[str, Callable[[StepTheta], StepTheta]] = {
+    "limited": lambda r: theta.Limited(r, FEW),
+    "filtered": lambda r: theta.Filtered(r, torch.optim.SGD, lr=0.5, momentum=0.5),
+    "limited filtered": lambda r: theta.Limited(theta.Filtered(r, torch.optim.SGD, lr=0.5), FEW),
+    "filtered limited": lambda r: theta.Filtered(theta.Limited(r, FEW), torch.optim.SGD, lr=0.5),
+    "limited limited": lambda r: theta.Limited(theta.Limited(r, FEW), {"weight": torch.ones(1, dtype=torch.bool)}),
+}
+
+
+@pytest.mark.parametrize("name", AROUND)
+def test_a_wrapped_search_goes_on_from_step_to_step(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = linear(AROUND[name](climbing()))
+    start = {n: p.detach().clone() for n, p in machine.module.named_parameters()}
+    assert begun(machine, monkeypatch) == 1
+    if "limited" in name:
+        moved = machine.module.weight != start["weight"]
+        assert moved.any(0).tolist() == [True, False, False, True]
+        assert (machine.module.bias != start["bias"]).tolist() == [name != "limited limited", False, False]
+    copied = copy.deepcopy(machine)
+    fresh = linear(AROUND[name](climbing()))
+    fresh.load_state_dict(machine.state_dict())
+    for each in (machine, copied, fresh):
+        torch.manual_seed(1)
+        assert begun(each, monkeypatch, 2) == 0
+    for other in (copied, fresh):
+        assert all(torch.equal(a, b) for a, b in zip(machine.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", AROUND)
+def test_weights_loaded_into_a_wrapped_search_begin_it_anew(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = linear(AROUND[name](climbing()))
+    begun(machine, monkeypatch)
+    with torch.no_grad():
+        machine.module.weight.add_(1.0)
+    assert begun(machine, monkeypatch) == 1
+
+
+def test_a_limited_search_is_the_search_of_these_entries_alone() -> None:
+    x, t = batch(40)
+
+    class Few(nn.Module):
+        """A linear layer whose first column is all that it has of parameters."""
+
+        def __init__(self, whole: nn.Linear) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(whole.weight.detach()[:, 0].clone())
+            self.rest, self.bias = whole.weight.detach()[:, 1:].clone(), whole.bias.detach().clone()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x @ torch.cat([self.weight[:, None], self.rest], 1).T + self.bias
+
+    limited = linear(theta.Limited(climbing(), {"weight": torch.tensor([True, False, False, False])}))
+    few = Machine(Few(limited.module), climbing(), targets.Null())  # type: ignore[arg-type]
+    for _ in range(10):
+        torch.testing.assert_close(limited.learn(x, t), few.learn(x, t), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(limited.module.weight[:, 0], few.module.weight, rtol=1e-12, atol=1e-12)
+
+
+def test_a_limited_search_never_makes_the_layer_worse() -> None:
+    x, t = batch(40)
+    machine = linear(theta.Limited(climbing(), FEW))
+    costs = [machine.learn(x, t) for _ in range(20)]
+    assert all(b <= a for a, b in zip(costs, costs[1:], strict=False))
+    assert costs[-1] < costs[0]
+
+
+def test_masks_drawn_anew_begin_a_search_at_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = linear(theta.Limited(climbing(), lambda g: {"weight": torch.rand(3, 4, generator=g) < 0.5}, seed=0))
+    torch.manual_seed(2)
+    x, t = batch(40)
+    first = machine.test(x, t)
+    assert begun(machine, monkeypatch) == 6
+    assert machine.test(x, t) < first
+    nothing = linear(theta.Limited(climbing(), {"weight": torch.zeros(1, dtype=torch.bool)}))
+    before = nothing.module.weight.detach().clone()
+    assert begun(nothing, monkeypatch) == 0
+    assert torch.equal(nothing.module.weight, before)
+
+
+def test_a_filtered_search_follows_its_inertia_from_where_the_filter_left_the_weights() -> None:
+    x, t = batch(40)
+    follow = tansaku.Momentum(tansaku.Mean(), 0.5)
+    machine = linear(theta.Filtered(climbing(follow), torch.optim.SGD, lr=0.5))
+    for _ in range(3):
+        machine.learn(x, t)
+        memory = machine.theta.rule._memory
+        assert torch.equal(memory.current["weight"], machine.module.weight)
+    assert memory.velocity["weight"].abs().sum() > 0

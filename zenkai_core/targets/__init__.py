@@ -11,7 +11,7 @@ from zenkai_core.targets.reverse import Reverse
 from zenkai_core.targets.sampled import Choices, Sampled
 from zenkai_core.targets.search import SearchX, SearchY
 from zenkai_core.targets.stochastic import Proposals
-from zenkai_core.targets.wrappers import Limited
+from zenkai_core.targets.wrappers import Limited, LimitedY
 
 __all__ = [
     "Choices",
@@ -22,6 +22,7 @@ __all__ = [
     "KolenPollack",
     "LeastSquares",
     "Limited",
+    "LimitedY",
     "LocalReadout",
     "Null",
     "Proposals",

@@ -36,6 +36,7 @@ class Optimizing(Rule):
         self.factory = factory
         self.options = options
         self._optimizer: torch.optim.Optimizer | None = None
+        self._known: list[nn.Parameter] = []  # whatever may join a group, in an order that does not depend on freezing
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
@@ -70,7 +71,9 @@ class Optimizing(Rule):
         Raises:
             TypeError: its `step` needs a closure.
         """
-        if params := self.moves(machine):
+        params = self.moves(machine)
+        self._known = list(dict.fromkeys([*machine.module.parameters(), *params]))
+        if params:
             self._optimizer = without_closure(self.factory(params, **self.options))
 
     def step(self, machine: Machine) -> None:
@@ -84,20 +87,44 @@ class Optimizing(Rule):
     def add(self, pairs: Iterable[tuple[Tensor, Tensor | None]]) -> None:
         """Adds gradients; a parameter unfrozen since joins the optimiser, with the options of its last group."""
         pairs = list(pairs)
-        groups = self.optimizer.param_groups
-        held = {p for group in groups for p in group["params"]}
+        groups, held = self.optimizer.param_groups, set(self._held())
         if joining := [p for p, _ in pairs if p not in held]:
             self.optimizer.add_param_group({**groups[-1], "params": joining})
         add_gradients(pairs)
 
     def get_extra_state(self) -> Any:
-        """The optimiser's state, so that it is part of the machine's `state_dict`."""
-        return None if self._optimizer is None else self._optimizer.state_dict()
+        """The optimiser's state, and who is in which group, so that both are part of the machine's `state_dict`."""
+        return None if self._optimizer is None else {**self._optimizer.state_dict(), "members": self._members()}
 
     def set_extra_state(self, state: Any) -> None:
-        """Takes the optimiser's state back."""
-        if state is not None:
-            self.optimizer.load_state_dict(copy.deepcopy(state))  # torch would share the moments with the giver
+        """Takes the optimiser's state back, and its groups, whoever is frozen now.
+
+        Raises:
+            ValueError: it has a parameter that the module lacks.
+        """
+        if state is None:
+            return
+        members, groups = state["members"], self.optimizer.param_groups
+        if members != self._members():
+            places = [i for group in members for i in group]
+            if places and max(places) >= len(self._known):
+                raise ValueError(
+                    f"{type(self).__name__} expected an optimiser's state for {len(self._known)} parameters, got one "
+                    f"that moves number {max(places)}: make the machine as it was when it was saved"
+                )
+            groups[len(members) :] = [{**groups[-1]} for _ in members[len(groups) :]]
+            for group, own in zip(groups, members, strict=True):
+                group["params"] = [self._known[i] for i in own]
+        self.optimizer.load_state_dict(copy.deepcopy(state))  # torch would share the moments with the giver
+
+    def _held(self) -> list[nn.Parameter]:
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def _members(self) -> list[list[int]]:
+        """The parameters of each group, as positions among all that are known."""
+        self._known = list(dict.fromkeys([*self._known, *self._held()]))
+        places = {p: i for i, p in enumerate(self._known)}
+        return [[places[p] for p in group["params"]] for group in self.optimizer.param_groups]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         if self._optimizer is not None:  # moments follow their parameters to another device or dtype; counters stay

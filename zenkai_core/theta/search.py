@@ -16,6 +16,7 @@ from zenkai_core.searching import (
     Algorithm,
     Reducer,
     Score,
+    Entries,
     Searcher,
     algorithm_at,
     at,
@@ -35,7 +36,8 @@ class Search(StepTheta):
     pass's affine map. The search begins with the layer's own weights, and its state lives on from step to step; since
     another mini-batch is another objective, what it remembers is assessed again first. The module is the truth: where
     it no longer holds what the last step wrote (other weights were loaded, a parameter was frozen, the dtype changed),
-    the search begins anew with the weights that are there. A backward pass that no step follows is kept too; let
+    the search begins anew with the weights that are there. What `theta.Filtered` and `theta.Limited` do to the answer is
+    not such a change: under a limit, candidates differ in the entries that may move alone. A backward pass that no step follows is kept too; let
     `Optimizer.zero_grad()` or the machine's `forget()` drop it.
 
     Args:
@@ -98,6 +100,9 @@ class Search(StepTheta):
         self._state: Any = None
         self._memory: tansaku.MomentumMemory | None = None
         self._written: dict[str, Tensor] = {}  # what the last step wrote into the module
+        self._masks: dict[str, Tensor] | None = None  # of the entries that the state searches; None: all
+        self._allowed: Mapping[str, Tensor] | None = None
+        self._answered = False  # whether the last step wrote anything
         self._pending: list[tuple[IO, State]] = []
 
     _rule = "theta.Search"
@@ -110,14 +115,16 @@ class Search(StepTheta):
     def step(self, machine: Machine) -> None:
         """The search goes on, and its answer becomes the layer's weights; nothing where nothing was accumulated."""
         pending, self._pending = self._pending, []
-        parameters = {name: p for name, p in machine.module.named_parameters() if p.requires_grad}
-        if not pending or not parameters:
+        parameters = _trainable(machine)
+        entries = Entries(parameters, self._allowed)
+        own = tansaku.Individual(genes) if (genes := entries.genes) else None
+        self._answered = bool(pending) and own is not None
+        if not pending or own is None:
             return
-        own = tansaku.Individual({name: p.detach().clone() for name, p in parameters.items()})
 
         def assess(population: tansaku.Population) -> tansaku.Population:
             genes = dict(population.genes)
-            total = sum((self._cost(machine, genes, t, state) for t, state in pending), torch.zeros(()))
+            total = sum((self._cost(machine, entries, genes, t, state) for t, state in pending), torch.zeros(()))
             return population.assessed(tansaku.Assessment(total))
 
         count = int(self.noise.key[1])
@@ -126,7 +133,7 @@ class Search(StepTheta):
         with torch.no_grad():
             device = next(iter(parameters.values())).device
             noise = self.noise.next(device)
-            if not self._holds(parameters):
+            if not self._holds(parameters) or not entries.same(self._masks):
                 self._state = self._memory = None
             elif algorithm.best(self._state).device != device:  # the machine has moved
                 self._state = tansaku.unpack(tansaku.pack(self._state), device)
@@ -139,8 +146,9 @@ class Search(StepTheta):
                 asked = assess(algorithm.ask(self._state, noise))
                 self._state = algorithm.tell(self._state, asked)
             answer = self._answer(algorithm, asked, reduce)
-            answer.to_module(machine.module)
+            tansaku.Individual(entries.whole(answer.genes)).to_module(machine.module)
             self._written = {name: p.detach().clone() for name, p in parameters.items()}
+            self._masks = entries.masks
 
     def _answer(self, algorithm: Algorithm, asked: tansaku.Population, reduce: Any) -> tansaku.Individual:
         """What is written into the layer."""
@@ -151,16 +159,29 @@ class Search(StepTheta):
             return reduce(asked)
         return algorithm.best(self._state).individual() if self.write == "best" else algorithm.estimate(self._state)
 
+    def limit(self, masks: Mapping[str, Tensor]) -> None:
+        """Notes which entries the coming step may search."""
+        self._allowed = masks
+
+    def moved(self, machine: Machine) -> None:
+        """The search goes on from what a rule around it has made of its answer."""
+        if self._answered:
+            parameters = _trainable(machine)
+            self._written = {name: p.detach().clone() for name, p in parameters.items()}
+            if self._memory is not None:  # inertia is kept, and the place that it moves is the module's
+                place = tansaku.Individual(Entries(parameters, self._masks).genes)
+                self._memory = tansaku.MomentumMemory(place, self._memory.velocity)
+
     def forget(self) -> None:
         """Drops the passes kept for the next step."""
         self._pending = []
 
-    def _cost(self, machine: Machine, genes: dict[str, Tensor], t: IO, state: State) -> Tensor:
+    def _cost(self, machine: Machine, entries: Entries, genes: dict[str, Tensor], t: IO, state: State) -> Tensor:
         """[k] cost of every candidate on one pass, reduced over rows as `machine.loss` says."""
         x = state.inputs.detach()
 
         def outputs(candidate: dict[str, Tensor]) -> tuple[Tensor, ...]:
-            return tuple(machine.frozen(x, state, candidate))
+            return tuple(machine.frozen(x, state, entries.whole(candidate)))
 
         def one_by_one() -> tuple[Tensor, ...]:
             k = next(iter(genes.values())).shape[0]
@@ -196,6 +217,7 @@ class Search(StepTheta):
             "state": tansaku.pack(self._state),
             "memory": _packed(self._memory),
             "written": dict(self._written),
+            "masks": self._masks,
         }
 
     def set_extra_state(self, state: Any) -> None:
@@ -214,6 +236,7 @@ class Search(StepTheta):
         self._state = tansaku.unpack(state["state"], device)
         self._memory = _unpacked(state["memory"], device)
         self._written = {name: v.to(device) for name, v in state["written"].items()}
+        self._masks = state["masks"]
 
     def _kind(self) -> tuple[str, Any]:
         """The name and the number of candidates of the first step's algorithm."""
@@ -233,6 +256,10 @@ class Search(StepTheta):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_pending": []}  # a pass in flight belongs to its graph: copies start without
+
+
+def _trainable(machine: Machine) -> dict[str, Tensor]:
+    return {name: p for name, p in machine.module.named_parameters() if p.requires_grad}
 
 
 def _packed(memory: tansaku.MomentumMemory | None) -> Any:

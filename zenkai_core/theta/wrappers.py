@@ -25,6 +25,14 @@ class _Around(Wrapping, StepTheta):
         """As the inner rule does."""
         self.rule.accumulate(machine, t, state)
 
+    def limit(self, masks: Masks) -> None:
+        """Tells the inner rule."""
+        self.rule.limit(masks)
+
+    def moved(self, machine: Machine) -> None:
+        """Tells the inner rule."""
+        self.rule.moved(machine)
+
 
 class Postponed(_Around):
     """The inner rule steps once in so many steps, with the gradients of all of them.
@@ -101,12 +109,13 @@ class Postponed(_Around):
         return f"every={self.every}"
 
 
-class Filtered(Wrapping, Optimized):
+class Filtered(_Around, Optimized):
     """Large updates smoothed: what the inner rule wants is a goal that the parameters approach by a second optimiser.
 
     With w the parameters before the step and v those that the inner rule would leave, the parameters move from w by
     the gradient w - v of 0.5 * |w - v|^2. SGD with lr = 0.1 takes a tenth of each update; with momentum it is a low
-    pass; Adam bounds every update by its rate. For rules that leap: least squares, searches, large rates.
+    pass; Adam bounds every update by its rate. For rules that leap: least squares, searches, large rates. A
+    `theta.Search` goes on from where it is, ahead of the parameters that follow it.
 
     Args:
         rule: the inner rule.
@@ -126,8 +135,6 @@ class Filtered(Wrapping, Optimized):
     2.0
     """
 
-    kind = StepTheta
-
     def __init__(self, rule: StepTheta, factory: Factory = torch.optim.SGD, **options: Any) -> None:
         super().__init__(rule, factory, **options)
 
@@ -135,10 +142,6 @@ class Filtered(Wrapping, Optimized):
         """Binds the inner rule, and builds the optimiser over the module's trainable parameters."""
         Wrapping.bind(self, machine)
         self.build(machine)
-
-    def accumulate(self, machine: Machine, t: IO, state: State) -> None:
-        """As the inner rule does."""
-        self.rule.accumulate(machine, t, state)
 
     def step(self, machine: Machine) -> None:
         """The inner rule steps, and the parameters go part of the way."""
@@ -151,10 +154,13 @@ class Filtered(Wrapping, Optimized):
                 p.copy_(old)
         self.add(wanted)
         super().step(machine)
+        self.rule.moved(machine)
 
 
 class Limited(_Around):
     """Only some entries of the parameters move; the others are put back after each step of the inner rule.
+
+    A `theta.Search` searches these entries alone; where they are drawn anew, each step begins a new search.
 
     Args:
         rule: the inner rule.
@@ -191,6 +197,7 @@ class Limited(_Around):
                 'example {"weight": mask}'
             )
         self.masks = masks
+        self._outer: Masks | None = None  # of a rule around this one
         self.noise = NoiseKey(0 if isinstance(masks, Mapping) else seed)  # fixed masks draw nothing
 
     def bind(self, machine: Machine) -> None:
@@ -207,12 +214,20 @@ class Limited(_Around):
         else:
             masks = self.masks(self.noise.next())
             _check(masks, machine)
+        if (outer := self._outer) is not None:
+            masks = {name: mask & outer[name] for name, mask in masks.items() if name in outer}
+        self.rule.limit(masks)
         before = {name: p.detach().clone() for name, p in machine.module.named_parameters()}
         self.rule.step(machine)
         with torch.no_grad():
             for name, p in machine.module.named_parameters():
                 mask = masks.get(name)
                 p.copy_(before[name] if mask is None else torch.where(mask.to(p.device), p, before[name]))
+        self.rule.moved(machine)
+
+    def limit(self, masks: Masks) -> None:
+        """Notes what a rule around this one allows: an entry moves where both do."""
+        self._outer = masks
 
 
 def _check(masks: Masks, machine: Machine) -> None:
