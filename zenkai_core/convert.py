@@ -41,7 +41,7 @@ def convert(
 
     Args:
         model: its children are the layers; one that is a machine already is taken as it is. One that stands at several
-            places (shared weights) is one machine there.
+            places (shared weights) is one machine there, so it has to be grouped alike at each, and not to be the last.
         rules: layer -> (theta, x), or (theta, x, y), or a machine. One callable for all layers with parameters; or a
             mapping whose keys are positions (from 0, negative ones from the end), names or types. A position or a name
             goes before a type, and a type before those that it inherits from, so that `nn.Module` is "any other". Rules
@@ -58,7 +58,8 @@ def convert(
 
     Raises:
         TypeError: the model is no `nn.Sequential`; a callable gives something else; a rule cannot take its layer.
-        ValueError: an empty model, a key that names no layer, a layer without a rule, numbers that are not the layers'.
+        ValueError: an empty model, a key that names no layer, a layer without a rule, numbers that are not the layers';
+            parameters, or fitted members, that the rules of two machines would move.
 
     >>> import torch
     >>> from zenkai_core import cross_entropy, targets, theta
@@ -93,6 +94,7 @@ def convert(
         if key not in made:
             made[key] = _machine(members, found, own, loss)
         machines.append(made[key])
+    _check_movers(groups, machines)
     return Chain(*machines, order=order, scale=scale, lmode=lmode)
 
 
@@ -172,6 +174,25 @@ def _machine(members: Layers, found: Mapping[str, Recipe | None], criterion: Cri
         return Machine(module, theta, x, criterion, y=y[0] if y else None, loss=loss)
     except (TypeError, RuntimeError) as error:
         raise type(error)(f"convert, {shown}: {error}") from error
+
+
+def _check_movers(groups: list[Layers], machines: list[LearningMachine]) -> None:
+    """Refuses parameters, and members of estimators, in two machines whose rules both move them."""
+    movers: dict[object, tuple[str, LearningMachine]] = {}
+    for members, machine in zip(groups, machines, strict=True):
+        if isinstance(machine, Machine) and isinstance(machine.theta, Null):
+            continue
+        for name, layer in members:
+            taking = [m for m in layer.modules() if callable(getattr(m, "add_member", None))]
+            for moved in (*layer.parameters(), *taking):
+                place, other = movers.setdefault(moved, (name, machine))
+                if other is not machine:
+                    raise ValueError(
+                        f"convert expected each layer's parameters in one machine, got those of layer {name!r} "
+                        f"({type(layer).__name__}) in another, with layer {place!r}, too, which would move them twice: "
+                        "group both places alike, end the model by nn.Identity() if one of them is the last, or give "
+                        "one of them theta.Null()"
+                    )
 
 
 def _has_weights(layer: nn.Module) -> bool:

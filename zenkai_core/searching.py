@@ -137,7 +137,9 @@ class Entries:
         self._values = {name: p.detach() for name, p in parameters.items()}
         self.masks: dict[str, Tensor] | None = None
         if masks is not None:
-            fitting = {name: masks[name].to(p.device).expand(p.shape) for name, p in parameters.items() if name in masks}
+            fitting = {
+                name: masks[name].to(p.device).expand(p.shape) for name, p in parameters.items() if name in masks
+            }
             self.masks = {name: mask for name, mask in fitting.items() if bool(mask.any())}
             self._places = {name: mask.flatten().nonzero().squeeze(1) for name, mask in self.masks.items()}
 

@@ -198,3 +198,65 @@ def test_one_pair_of_rules_for_two_layers_is_refused() -> None:
     pair = gradient(nn.ReLU())
     with pytest.raises(RuntimeError, match=r"convert, layer '1' \(Linear\): Gradient expected to serve one machine"):
         convert(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), lambda m: pair)
+
+
+def shared(*after: nn.Module, tied: bool = False) -> tuple[nn.Sequential, nn.Linear]:
+    """A linear layer at two places, or two of one weight; something stands behind each."""
+    torch.manual_seed(0)
+    first = nn.Linear(4, 4)
+    again = nn.Linear(4, 4) if tied else first
+    again.weight = first.weight
+    return nn.Sequential(first, nn.Tanh(), again, *after), first
+
+
+@pytest.mark.parametrize(
+    ("layers", "tied", "options", "places"),
+    [
+        ((), False, {}, ("2", "0")),  # the last machine has a criterion of its own
+        ((nn.ReLU(), nn.Linear(4, 3)), False, {"group": True}, ("2", "0")),
+        ((nn.Tanh(), nn.Linear(4, 3)), False, {"group": (2, 1, 2)}, ("2", "0")),
+        ((nn.Tanh(), nn.Linear(4, 3)), True, {"group": True}, ("2", "0")),
+    ],
+)
+def test_parameters_that_two_machines_would_move_are_refused(
+    layers: tuple[nn.Module, ...], tied: bool, options: dict[str, Any], places: tuple[str, str]
+) -> None:
+    message = rf"got those of layer '{places[0]}' \(Linear\) in another, with layer '{places[1]}', too.* group both"
+    with pytest.raises(ValueError, match=message):
+        convert(shared(*layers, tied=tied)[0], gradient, zk.cross_entropy, **options)
+
+
+def test_fitted_members_that_two_machines_would_move_are_refused() -> None:
+    trees = zk.modules.Trees(3, 3)
+    model = nn.Sequential(trees, nn.Linear(3, 3), trees)
+
+    def rules(m: nn.Module) -> tuple[zk.StepTheta, zk.StepX]:
+        return (gradient(m)[0] if isinstance(m, nn.Linear) else zk.theta.Fit()), zk.targets.Null()
+
+    with pytest.raises(ValueError, match=r"layer '2' \(Trees\) in another, with layer '0', too"):
+        convert(model, rules, zk.cross_entropy)
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_shared_layer_that_is_the_last_but_identity_is_one_machine() -> None:
+    ours, layer = shared(nn.Identity())
+    plain = copy.deepcopy(ours)
+    net = convert(ours, lambda m: (zk.theta.Gradient(torch.optim.SGD, lr=0.1), zk.targets.Gradient()), zk.cross_entropy)
+    assert net[0] is net[2]
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.1)
+    for _ in range(3):
+        x, t = torch.randn(6, 4), torch.randint(4, (6,))
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(plain(x), t).backward()
+        optimizer.step()
+        net.learn(x, t)
+    torch.testing.assert_close(layer.weight, plain[0].weight, rtol=0, atol=1e-12)
+
+
+def test_one_of_two_machines_may_hold_a_shared_layer_still() -> None:
+    model, layer = shared()
+    rules = {0: gradient, 2: lambda m: (zk.theta.Null(), zk.targets.Gradient())}
+    net = convert(model, rules, zk.cross_entropy)
+    before = layer.weight.detach().clone()
+    net.learn(torch.randn(6, 4), torch.randint(4, (6,)))
+    assert not torch.equal(before, layer.weight)

@@ -177,6 +177,7 @@ def test_a_users_own_machine_has_its_cost_and_distance() -> None:
         "cost": 4.5,
         "distance": 3.0,
         "relative": 1.5,
+        "error": 1.5,
         "dead": 1.0,
         "target_angle": 0.0,
     }

@@ -238,7 +238,9 @@ def test_a_layer_learns_from_the_named_features_of_its_own_target_alone() -> Non
 
 
 def test_an_output_is_no_target_of_its_own_where_targets_are_labels() -> None:
-    with pytest.raises(TypeError, match=r"LimitedY expected targets that are places .*, got those of cross_entropy: an"):
+    with pytest.raises(
+        TypeError, match=r"LimitedY expected targets that are places .*, got those of cross_entropy: an"
+    ):
         Machine(nn.Linear(4, 3), sgd(), targets.Null(), zk.cross_entropy, y=targets.LimitedY(Asked(), 2))
     found = targets.SearchY(tansaku.HillClimb(k=64, std=0.5), score="local", seed=0)  # a place, whatever it is given
     layer = Machine(nn.Linear(4, 3), sgd(1.0), targets.Null(), zk.cross_entropy, y=targets.LimitedY(found, [1]))

@@ -39,7 +39,8 @@ def read(rows: Sequence[Row], last: int | None = None) -> list[Finding]:
       that is known, more often than not, or in a quarter of the updates by more than the others lowered it (rounding, a
       millionth of the cost, aside); or an update is longer than a tenth of the parameters, by the median.
     - starved: its target is its output (a relative distance below 1e-6); its parameters stand still though their rule
-      should move them (an update below 1e-8 of the parameters); or a search accepted nothing.
+      should move them (an update below 1e-8 of the parameters); or a search accepted nothing. Updates at which the
+      network's own error at the layer's output was below a millionth of it do not count: nothing was left to learn.
     - dead: more than half of its units say the same for every row.
     - misled: its update, or its target, lies more than 90 degrees away from steepest descent of the network's loss, by
       more than two standard errors of the mean.
@@ -66,13 +67,20 @@ def read(rows: Sequence[Row], last: int | None = None) -> list[Finding]:
     found = []
     for layer, own in layers.items():
         own = own if last is None else own[-last:]
+        of, of_asked = _columns(own), _columns([row for row in own if not _satisfied(row)])
         complaints = [
             Finding(layer, verdict, reason)
             for verdict, find in _COMPLAINTS
-            if (reason := find(_columns(own))) is not None
+            if (reason := find(of_asked if verdict == "starved" else of)) is not None
         ]
-        found += complaints or [Finding(layer, "well", _summary(_columns(own)))]
+        found += complaints or [Finding(layer, "well", _summary(of, all(map(_satisfied, own))))]
     return found
+
+
+def _satisfied(row: Row) -> bool:
+    """Whether the network asked nothing more of the layer, as far as is known."""
+    error = row.get("error")
+    return error is not None and error < _ROUNDING
 
 
 Columns = Callable[[str], list[float]]
@@ -163,13 +171,28 @@ def _misled(of: Columns) -> str | None:
     return None
 
 
-def _summary(of: Columns) -> str:
+def _summary(of: Columns, satisfied: bool) -> str:
+    angle, size = mean(of("update_angle")), mean(of("update_ratio"))
     parts = (
+        (
+            "nothing is left to learn: the network's error is {:.1g} of its output",
+            mean(of("error")) if satisfied else None,
+        ),
         ("a step takes {:.2g} of its own cost", _share(of("local_theta"), of("cost"))),
-        ("its update lies {:.0f} degrees from the network's steepest descent", mean(of("update_angle"))),
-        ("and is {:.1g} of its parameters' length", mean(of("update_ratio"))),
+        ("its update lies {:.0f} degrees from the network's steepest descent", angle),
+        ("and is {:.1g} of its parameters' length", None if angle is None else size),
+        ("its update is {:.1g} of its parameters' length", size if angle is None else None),
+        (
+            "at an unknown angle (no gradient of the network's loss reaches it, or none was asked for)",
+            _unknown(angle, size),
+        ),
     )
     return ", ".join(text.format(value) for text, value in parts if value is not None) or "nothing to complain of"
+
+
+def _unknown(angle: float | None, size: float | None) -> float | None:
+    """The size of an update whose angle is not known; None where it is, or where nothing moved."""
+    return size if angle is None and size else None
 
 
 def _share(falls: list[float], costs: list[float]) -> float | None:

@@ -16,9 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zenkai_core.capabilities import capabilities
 from zenkai_core.diagnostics import measures, outputs, reading
-from zenkai_core.diagnostics.trace import Trace
+from zenkai_core.diagnostics.descent import Descent, same_network
 from zenkai_core.hooks import Call, Event, Hook, When
 from zenkai_core.learning import LearningMachine
 from zenkai_core.machine import Machine
@@ -29,6 +28,7 @@ FIELDS = (
     "cost",
     "distance",
     "relative",
+    "error",
     "attained",
     "round_trip",
     "dead",
@@ -42,6 +42,7 @@ FIELDS = (
 )
 _OF_SOMETHING = (
     "relative",
+    "error",
     "attained",
     "update_ratio",
     "update_angle",
@@ -65,13 +66,17 @@ class Recorder:
 
     - `cost`, the layer's loss before the update;
     - `distance`, the Euclidean distance between output and target; `relative`, the same as a share of the output's
-      norm; `attained`, the share of the distance that the step of the parameters closed (negative: it went away);
+      norm; `error`, the norm of the network's error at the layer's output, also as a share; 0 below any layer, too,
+      where the network has none left; `attained`, the share of the distance that the step of the parameters closed (negative: it went away);
       `round_trip`, the distance to the target that is left where the layer below reaches the target given to it;
     - `dead`, the share of the layer's units that said the same for every row;
     - `update_ratio`, the norm of the parameters' update over the norm of the parameters;
     - `update_angle`, in degrees, between the update and steepest descent of the network's loss; `target_angle`, in
       degrees, between target less output and steepest descent of the network's loss at that output. The gradient is
-      that of the pass: its parameters, statistics and masks; there is none below a layer without one;
+      that of the pass: its parameters, statistics and masks; it is the sum over all places of a machine that stands at
+      several, if each of them is kept, and the update is noted with the place by which it steps. There is none below a
+      layer without one, below a machine of your own, below a `Graph` that sees a part of a split input, and where a
+      `Swap` is answered for by a machine that does not learn;
     - `local_theta` and `global_theta`, error reductions by the step of the parameters; `local_x` and `global_x`, error
       reductions by the target given to the layer below;
     - what the layer's rules note: see the rule; `theta_`, `x_` and `y_` say whose figure it is.
@@ -103,9 +108,8 @@ class Recorder:
         self.every = every
         self.gradients = gradients
         self._rows: list[dict[str, Any]] = []
-        self._current: dict[LearningMachine, tuple[weakref.ref[State], dict[str, Any]]] = {}
-        self._gradients: weakref.WeakKeyDictionary[LearningMachine, list[Tensor]] = weakref.WeakKeyDictionary()
-        self._trace = Trace()
+        self._current: dict[LearningMachine, list[tuple[weakref.ref[State], dict[str, Any]]]] = {}
+        self._descent = Descent()
         self._before: dict[LearningMachine, list[Tensor]] = {}
         self._count: dict[LearningMachine, int] = dict.fromkeys(found.values(), 0)
         self._names = {m: name or type(m).__name__ for name, m in found.items()}
@@ -193,22 +197,22 @@ class Recorder:
         """Lets a container share the network's error out to the machines inside, where one of them will be kept."""
         kept = any(self._count[m] % self.every == 0 for m in call.machine.modules() if m in self._count)
         if kept and call.state is not None:
-            self._trace.enter(call.machine, call.state)
+            self._descent.enter(call.machine, call.state)
 
     @torch.no_grad()
     def _leave(self, call: Call) -> None:
         if call.state is not None:
-            self._trace.leave(call.machine, call.state)
+            self._descent.leave(call.machine, call.state)
 
     @torch.no_grad()
     def _accumulate(self, call: Call) -> None:
         machine, state, t = call.machine, call.state, call.t
         step = self._count[machine]
         self._count[machine] += 1
+        current = [held for held in self._current.pop(machine, []) if same_network(held[0], state)]
         if step % self.every or state is None or t is None or state.y is None:
-            self._current.pop(machine, None)
             if state is not None:
-                self._trace.hand_down(state, None)
+                self._descent.skip(machine, state)
             return
         row: dict[str, Any] = {"step": step, "layer": self._names[machine], **dict.fromkeys(FIELDS)}
         row.update(state.notes or {})
@@ -219,38 +223,29 @@ class Recorder:
         if measures.comparable(y, t):
             row["distance"] = measures.distance(y, t)
             row["relative"] = row["distance"] / measures.size(y)
+        row["error"] = self._error(state)
         self._rows.append(row)
-        self._current[machine] = (weakref.ref(state), row)  # weakly: a recorder keeps no graph alive
+        self._current[machine] = [*current, (weakref.ref(state), row)]  # weakly: a recorder keeps no graph alive
         if self.gradients:
-            self._differentiate(machine, state, t, row)
+            errors = self._descent.trace.at(state)
+            if errors is not None and measures.comparable(state.outputs, t):
+                pairs = [(v.detach() - w, e) for v, w, e in zip(state.outputs, t, errors, strict=True) if e is not None]
+                row["target_angle"] = measures.angle((a for a, _ in pairs), (e for _, e in pairs)) if pairs else None
+            self._descent.differentiate(machine, state)
 
-    def _differentiate(self, machine: LearningMachine, state: State, t: IO, row: dict[str, Any]) -> None:
-        """Notes the true gradient of the layer's parameters, and hands the error on to the layer below."""
-        self._gradients.pop(machine, None)
-        if not self._trace.reaches(state):
-            return
-        errors = self._trace.at(state)
-        if errors is not None and measures.comparable(state.outputs, t):
-            pairs = [(y.detach() - a, e) for y, a, e in zip(state.outputs, t, errors, strict=True) if e is not None]
-            row["target_angle"] = measures.angle((a for a, _ in pairs), (e for _, e in pairs)) if pairs else None
-        if errors is None or not isinstance(machine, Machine) or "differentiable" not in capabilities(machine.module):
-            self._trace.hand_down(state, None)
-            return
-        with torch.enable_grad():
-            x = state.inputs.leaves(requires_grad=True)
-            y = machine.replay(x, state)
-            parameters = machine.trainable()
-            pulled = [(v, e.to(v.dtype)) for v, e in zip(y, errors, strict=True) if e is not None and v.requires_grad]
-            if not pulled:
-                self._trace.hand_down(state, None)
-                return
-            leaves = [v for v in (*x, *parameters) if v.requires_grad]
-            outs, given = zip(*pulled, strict=True)
-            found = iter(torch.autograd.grad(outs, leaves, given, allow_unused=True))
-        self._trace.hand_down(state, tuple(next(found) if v.requires_grad else None for v in x))
-        if parameters:
-            of = [(p, next(found)) for p in parameters]
-            self._gradients[machine] = [torch.zeros_like(p) if g is None else g for p, g in of]
+    def _error(self, state: State) -> Tensor | float | None:
+        """The network's error at the pass's outputs as a share of these, as far as it is known; 0 where it has none."""
+        errors = self._descent.trace.at(state)
+        if errors is None:
+            try:
+                errors = state.output_error()
+            except RuntimeError:  # a cost without a gradient: a recorder breaks no run
+                return None
+            return 0.0 if not any(bool(e.any()) for e in errors if e is not None) else None
+        pairs = [(e, y.detach()) for e, y in zip(errors, state.outputs, strict=True) if e is not None]
+        if not any(bool(e.any()) for e, _ in pairs):
+            return 0.0
+        return measures.size(IO(*(e for e, _ in pairs))) / measures.size(IO(*(y for _, y in pairs)))
 
     @torch.no_grad()
     def _step_x(self, call: Call) -> None:
@@ -282,12 +277,11 @@ class Recorder:
         if before and len(before) == len(now):
             moved = [p - q for p, q in zip(now, before, strict=True)]
             row["update_ratio"] = measures.ratio(moved, before)
-            if (gradient := self._gradients.pop(machine, None)) is not None:
+            if (gradient := self._descent.gradient(machine, call.state)) is not None:
                 row["update_angle"] = measures.angle((-v for v in moved), gradient)
 
     def _row_of(self, call: Call) -> dict[str, Any] | None:
-        held = self._current.get(call.machine)
-        return held[1] if held is not None and held[0]() is call.state else None
+        return next((row for held, row in self._current.get(call.machine, []) if held() is call.state), None)
 
 
 def _reductions(row: dict[str, Any], what: str, call: Call, before: IO, after: IO) -> None:

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from zenkai_core.chain import Chain
-from zenkai_core.global_targets import GlobalTargets
 from zenkai_core.graph import Graph
 from zenkai_core.learning import LearningMachine
 from zenkai_core.parallel import Parallel
@@ -51,7 +50,12 @@ class Trace:
         return None if not fits else errors if handed is None else _added(errors, handed)
 
     def hand_down(self, state: State, errors: Errors | None) -> None:
-        """Adds the error at a pass's inputs (None: unknown) to what other layers have said to those that made them."""
+        """Adds the error at a pass's inputs (None: unknown) to what other layers have said to those that made them.
+
+        What is said of a pass a second time is what was said of it before, and is not added once more.
+        """
+        if state in self._inputs:
+            return
         self._inputs[state] = errors
         self._tell(state.origins, errors)
 
@@ -65,14 +69,14 @@ class Trace:
         elif isinstance(machine, Swap):
             if not machine.trained["main"]:  # then nobody tells the machine that answers
                 self.hand_down(state, None)
-        elif not isinstance(machine, (Chain, Graph)) or isinstance(machine, GlobalTargets):
+        elif not isinstance(machine, (Chain, Graph)):
             self.hand_down(state, None)  # it keeps to itself how its machines hang together
 
     def leave(self, machine: LearningMachine, state: State) -> None:
         """After a container accumulated: joins what machines side by side said of the parts of the input they see."""
         if not isinstance(machine, Parallel) or machine.columns is None or not self.reaches(state):
             return
-        said = [self._inputs.get(state.sub(str(i))) for i in range(len(machine))]
+        said = [self._said(m, state.sub(str(i))) for i, m in enumerate(machine.machines)]
         total: Tensor | None = torch.zeros_like(state.inputs.f)
         for columns, errors in zip(machine.columns, said, strict=True):
             if errors is None:
@@ -83,6 +87,19 @@ class Trace:
             elif total is not None:
                 total[:, columns] += errors[0]
         self.hand_down(state, (total,))
+
+    def _said(self, machine: LearningMachine, state: State) -> Errors | None:
+        """The error at the inputs of a machine, be it a chain or machines side by side; None where it is not known."""
+        if state in self._inputs:
+            return self._inputs[state]
+        if isinstance(machine, Chain):
+            return self._said(machine.machines[0], state.sub("0"))
+        if not isinstance(machine, Parallel):
+            return None
+        total, *others = (self._said(m, state.sub(str(i))) for i, m in enumerate(machine.machines))
+        for errors in others:
+            total = None if total is None or errors is None else _added(total, errors)
+        return total
 
     def _tell(self, origins: Iterable[Origin | None], errors: Errors | None) -> None:
         for i, origin in enumerate(origins):

@@ -136,5 +136,7 @@ class SearchY(_Search, StepY):
 
     def step_y(self, machine: Machine, t: IO, state: State) -> IO:
         """The best outputs found, or the reducer's answer; the noise count moves, nothing else."""
-        given = partial(machine._cost_against, t, state.criterion)  # by which the layer's own target is found, not reached
+        given = partial(
+            machine._cost_against, t, state.criterion
+        )  # by which the layer's own target is found, not reached
         return self._searched(state.outputs, state.cost_above if self.score == "network" else given, state)
