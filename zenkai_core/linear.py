@@ -74,8 +74,8 @@ def check_finite(rule: str, **values: Tensor) -> None:
     for what, value in values.items():
         if not bool(value.isfinite().all()):
             raise ValueError(
-                f"{rule} expected finite numbers, got NaN or infinity in the {what}: look at the data and the loss, and "
-                "at the layers around; a larger damping holds steps back"
+                f"{rule} expected finite numbers, got NaN or infinity in the {what}: look at the data, the loss and "
+                "the layers around; a larger damping holds steps back"
             )
 
 

@@ -95,7 +95,7 @@ class StepTheta(Rule):
         """Moves the parameters by what was accumulated, and clears it."""
         raise NotImplementedError(f"{type(self).__name__} expected a step, got none: override it")
 
-    def limit(self, masks: Mapping[str, Tensor]) -> None:
+    def limited_to(self, masks: Mapping[str, Tensor]) -> None:
         """Told by a rule around this one before each step: the only entries of the parameters that will stay moved."""
 
     def moved(self, machine: Machine) -> None:

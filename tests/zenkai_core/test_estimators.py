@@ -369,6 +369,16 @@ def test_estimators_learn_below_a_gradient_machine() -> None:
         (lambda: zk.theta.Fit(window=0), ValueError, "window >= 1, got 0"),
         (lambda: zk.theta.Fit(rows=20, window=10), ValueError, "a window of at least rows=20, got 10"),
         (lambda: zk.theta.Fit(limit=0), ValueError, "limit >= 1, got 0"),
+        (
+            lambda: zk.theta.Fit(increments=0.5, partial=True),
+            ValueError,
+            "increments alone, got them with partial",
+        ),
+        (
+            lambda: zk.theta.Fit(increments=0.5, limit=1),
+            ValueError,
+            "increments alone, got them with limit",
+        ),
         (lambda: zk.theta.Fit(increments=1.5), ValueError, r"increments in \(0, 1\], got 1.5"),
     ],
 )

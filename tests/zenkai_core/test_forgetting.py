@@ -108,3 +108,25 @@ def test_zero_grad_can_leave_zeros() -> None:
     zk.Optimizer(model).zero_grad(set_to_none=False)
     assert model.module.weight.grad is not None
     assert not model.module.weight.grad.any()
+
+
+@pytest.mark.parametrize("taken", ["copied", "saved"])
+def test_a_copied_or_saved_fit_leaves_out_the_rows_of_a_pass_in_flight(taken: str) -> None:
+    fit = zk.theta.Fit(rows=20)
+    layer, x, t = Machine(zk.modules.Trees(4, 2), fit, zk.targets.Null()), torch.randn(6, 4), torch.randn(6, 2)
+    layer.learn(x, t)
+    state = State()
+    layer.remember(IO(x), state)
+    told = layer.tell(IO(t), state)
+    assert fit.pending == 12
+    if taken == "copied":
+        other = copy.deepcopy(layer)
+    else:
+        other = Machine(zk.modules.Trees(4, 2), zk.theta.Fit(rows=20), zk.targets.Null())
+        other.load_state_dict(layer.state_dict())
+    assert other.theta.pending == 6
+    other.learn(x, t)
+    layer.step(*told)
+    assert (fit.pending, other.theta.pending) == (12, 12)
+    collected = [torch.cat([torch.cat(rows, 1) for rows in each._pending]) for each in (fit, other.theta)]
+    assert torch.equal(*collected)

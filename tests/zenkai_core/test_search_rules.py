@@ -185,6 +185,24 @@ def test_more_generations_find_better_targets() -> None:
     assert costs[1] < 0.5 * costs[0]
 
 
+@pytest.mark.parametrize("taken", ["copied", "saved"])
+def test_a_search_that_moved_rows_before_it_was_resumed_does_not_say_that_it_moved_none(taken: str) -> None:
+    def make(std: float) -> Machine:
+        return Machine(nn.Linear(2, 1), theta.Null(), targets.SearchX(climb(std=std), seed=0))
+
+    machine = make(0.3)
+    pass_ = told(machine, torch.ones(3, 2), torch.zeros(3, 1))
+    for _ in range(10):
+        machine.step_x(*pass_)
+    other = copy.deepcopy(machine) if taken == "copied" else make(1e-30)
+    other.load_state_dict(machine.state_dict())
+    other.x.algorithm = climb(std=1e-30)
+    pass_ = told(other, torch.ones(3, 2), torch.zeros(3, 1))
+    for _ in range(15):  # the calls 11 to 25: warnings are errors here
+        other.step_x(*pass_)
+    assert int(other.x.noise.key[1]) == 25
+
+
 def test_a_search_that_moves_nothing_warns_once() -> None:
     machine = Machine(nn.Linear(2, 1), theta.Null(), targets.SearchX(climb(std=1e-30), seed=0))
     pass_ = told(machine, torch.ones(3, 2), torch.zeros(3, 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -467,7 +468,7 @@ def test_a_limited_search_never_makes_the_layer_worse() -> None:
     x, t = batch(40)
     machine = linear(theta.Limited(climbing(), FEW))
     costs = [machine.learn(x, t) for _ in range(20)]
-    assert all(b <= a for a, b in zip(costs, costs[1:], strict=False))
+    assert all(b <= a for a, b in itertools.pairwise(costs))
     assert costs[-1] < costs[0]
 
 

@@ -66,9 +66,10 @@ class Recorder:
 
     - `cost`, the layer's loss before the update;
     - `distance`, the Euclidean distance between output and target; `relative`, the same as a share of the output's
-      norm; `error`, the norm of the network's error at the layer's output, also as a share; 0 below any layer, too,
-      where the network has none left; `attained`, the share of the distance that the step of the parameters closed (negative: it went away);
+      norm; `attained`, the share of the distance that the step of the parameters closed (negative: it went away);
       `round_trip`, the distance to the target that is left where the layer below reaches the target given to it;
+    - `error`, the norm of the network's error (its loss's gradient) at the layer's output, as a share of the output's
+      norm; 0 in every layer where the network itself has none left;
     - `dead`, the share of the layer's units that said the same for every row;
     - `update_ratio`, the norm of the parameters' update over the norm of the parameters;
     - `update_angle`, in degrees, between the update and steepest descent of the network's loss; `target_angle`, in

@@ -145,7 +145,7 @@ class LimitedY(_Features, StepY):
         if not self.points and is_distance(machine.criterion) is False:
             raise TypeError(
                 f"targets.LimitedY expected targets that are places among the outputs, got those of "
-                f"{machine.criterion}: an output is no target of its own there; limit the layer below by targets.Limited"
+                f"{machine.criterion}: an output is no target of its own there; take targets.Limited for x instead"
             )
         super().bind(machine)
 

@@ -14,11 +14,11 @@ from zenkai_core.values import IO
 class Delta(Optimized):
     """Widrow and Hoff's rule for a linear layer: dW = e' x / n with e = dl/dy * slope, (y - t) * slope for `sse`.
 
-    l is the layer's criterion, whose gradient is a closed form for all of `zenkai_core.criteria` but `margin`; that, and
-    a criterion of yours without a `gradient`, is differentiated by autograd on its own. The slope of the activation
-    behind the layer is read from its output; for a sign it is 1, which is the perceptron's rule. For `nn.Linear` under
-    `cross_entropy` it is multinomial logistic regression. The update is the gradient of the criterion, bit by bit of
-    the same formula, wherever the activation has one.
+    l is the layer's criterion, whose gradient is a closed form for all of `zenkai_core.criteria` but `margin`; that and
+    a criterion of yours without a `gradient` are differentiated by autograd on their own. The slope of the activation
+    behind the layer is read from its output; for a sign it is 1, which is the perceptron's rule. Where the activation
+    has a gradient, the update is the gradient of the criterion: for `nn.Linear` under `cross_entropy`, multinomial
+    logistic regression.
 
     Args:
         factory: a `torch.optim` class or a callable (parameters, **options) -> optimiser; it only steps.

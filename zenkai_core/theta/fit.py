@@ -45,8 +45,8 @@ class Fit(StepTheta):
     A module of kind "classification" is fitted on labels `[n]`, or on the argmax of real targets `[n, classes]`, which
     gives the labels back where the gradient of a loss made the targets.
 
-    A fit lowers the estimator's own loss, whatever the machine's criterion is; a regressor follows another distance than
-    squared error where the estimator does (`DecisionTreeRegressor(criterion="absolute_error")`).
+    A fit lowers the estimator's own loss, whatever the machine's criterion is: give the machine the distance that its
+    estimator follows, as `DecisionTreeRegressor(criterion="absolute_error")` does that one.
 
     The module takes the member: `modules.Trees` for scikit-learn's trees, `modules.Estimators` for any estimator, or
     one of your own with `add_member` (and `newest` and `replace_newest`, for `partial` and `limit`).
@@ -109,9 +109,9 @@ class Fit(StepTheta):
         criterion = machine.local_criterion(state)
         if is_distance(criterion) is False and getattr(machine.module, "kind", None) == "regression":
             raise TypeError(
-                f"theta.Fit expected a criterion whose target is a place among the outputs (sse, huber, absolute_error), "
-                f"got {criterion} for a regressor: take a module of kind 'classification' for labels, or give the layer "
-                "a y rule"
+                f"theta.Fit expected a criterion whose target is a place among the outputs (sse, huber, "
+                f"absolute_error), got {criterion} for a regressor: take a module of kind 'classification' for labels, "
+                "or give the layer a y rule"
             )
         x, wanted = (_kept(v.f.detach()) for v in (state.inputs, t))
         if not bool(t.f.isfinite().all()):

@@ -23,9 +23,9 @@ class LeastSquares(StepTheta):
     1 / damping (of the gradient that remains once the bias has moved).
 
     Under another criterion l than `sse` it is -dl/dy * phi': a Gauss-Newton step that takes the curvature of l for the
-    identity. Where it is at most that, as for `huber`, `cross_entropy` and `binary_cross_entropy`, the sum bounds l from
-    above, and without an activation no step raises l (Boehning, Lindsay 1988). `absolute_error` and `margin` have kinks,
-    over which a step may leap: give it a small lr.
+    identity. Where it is at most that, as for `huber`, `cross_entropy` and `binary_cross_entropy`, the sum bounds l
+    from above, and without an activation no step raises l (Boehning, Lindsay 1988). `absolute_error` and `margin` have
+    kinks, over which a step may leap: give it a small lr.
 
     Rows are kept while they are fewer than the inputs, and solved on that side; more are added up to X'X and X'E.
 

@@ -14,9 +14,9 @@ from zenkai_core.machine import Machine, StepTheta
 from zenkai_core.noise import NoiseKey
 from zenkai_core.searching import (
     Algorithm,
+    Entries,
     Reducer,
     Score,
-    Entries,
     Searcher,
     algorithm_at,
     at,
@@ -36,9 +36,9 @@ class Search(StepTheta):
     pass's affine map. The search begins with the layer's own weights, and its state lives on from step to step; since
     another mini-batch is another objective, what it remembers is assessed again first. The module is the truth: where
     it no longer holds what the last step wrote (other weights were loaded, a parameter was frozen, the dtype changed),
-    the search begins anew with the weights that are there. What `theta.Filtered` and `theta.Limited` do to the answer is
-    not such a change: under a limit, candidates differ in the entries that may move alone. A backward pass that no step follows is kept too; let
-    `Optimizer.zero_grad()` or the machine's `forget()` drop it.
+    the search begins anew with the weights that are there. What `theta.Filtered` and `theta.Limited` make of the answer
+    is not such a change; under `theta.Limited`, candidates differ in the entries that may move, and in no other. A
+    backward pass that no step follows is kept too; let `Optimizer.zero_grad()` or the machine's `forget()` drop it.
 
     Args:
         algorithm: any tansaku algorithm for real genes; or what makes one at each step: a `tansaku.Scheduled`, to
@@ -159,7 +159,7 @@ class Search(StepTheta):
             return reduce(asked)
         return algorithm.best(self._state).individual() if self.write == "best" else algorithm.estimate(self._state)
 
-    def limit(self, masks: Mapping[str, Tensor]) -> None:
+    def limited_to(self, masks: Mapping[str, Tensor]) -> None:
         """Notes which entries the coming step may search."""
         self._allowed = masks
 

@@ -25,9 +25,9 @@ class _Around(Wrapping, StepTheta):
         """As the inner rule does."""
         self.rule.accumulate(machine, t, state)
 
-    def limit(self, masks: Masks) -> None:
+    def limited_to(self, masks: Masks) -> None:
         """Tells the inner rule."""
-        self.rule.limit(masks)
+        self.rule.limited_to(masks)
 
     def moved(self, machine: Machine) -> None:
         """Tells the inner rule."""
@@ -216,7 +216,7 @@ class Limited(_Around):
             _check(masks, machine)
         if (outer := self._outer) is not None:
             masks = {name: mask & outer[name] for name, mask in masks.items() if name in outer}
-        self.rule.limit(masks)
+        self.rule.limited_to(masks)
         before = {name: p.detach().clone() for name, p in machine.module.named_parameters()}
         self.rule.step(machine)
         with torch.no_grad():
@@ -225,7 +225,7 @@ class Limited(_Around):
                 p.copy_(before[name] if mask is None else torch.where(mask.to(p.device), p, before[name]))
         self.rule.moved(machine)
 
-    def limit(self, masks: Masks) -> None:
+    def limited_to(self, masks: Masks) -> None:
         """Notes what a rule around this one allows: an entry moves where both do."""
         self._outer = masks
 
