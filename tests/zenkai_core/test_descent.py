@@ -68,8 +68,9 @@ def test_a_place_that_is_not_kept_leaves_the_angle_open() -> None:
     with Recorder(net, every=2) as recorder:
         for _ in range(4):
             net.learn(torch.randn(8, 4), torch.randint(3, (8,)))
-    shared = [row["update_angle"] for row in recorder.rows() if row["layer"] == "1"]
-    assert shared == [None] * 4
+    shared = [row for row in recorder.rows() if row["layer"] == "1"]
+    assert [row["update_angle"] for row in shared] == [None] * 4
+    assert all(row["update_ratio"] > 0 for row in shared)
 
 
 class Skewed(StepTheta):
@@ -95,15 +96,21 @@ def test_under_global_targets_the_angle_is_that_to_autograds_gradient(nested: bo
     machines = [m for m in net.modules() if isinstance(m, Machine)]
     modules = [m.module for m in machines]
     plain, (x, t) = nn.Sequential(*copy.deepcopy(modules)), (torch.randn(8, 4), torch.randint(3, (8,)))
-    nn.functional.cross_entropy(plain(x), t).backward()
+    outputs = [x]
+    for module in plain:
+        outputs.append(module(outputs[-1]))
+        outputs[-1].retain_grad()
+    nn.functional.cross_entropy(outputs[-1], t).backward()
     with Recorder(net) as recorder:
         net.learn(x, t)
-    found = {row["layer"]: row["update_angle"] for row in recorder.rows()}
+    found = {row["layer"]: row for row in recorder.rows()}
     names = {m: name for name, m in net.named_modules()}
-    for machine, module in zip(machines, plain, strict=True):
+    for machine, module, y in zip(machines, plain, outputs[1:], strict=True):
         g = torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None])
         expected = torch.rad2deg(torch.acos(g.sum() / g.norm() / len(g) ** 0.5))
-        assert found[names[machine]] == pytest.approx(float(expected), rel=1e-6)
+        assert found[names[machine]]["update_angle"] == pytest.approx(float(expected), rel=1e-6)
+        error = len(x) * y.grad.norm(dim=1).mean() / y.detach().norm(dim=1).mean()  # type: ignore[union-attr]
+        assert found[names[machine]]["error"] == pytest.approx(float(error), rel=1e-6)
 
 
 def solved(*machines: Machine) -> tuple[Chain, Tensor, Tensor]:

@@ -424,6 +424,8 @@ def test_a_wrapped_search_goes_on_from_step_to_step(name: str, monkeypatch: pyte
         moved = machine.module.weight != start["weight"]
         assert moved.any(0).tolist() == [True, False, False, True]
         assert (machine.module.bias != start["bias"]).tolist() == [name != "limited limited", False, False]
+        (search,) = (rule for rule in machine.theta.modules() if isinstance(rule, theta.Search))
+        assert search._masks.keys() == ({"weight"} if name == "limited limited" else {"weight", "bias"})
     copied = copy.deepcopy(machine)
     fresh = linear(AROUND[name](climbing()))
     fresh.load_state_dict(machine.state_dict())

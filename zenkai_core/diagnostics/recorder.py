@@ -210,7 +210,9 @@ class Recorder:
         machine, state, t = call.machine, call.state, call.t
         step = self._count[machine]
         self._count[machine] += 1
-        current = [held for held in self._current.pop(machine, []) if same_network(held[0], state)]
+        current = self._current[machine] = [
+            held for held in self._current.get(machine, []) if same_network(held[0], state)
+        ]
         if step % self.every or state is None or t is None or state.y is None:
             if state is not None:
                 self._descent.skip(machine, state)
@@ -226,7 +228,7 @@ class Recorder:
             row["relative"] = row["distance"] / measures.size(y)
         row["error"] = self._error(state)
         self._rows.append(row)
-        self._current[machine] = [*current, (weakref.ref(state), row)]  # weakly: a recorder keeps no graph alive
+        current.append((weakref.ref(state), row))  # weakly: a recorder keeps no graph alive
         if self.gradients:
             errors = self._descent.trace.at(state)
             if errors is not None and measures.comparable(state.outputs, t):
