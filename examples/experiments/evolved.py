@@ -21,8 +21,8 @@ from common.experiment import Experiment, Figures, Network, Plan, cosine_schedul
 from zenkai_core import Machine, cross_entropy, targets, theta
 
 WIDTH = 32
-CANDIDATES = {"digits": 128, "mnist": 512}
-BATCH = {"digits": 128, "mnist": 512}
+CANDIDATES = {"digits": 128, "mnist": 1024}
+BATCH = {"digits": 128, "mnist": 256}
 STD = {"digits": 0.02, "mnist": 0.01}  # of the candidates around the mean, in units of the weights
 RATE = {"digits": 1.0, "mnist": 0.5}  # of Adam at the beginning, in these standard deviations
 BACKPROP_RATE = 1e-3
@@ -69,7 +69,7 @@ SEARCHES = {
 
 EXPERIMENT = Experiment(
     build,
-    epochs={"digits": 60, "mnist": 16},
+    epochs={"digits": 60, "mnist": 8},
     controls=("frozen", "backprop"),
     variants={"plain": Figures(goal=0.950)},
     searches=tuple(SEARCHES),

@@ -27,8 +27,8 @@ from zenkai_core import Chain, Machine, StepTheta, StepX, cross_entropy, sse, ta
 
 WIDTHS = {"width-32": (32,), "width-128-32": (128, 32)}
 BATCH = 128
-RATE = {"digits": 1e-2, "mnist": 1e-3}
-PAIRS = {"digits": 16, "mnist": 64}  # antithetic candidates per sample
+RATE = {"digits": 1e-2, "mnist": 3e-3}
+PAIRS = {"digits": 16, "mnist": 32}  # antithetic candidates per sample
 HIDDEN_STEP = 0.1  # of each pre-activation's spread in the batch
 OUTPUT_STEP = 0.1  # of the logits
 BACKPROP_RATE = 1e-3
@@ -76,7 +76,7 @@ def theta_of(control: str | None, rate: float, last: bool) -> StepTheta:
 
 EXPERIMENT = Experiment(
     build,
-    epochs={"digits": 40, "mnist": 20},
+    epochs={"digits": 40, "mnist": 12},
     controls=("frozen", "backprop"),
     variants={"width-32": Figures(goal=0.970), "width-128-32": Figures(goal=0.978)},
     searches=SEARCHES,
