@@ -15,8 +15,9 @@ GENERATIONS = 4  # of those, with as many candidates in all: a single generation
 def smoothed(std: float, k: int) -> dict[str, Any]:
     """Return the algorithm and the reducer of one step against the gradient of the loss, smoothed by noise.
 
-    The candidates are k / 2 antithetic pairs, `std` away from the outputs; their mean, weighted by plain differences of
-    cost and divided by the variance, estimates that gradient (Salimans et al. 2017, equation 1).
+    The candidates are k / 2 antithetic pairs, every output `std` away from where it was, with signs from a Hadamard
+    matrix, so that the outputs' effects do not mix; their mean, weighted by plain differences of cost and divided by
+    the variance, estimates that gradient (Salimans et al. 2017, equation 1).
     """
     search = tansaku.HillClimb(k=k, std=std, adapt=False, orthogonal=True)
     return {"algorithm": search, "reduce": tansaku.WeightedMean("centred", step=std**-2)}
