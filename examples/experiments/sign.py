@@ -28,8 +28,9 @@ STE_RATE = 3e-3  # of the straight-through control: 0.964 on MNIST's validation 
 BATCH = 128
 PAIRS = {"digits": 32, "mnist": 64}  # antithetic candidates per sample
 HIDDEN_STEP = (0.3, 0.15)  # of each pre-activation's spread in the batch, at the beginning and at the end
+NOISE = (0.3, 0.08)  # before the signs in training, likewise
 OUTPUT_STEP = 0.1  # of the logits
-DECAY = 1.0  # of the hidden weights, times the learning rate
+DECAY = 0.3  # of the hidden weights, times the learning rate
 
 
 def build(plan: Plan, control: str | None) -> Network:
@@ -37,9 +38,8 @@ def build(plan: Plan, control: str | None) -> Network:
     if control == "backprop":
         return straight_through(plan)
     width, rate, pairs = WIDTH[plan.variant], RATE, plan.default(PAIRS)
-    first, last = HIDDEN_STEP
-    own = own_target(plan.search, 2 * pairs, first, relative=True)
-    noise = modules.GaussianNoise(first, relative=True)
+    own = own_target(plan.search, 2 * pairs, HIDDEN_STEP[0], relative=True)
+    noise = modules.GaussianNoise(NOISE[0], relative=True)
     if control == "frozen":
         hidden = Machine(nn.Linear(plan.data.features, width), theta.Null(), targets.Null())
     else:
@@ -54,9 +54,9 @@ def build(plan: Plan, control: str | None) -> Network:
 
     def schedule(done: float) -> None:
         learning_rates(done)
-        noise.std = first * (last / first) ** done
+        noise.std = falling(NOISE, done)
         if plan.search is None:
-            own.algorithm, own.reduce = smoothed(noise.std, 2 * pairs).values()
+            own.algorithm, own.reduce = smoothed(falling(HIDDEN_STEP, done), 2 * pairs).values()
 
     def evaluations() -> int:
         return sum(int(rule.noise.key[1]) for rule in (own, logits)) * BATCH * (2 * pairs + 1)
@@ -68,6 +68,12 @@ def build(plan: Plan, control: str | None) -> Network:
         schedule=schedule,
         evaluations=evaluations,
     )
+
+
+def falling(ends: tuple[float, float], done: float) -> float:
+    """Return what is between the ends, by equal factors in equal times."""
+    first, last = ends
+    return first * (last / first) ** done
 
 
 def straight_through(plan: Plan) -> Network:
