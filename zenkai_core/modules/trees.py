@@ -99,17 +99,20 @@ class Trees(EnsembleVoter):
         return torch.cat([self._walk(part) for part in x.float().split(rows)], 1)  # scikit-learn compares float32
 
     def _walk(self, x: Tensor) -> Tensor:
-        trees = self.branches.shape[0]
-        row = torch.arange(x.shape[0], device=x.device)
-        node = torch.zeros(trees, x.shape[0], dtype=torch.int64, device=x.device)
-        tree = torch.arange(trees, device=x.device).unsqueeze(1)
+        """All trees as one list of nodes: `index_select` is several times faster than an index of two dimensions."""
+        (trees, nodes), (rows, width) = self.feature.shape, x.shape
+        root = torch.arange(trees, device=x.device).unsqueeze(1) * nodes
+        row = (torch.arange(rows, device=x.device) * width).repeat(trees)
+        node, x = root.expand(trees, rows).flatten(), x.flatten()
+        branches = (self.branches + root.unsqueeze(2)).flatten()
+        feature, threshold, missing_left = (v.flatten() for v in (self.feature, self.threshold, self.missing_left))
         for _ in range(self._levels):
-            value = x[row, self.feature[tree, node]]
-            right = ~(value <= self.threshold[tree, node])
+            value = x.index_select(0, row + feature.index_select(0, node))
+            right = ~(value <= threshold.index_select(0, node))
             if self._missing:
-                right &= ~(value.isnan() & self.missing_left[tree, node])
-            node = self.branches[tree, node, right.long()]
-        found = self.value[tree, node]
+                right &= ~(value.isnan() & missing_left.index_select(0, node))
+            node = branches.index_select(0, 2 * node + right)
+        found = self.value.flatten(0, 1).index_select(0, node).unflatten(0, (trees, rows))
         return found[..., 0].unflatten(0, (-1, self.outputs)).transpose(1, 2) if self.per_output else found
 
     def add_member(self, estimator: Any, weight: float = 1.0) -> None:
