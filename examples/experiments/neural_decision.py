@@ -26,19 +26,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import tansaku
 from common.experiment import Experiment, Figures, Network, Plan, cosine_schedule
-from zenkai_core import Chain, Machine, StepX, cross_entropy, modules, sse, targets, theta
-from zenkai_core.criteria import margin
+from common.searching import smoothed
+from zenkai_core import IO, Chain, Machine, State, StepX, cross_entropy, modules, sse, targets, theta
 
 CHANNELS, KERNEL, STRIDE = 32, 4, 2
-WIDTH = 64
-DROPOUT = 0.5
+WIDTH = 32
 TREES, DEPTH = 9, 10
 CANDIDATES = 32
-STEP = 100.0  # of the weighted mean, so long that it outweighs the difference between a pass and the middle of them
-ROWS = {"digits": 1200, "mnist": 18_000}  # between two fits; fewer at first, see `waits`
-RATE = {"digits": 3e-3, "mnist": 1e-3}
+DROPOUT = 0.5  # of the proposals
+STD = 0.5  # of the normal candidates
+FLOOR = 0.02  # added to a class's share of the votes
+ROWS = {"digits": 600, "mnist": 6000}  # between two fits; fewer at first, see `waits`
+WINDOW = 3  # fits of that many rows each, on which a member is fitted
+RATE = {"digits": 3e-3, "mnist": 3e-3}
 BATCH = {"digits": 64, "mnist": 128}
 
 
@@ -66,6 +67,24 @@ class Sum(nn.Module):
         return x.sum(1)
 
 
+class Stochastic(Machine):
+    """A machine that begins with a `Sum`; its proposals drop channels out, its own pass adds them all up."""
+
+    def propose(self, state: State, k: int, noise: torch.Generator) -> IO:
+        """Passes with dropout of whole channels, k of them: `[k, n, width]`; BatchNorm is the pass's affine map."""
+        parts = state.inputs.f.detach()
+        kept = torch.rand(len(parts), k, parts.shape[1], generator=noise, device=parts.device) >= DROPOUT
+        sums = (kept.to(parts) / (1 - DROPOUT)) @ parts  # [n, k, width]
+        return self.frozen(IO(sums.transpose(0, 1).flatten(0, 1).unsqueeze(1)), state).map(
+            lambda y: y.unflatten(0, (k, len(parts)))
+        )
+
+
+def surprise(y: IO, t: IO) -> Tensor:
+    """Return -log of the right class's share of the votes, `[n]`."""
+    return -(y.f.gather(1, t.f.unsqueeze(1)).squeeze(1) + FLOOR).log()
+
+
 def tree() -> Any:
     """Return an unfitted member of the head."""
     from sklearn.tree import DecisionTreeClassifier
@@ -80,7 +99,7 @@ def waits(rows: int, fits: int) -> int:
 
 def build(plan: Plan, control: str | None) -> Network:
     """Return the network; "frozen" fits its trees only, "backprop" has a linear layer in their place."""
-    rate, (*planes, height, width) = plan.default(RATE), plan.data.shape
+    rate, batch, (*planes, height, width) = plan.default(RATE), plan.default(BATCH), plan.data.shape
     colours = math.prod(planes)
     pixels = math.prod((side - KERNEL) // STRIDE + 1 for side in (height, width))
     convolution = nn.Sequential(
@@ -91,34 +110,33 @@ def build(plan: Plan, control: str | None) -> Network:
         nn.Flatten(2),
         Parts(CHANNELS, pixels, WIDTH),
     )
-    stochastic = nn.Sequential(nn.Dropout1d(DROPOUT), Sum(), nn.BatchNorm1d(WIDTH))
-
-    def by_gradient(module: nn.Module, x: StepX) -> Machine:
-        frozen = control == "frozen"
-        return Machine(module, theta.Null() if frozen else theta.Gradient(torch.optim.Adam, lr=rate), x, sse)
-
+    linear = nn.Sequential(Sum(), nn.BatchNorm1d(WIDTH))
+    frozen, search = control == "frozen", None
+    by_gradient = theta.Null if frozen else partial(theta.Gradient, torch.optim.Adam, lr=rate)
     if control == "backprop":
-        rule = theta.Gradient(torch.optim.Adam, lr=rate)
-        head = Machine(nn.Linear(WIDTH, plan.data.classes), rule, targets.Gradient(), cross_entropy)
+        output = nn.Linear(WIDTH, plan.data.classes)
+        head = Machine(output, by_gradient(), targets.Gradient(), cross_entropy)
     else:
-        trees = modules.Trees(WIDTH, plan.data.classes, members=TREES, kind="classification")
-        reduce = None if plan.variant == "plain" else tansaku.WeightedMean("standardised", step=STEP)
-        search = targets.Proposals(CANDIDATES, reduce=reduce)
-        up = targets.Null() if control == "frozen" else search
-        head = Machine(trees, theta.Fit(tree, rows=partial(waits, plan.default(ROWS))), up, margin)
+        plain, rows = plan.variant == "plain", plan.default(ROWS)
+        voter = modules.voters.Multiclass(plan.data.classes) if plain else modules.voters.Mean()
+        trees = modules.Trees(WIDTH, plan.data.classes, members=TREES, kind="classification", voter=voter)
+        if not frozen:
+            search = targets.Proposals(CANDIDATES) if plain else targets.SearchX(**smoothed(STD, CANDIDATES))
+        fit = theta.Fit(tree, rows=partial(waits, rows), window=WINDOW * rows)
+        head = Machine(trees, fit, search or targets.Null(), surprise)
+    down: StepX = targets.Null() if frozen else targets.Gradient()
     layers = {
-        "convolution": by_gradient(convolution, targets.Null()),
-        "linear": by_gradient(stochastic, targets.Null() if control == "frozen" else targets.Gradient()),
+        "convolution": Machine(convolution, by_gradient(), targets.Null(), sse),
+        "linear": Stochastic(linear, by_gradient(), down, sse),
         "head": head,
     }
     chain = Chain(*layers.values()).to(plan.device)
-    searched = isinstance(head.x, targets.Proposals)
     return Network(
         machine=chain,
         layers=layers,
-        batch_size=plan.default(BATCH),
+        batch_size=batch,
         schedule=cosine_schedule(chain, rate),
-        evaluations=(lambda: int(search.noise.key[1]) * CANDIDATES * plan.default(BATCH)) if searched else None,
+        evaluations=(lambda: int(search.noise.key[1]) * (CANDIDATES + 1) * batch) if search else None,
     )
 
 
