@@ -1,20 +1,25 @@
 """Decision trees on top of a convolutional network: experiment 7 of the paper (section 4.7, appendix A.7).
 
-Convolution (32 channels, kernel 4, stride 2) -> BatchNorm -> ReLU -> dropout -> Linear -> BatchNorm, and as the head
-nine classification trees of depth 10 at most, the newest of which is fitted on the most recent rows. No gradient
-passes the trees. The layer below is stochastic: it is asked K times, every pass is scored by the trees' margin (the
-share of votes of the right class less that of the best wrong one), and of these candidates, a search per sample, comes
-the target. Variants: "plain", the candidate with the best margin, ties keeping the pass itself, as in the paper; and
-"mean", the mean of all of them weighted by their margins, which points where the trees grow surer.
+Convolution (32 channels, kernel 4, stride 2) -> BatchNorm -> ReLU -> Linear -> BatchNorm, and as the head nine
+classification trees of depth 10 at most, the newest of which is fitted on the most recent rows. No gradient passes the
+trees: the target of the layer below is found by a search per sample, whose cost is the trees' own. Variants:
 
-Dropout takes whole channels, so a pass of the stochastic part is a sum of the parts that the channels add to the linear
-layer: these are computed once, and K passes cost little more than one.
+- "plain", the paper's. The layer below is asked 32 times with dropout of whole channels before Linear, and the target
+  is the pass that most trees class rightly; ties keep the layer's own output.
+- "mean". 32 normal candidates, in antithetic pairs around the layer's output, are scored by the share of the right
+  class in the leaves they fall into, and their mean, weighted by plain differences of cost, is the target: one step
+  against the gradient of the cost as that noise smooths it.
 
-A.7 leaves the width, the rate of dropout, K and the times of the fits open. Measured with 12,800 of MNIST's training
-images in four epochs, on the validation images (one seed): a frozen network 0.50, the best candidate 0.878, the mean of
-the best quarter 0.909 after three epochs, the weighted mean of all 0.913 to 0.924,
-the 0.913 becoming 0.923 at a width of 64 in place of 32. A step of the mean that does not outweigh the way from the
-pass to the middle of the candidates: 0.877; a dropout of 0.3 with it: 0.855.
+A.7 leaves dropout, K, the width and the times of the fits open. Read so: the proposals are stochastic, while the pass
+that learns, on whose outputs the trees are fitted, drops nothing. A pass with a mask of its own learns to make masks
+matter less before anything else: its outputs collapse to a few directions, which trees that split along the axes cannot
+tell apart, and the trees are fitted on other values than they meet in evaluation. A linear layer being a sum of the
+parts that channels add, these are computed once, and 32 passes cost little more than one.
+
+Measured on MNIST's validation images (one seed): DONE. With 20,000 training images in three epochs: "plain" 0.895 with
+dropout of 0.2 in the pass too and 0.932 without; 0.935 at a dropout of 0.5; 0.936 where whole trees vote. The weighted
+mean of the same proposals in place of the best: 0.955; of normal candidates, "mean", 0.973. There a rate of 1e-3
+costs 0.008, the margin as score in place of the logarithm 0.003, normal noise of half or twice the spread 0.005.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -32,40 +34,85 @@ def test_parts_that_channels_add_sum_up_to_a_linear_layer_behind_channel_dropout
     assert torch.allclose((parts(x) * kept).sum(1), linear((x * kept).flatten(1)), atol=1e-12)
 
 
-def test_the_target_is_the_pass_that_most_trees_class_rightly_and_a_tie_keeps_the_pass_itself(
-    digits: data.Data,
-) -> None:
-    network = build(digits, "plain")
+def passed(digits: data.Data, variant: str) -> tuple[Network, State]:
+    """A network with some fitted trees, and its pass over 64 rows with all targets told, in double precision."""
+    network = build(digits, variant)
     x, t = digits.train.x[:600], digits.train.t[:600]
     for i in range(0, 600, 150):
         network.machine.learn(IO(x[i : i + 150]), IO(t[i : i + 150]))
-    head = network.layers["head"]
-    assert isinstance(head, Machine)
-    assert len(head.module) > 0
-    network.machine.train()
+    network.machine.double().train()
     state = State()
-    network.machine.remember(IO(x[:64]), state)
+    network.machine.remember(IO(x[:64].double()), state)
     network.machine.tell(IO(t[:64]), state)
+    return network, state
+
+
+def test_proposals_are_the_linear_layer_behind_channel_dropout_and_the_pass_itself_drops_nothing(
+    digits: data.Data,
+) -> None:
+    network, state = passed(digits, "plain")
+    parts, norm = state.sub("1").inputs.f.detach(), network.layers["linear"].module[1]  # type: ignore[index,union-attr]
+    proposed = network.layers["linear"].propose(  # type: ignore[operator,union-attr]
+        state.sub("1"), 200, torch.Generator().manual_seed(0)
+    )
+    whole = parts.sum(1)
+    mean, std = whole.mean(0), (whole.var(0, correction=0) + norm.eps).sqrt()
+
+    def normed(sums: torch.Tensor) -> torch.Tensor:
+        return (sums - mean) / std * norm.weight + norm.bias
+
+    assert torch.allclose(state.sub("1").outputs.f, normed(whole), atol=1e-9)
+    generator, rate = torch.Generator().manual_seed(0), neural_decision.DROPOUT
+    kept = torch.rand(64, 200, parts.shape[1], generator=generator) >= rate
+    assert abs(kept.double().mean().item() - (1 - rate)) < 0.01
+    for candidate in (0, 199):
+        masked = parts * kept[:, candidate, :, None] / (1 - rate)
+        assert torch.allclose(proposed.f[candidate], normed(masked.sum(1)), atol=1e-9)
+
+
+def test_the_target_is_the_proposal_that_most_trees_class_rightly_and_a_tie_keeps_the_pass_itself(
+    digits: data.Data,
+) -> None:
+    network, state = passed(digits, "plain")
+    head, labels = network.layers["head"], digits.train.t[:64]
+    assert isinstance(head, Machine)
+    assert len(head.module) > 1
     below, own = state.sub("1"), state.sub("2")
-    own_key, target = head.x.noise.key.clone(), below.t
+    key, target = head.x.noise.key.clone(), below.t
     assert target is not None
-    head.x.noise.key.copy_(own_key - torch.tensor([0, 1]))  # the draws of that call once more
-    proposed = network.layers["linear"].propose(below, neural_decision.CANDIDATES, head.x.noise.next())
+    head.x.noise.key.copy_(key - torch.tensor([0, 1]))  # the draws of that call once more
+    proposed = network.layers["linear"].propose(  # type: ignore[operator,union-attr]
+        below, neural_decision.CANDIDATES, head.x.noise.next()
+    )
 
-    def gain(features: torch.Tensor) -> torch.Tensor:
-        votes = head.module(features)
-        wrong = votes.scatter(1, t[:64, None], -torch.inf).amax(1)
-        return votes.gather(1, t[:64, None])[:, 0] - wrong
+    def right(features: torch.Tensor) -> torch.Tensor:
+        return (head.module.votes(features).argmax(2) == labels).sum(0)
 
-    before, gains = gain(own.inputs.f), torch.stack([gain(candidate) for candidate in proposed.f])
+    before, counts = right(own.inputs.f), torch.stack([right(candidate) for candidate in proposed.f])
     moved = 0
     for row in range(64):
-        best = int(gains[:, row].argmax())
-        better = bool(gains[best, row] > before[row])
+        best = int(counts[:, row].argmax())
+        better = bool(counts[best, row] > before[row])
         expected = proposed.f[best, row] if better else own.inputs.f[row]
         moved += better
-        assert torch.allclose(target.f[row], expected, atol=1e-6)
+        assert torch.allclose(target.f[row], expected, atol=1e-12)
     assert 0 < moved < 64
+
+
+def test_the_mean_of_the_candidates_points_to_where_the_trees_grow_surer(digits: data.Data) -> None:
+    network, state = passed(digits, "mean")
+    own, target = state.sub("2"), state.sub("1").t
+    assert target is not None
+    step = 0.3 * (target.f - own.inputs.f)
+    labels, head = IO(digits.train.t[:64]), network.layers["head"]
+    costs = [neural_decision.surprise(IO(head(own.inputs.f + sign * step)), labels).mean() for sign in (-1, 0, 1)]
+    assert costs[0] > costs[1] > costs[2]
+
+
+def test_surprise_is_the_negative_log_of_the_share_of_the_right_class() -> None:
+    shares = torch.tensor([[0.25, 0.75], [1.0, 0.0]], dtype=torch.float64)
+    cost = neural_decision.surprise(IO(shares), IO(torch.tensor([1, 1])))
+    assert cost.tolist() == pytest.approx([-math.log(0.77), -math.log(0.02)], abs=1e-12)
 
 
 @pytest.mark.parametrize("control", ["frozen", "backprop"])
