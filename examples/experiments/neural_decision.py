@@ -72,8 +72,8 @@ class Sum(nn.Module):
         return x.sum(1)
 
 
-class Stochastic(Machine):
-    """A machine that begins with a `Sum`; its proposals drop channels out, its own pass adds them all up."""
+class Incoming(Machine):
+    """The stochastic layer below: it begins with a `Sum`; proposals drop channels out, the pass adds them all up."""
 
     def propose(self, state: State, k: int, noise: torch.Generator) -> IO:
         """Passes with dropout of whole channels, k of them: `[k, n, width]`; BatchNorm is the pass's affine map."""
@@ -132,7 +132,7 @@ def build(plan: Plan, control: str | None) -> Network:
     down: StepX = targets.Null() if frozen else targets.Gradient()
     layers = {
         "convolution": Machine(convolution, by_gradient(), targets.Null(), sse),
-        "linear": Stochastic(linear, by_gradient(), down, sse),
+        "linear": Incoming(linear, by_gradient(), down, sse),
         "head": head,
     }
     chain = Chain(*layers.values()).to(plan.device)
