@@ -50,6 +50,22 @@ def test_rows_on_a_threshold_go_the_way_of_scikit_learn() -> None:
     assert np.allclose(trees(x).numpy(), tree.predict(x.numpy()), atol=1e-6)
 
 
+def test_trees_of_unequal_sizes_walk_each_down_its_own_nodes_missing_features_too() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(400, 5).masked_fill(torch.rand(400, 5) < 0.2, torch.nan)
+    t = x.nan_to_num()[:, :3].sin() - x.isnan()[:, 1:4].float()
+    trees = Trees(5, 3).double()
+    members = [
+        DecisionTreeRegressor(max_depth=depth, random_state=0).fit(x[:n].numpy(), t[:n].numpy())
+        for depth, n in ((1, 50), (None, 400), (3, 200))
+    ]
+    for member in members:
+        trees.add_member(member)
+    votes = trees.votes(torch.cat([x] * 3)).numpy()
+    for member, vote in zip(members, votes, strict=True):
+        assert np.array_equal(vote, np.tile(member.predict(x.numpy()), (3, 1)))
+
+
 def test_a_tree_that_is_one_leaf_predicts_its_mean() -> None:
     trees = Trees(2, 1)
     trees.add_member(DecisionTreeRegressor().fit([[0.0, 0.0]], [[3.0]]))
