@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,10 +70,10 @@ class Assessment:
 
     def copied(self, dtype: torch.dtype | None = None) -> Assessment:
         """The same in memory of its own and without a graph; the value as ``dtype`` if one is named."""
-        present = [("value", self.value)] if self._plain else self._present()
-        copies = {name: (x.detach() if x.requires_grad else x).clone() for name, x in present}
-        if dtype is not None and copies["value"].dtype != dtype:
-            copies["value"] = copies["value"].to(dtype)
+        value = (self.value.detach() if self.value.requires_grad else self.value).clone()
+        copies = {"value": value if dtype is None or value.dtype == dtype else value.to(dtype)}
+        if not self._plain:
+            copies.update({name: x.detach().clone() for name, x in self._present() if name != "value"})
         return Assessment._made(self.maximize, copies)
 
     @property
@@ -95,7 +94,7 @@ class Assessment:
         if torch.compiler.is_compiling():
             return cls(maximize=maximize, **tensors)
         made = object.__new__(cls)
-        made.__dict__.update(_EMPTY, maximize=maximize, **tensors)
+        made.__dict__.update(tensors, maximize=maximize)  # what is not there is None, the class's default
         return made
 
     def zip(self, other: Assessment, join: Callable[[Tensor, Tensor], Tensor]) -> Assessment:
@@ -109,6 +108,11 @@ class Assessment:
                 f"expected two assessments of one direction, got maximize={self.maximize} and {other.maximize}; "
                 "negate the values of one"
             )
+        if self._plain and other._plain:
+            both = Assessment._made(self.maximize, {"value": join(self.value, other.value)})
+            if not torch.compiler.is_compiling() and "_cost" in self.__dict__ and "_cost" in other.__dict__:
+                both.__dict__["_cost"] = join(self.cost, other.cost)  # in place of looking for NaN again
+            return both
         mine, theirs = [name for name, _ in self._present()], [name for name, _ in other._present()]
         if mine != theirs:
             raise ValueError(
@@ -121,13 +125,14 @@ class Assessment:
 
 
 _TENSORS = tuple(field.name for field in fields(Assessment) if field.name != "maximize")
-_EMPTY: dict[str, Any] = dict.fromkeys(_TENSORS)
+
+
+_WORST = torch.tensor(float("inf"))
 
 
 def cost_of(value: Tensor, maximize: bool) -> Tensor:
     """``value`` as a cost: lower is better, NaN is +inf, infinities keep their meaning. The same shape."""
-    inf = float("inf")
-    return torch.nan_to_num(-value if maximize else value, nan=inf, posinf=inf, neginf=-inf)
+    return torch.fmin(-value if maximize else value, _WORST)  # of NaN and a number, the number
 
 
 def check_assessment(assessment: Assessment, k: int, batch_shape: torch.Size, device: torch.device) -> None:
@@ -137,6 +142,8 @@ def check_assessment(assessment: Assessment, k: int, batch_shape: torch.Size, de
         ValueError: a field of another shape or on another device.
     """
     lead = (k, *batch_shape)
+    if assessment._plain and assessment.value.shape == lead and assessment.value.device.type == device.type:
+        return  # what nearly every generation brings
     for name, tensor in assessment._present():
         extra = 0 if name == "value" else 1
         fits = tensor.shape[: len(lead)] == lead and len(lead) + extra <= tensor.ndim <= len(lead) + 1

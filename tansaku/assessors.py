@@ -16,6 +16,8 @@ from tansaku.population import Population
 
 Vectorized = Literal["vmap"] | bool
 _FIELDS = tuple(field.name for field in fields(Assessment) if field.name != "maximize")
+# what `torch.no_grad` calls in the end; the object itself takes a tenth of a small generation
+_record: Any = getattr(torch._C, "_set_grad_enabled", torch.set_grad_enabled)
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,13 @@ class Objective:
     def __call__(self, population: Population) -> Population:
         """The same candidates with their assessment."""
         views = {name: x.detach() for name, x in population.genes.items()}  # theirs to mark, not the genes
-        versions = [_version(x) for x in views.values()]
+        versions = _versions(views)
         genes: Any = views
         if len(views) == 1 and not self.named:
             (genes,) = views.values()
-        with torch.no_grad():
+        recording = torch.is_grad_enabled()
+        _record(False)
+        try:
             if self.vectorized is True:
                 answer = self.fn(genes)
             elif self.vectorized == "vmap":
@@ -70,7 +74,9 @@ class Objective:
                 answer = mapped(genes)
             else:
                 answer = self._loop(genes, population)
-        if versions != [_version(x) for x in population.genes.values()]:
+        finally:
+            _record(recording)
+        if versions != _versions(population.genes):
             raise RuntimeError(
                 "expected fn to leave its argument as it is, got it changed in place; work on a copy, x.clone()"
             )
@@ -99,7 +105,10 @@ class Objective:
 
     def _assessment(self, answer: Any) -> Assessment:
         if isinstance(answer, Tensor):
-            return Assessment(answer.detach() if answer.requires_grad else answer, self.maximize)
+            value = answer.detach() if answer.requires_grad else answer
+            if value.is_floating_point():
+                return Assessment._made(self.maximize, {"value": value})
+            return Assessment(value, self.maximize)
         given = self._fields(answer)
         for name, tensor in given.items():
             if not isinstance(tensor, Tensor) and (tensor is not None or name == "value"):
@@ -127,9 +136,9 @@ def _as_tensor(answer: Any, population: Population) -> Tensor:
         ) from error
 
 
-def _version(x: Tensor) -> int:
-    """How often ``x`` was written to; a tensor of inference mode does not count."""
-    return 0 if x.is_inference() else x._version
+def _versions(genes: Mapping[str, Tensor]) -> list[int]:
+    """How often each was written to; a tensor of inference mode does not count."""
+    return [0 if x.is_inference() else x._version for x in genes.values()]
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ def run_compiled(name: Hashable, make: Callable[[], Callable[..., None]], *tenso
     Raises:
         RuntimeError: nothing here can compile.
     """
-    layout = (name, tensors[0].dtype, tensors[0].device, *[(x.shape, x.stride()) for x in tensors])
+    shapes = [x.shape if x.is_contiguous() else (x.shape, x.stride()) for x in tensors]
+    layout = (name, tensors[0].dtype, tensors[0].device, *shapes)
     kernel = _made.get(layout)
     if kernel is None:
         kernel = _made[layout] = _compiled(make(), tensors)

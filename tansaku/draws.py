@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,7 +64,10 @@ class Replay:
 
 Noise = torch.Generator | Replay
 """Where random numbers come from: a generator on the device of the genes, or a recording of one."""
-_FEW = 1 << 13  # numbers; below it a draw costs less than the calls that would save random bits
+_SOME = 1 << 10  # numbers; below it a draw costs less than the calls that would save random bits
+_FEW = 1 << 13  # numbers; the same where they have to be brought to an interval
+_MANY = 1 << 13  # words; from there on another generator makes up for being seeded
+_COUNTS = 2.0**16 - 1
 
 
 def normal(
@@ -71,7 +75,7 @@ def normal(
 ) -> Tensor:
     """Standard normal numbers [*lead, *batch_shape, *event_shape], of the dtype and on the device of ``like``."""
     shape = (*lead, *batch_shape, *event_shape)
-    return _draw(len(lead), like.device, noise, lambda g: _empty(shape, like.dtype, like.device).normal_(generator=g))
+    return _draw(len(lead), like.device, noise, lambda g: _empty_of(shape, like).normal_(generator=g))
 
 
 def normal_pairs(
@@ -119,7 +123,7 @@ def uniform(
 ) -> Tensor:
     """Numbers uniform in [0, 1), [*lead, *batch_shape, *event_shape], of the dtype and on the device of ``like``."""
     shape = (*lead, *batch_shape, *event_shape)
-    return _draw(len(lead), like.device, noise, lambda g: _empty(shape, like.dtype, like.device).uniform_(generator=g))
+    return _draw(len(lead), like.device, noise, lambda g: _empty_of(shape, like).uniform_(generator=g))
 
 
 def weights(
@@ -138,6 +142,20 @@ def weights(
     """
     shape = (*lead, *batch_shape, *event_shape)
     return _draw(len(lead), like.device, noise, lambda g: _weights(low, high, shape, like, g))
+
+
+def fractions(
+    lead: tuple[int, ...], batch_shape: tuple[int, ...], event_shape: tuple[int, ...], like: Tensor, noise: Noise
+) -> tuple[Tensor, float]:
+    """Random weights in [0, 1], ends included: numerators [*lead, *batch_shape, *event_shape] and one denominator.
+
+    Whoever multiplies by a weight divides the other factor by the denominator: the fewest passes over memory. A large
+    draw lies on a grid as that of `weights` does; the denominator of a small one, or of half precision, is 1.
+    """
+    shape = (*lead, *batch_shape, *event_shape)
+    if like.dtype in (torch.float32, torch.float64) and math.prod(shape) >= _SOME:
+        return _draw(len(lead), like.device, noise, lambda g: _counts(shape, like, g)), _COUNTS
+    return uniform(lead, batch_shape, event_shape, like, noise), 1.0
 
 
 def integers(
@@ -191,7 +209,7 @@ def cauchy(
 ) -> Tensor:
     """Standard Cauchy numbers [*lead, *batch_shape, *event_shape], of the dtype and on the device of ``like``."""
     shape = (*lead, *batch_shape, *event_shape)
-    return _draw(len(lead), like.device, noise, lambda g: _empty(shape, like.dtype, like.device).cauchy_(generator=g))
+    return _draw(len(lead), like.device, noise, lambda g: _empty_of(shape, like).cauchy_(generator=g))
 
 
 def permutations(
@@ -229,30 +247,49 @@ def _empty(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> 
     return torch.empty(shape, dtype=dtype, device=device) if warm is None else warm
 
 
+def _empty_of(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    warm = buffer(shape, like.dtype, like.device)
+    return like.new_empty(shape) if warm is None else warm
+
+
 def _coins(probability: float, shape: tuple[int, ...], device: torch.device, generator: torch.Generator) -> Tensor:
     if probability != 0.5:
         # float32 knows 2^24 values, too few for a probability such as 1e-9
         dtype = torch.float32 if 1e-3 <= probability <= 0.999 else torch.float64
         return _empty(shape, dtype, device).uniform_(generator=generator) < probability
-    size = 1
-    for extent in shape:
-        size *= extent
-    words = torch.empty(size // 64 + 1, dtype=torch.int64, device=device)
-    octets = words.random_(-(2**63), None, generator=generator).view(torch.uint8)  # a fair coin costs one bit
+    size = math.prod(shape)
+    octets = _words(size // 64 + 1, device, generator).view(torch.uint8)  # a fair coin costs one bit
     warm = buffer((octets.numel(), 8), torch.uint8, device)
     bits = torch.bitwise_and(octets[:, None], _powers(device), out=warm).clamp_(max=1)
     return bits.view(torch.bool).flatten()[:size].view(shape)
 
 
 def _weights(low: float, high: float, shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:
-    numbers = _empty(shape, like.dtype, like.device)
+    numbers = _empty_of(shape, like)
     size = numbers.numel()
     if size < _FEW:
         return numbers.uniform_(low, high, generator=generator)
-    words = _empty((size // 4 + 1,), torch.int64, like.device).random_(-(2**63), None, generator=generator)
+    words = _words(size // 4 + 1, like.device, generator)
     numbers.copy_(words.view(torch.int16)[:size].view(shape))
     step = (high - low) / 2**16
     return torch.add(numbers.new_tensor((low + high + step) / 2), numbers, alpha=step, out=numbers)
+
+
+def _counts(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:
+    numbers = _empty_of(shape, like)
+    words = _words(numbers.numel() // 4 + 1, like.device, generator)
+    return numbers.copy_(words.view(torch.uint16)[: numbers.numel()].view(shape))
+
+
+def _words(count: int, device: torch.device, generator: torch.Generator) -> Tensor:
+    """[count] int64 of random bits: the generator's own, or many on a CPU from SFC64, which it seeds, in half the time.
+
+    Reference: C. Doty-Humphrey, PractRand, 2014 (SFC64, as in numpy.random).
+    """
+    if count < _MANY or device.type != "cpu":
+        return _empty((count,), torch.int64, device).random_(-(2**63), None, generator=generator)
+    seed = torch.empty(2, dtype=torch.int64).random_(generator=generator)
+    return torch.from_numpy(np.random.SFC64(seed.tolist()).random_raw(count).view(np.int64))
 
 
 def _powers(device: torch.device) -> Tensor:

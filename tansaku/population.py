@@ -232,7 +232,8 @@ class Population:
 
     def assessed(self, assessment: Assessment) -> Population:
         """The same candidates with ``assessment`` attached."""
-        check_assessment(assessment, self.k, self.batch_shape, self.device)
+        first = self._first
+        check_assessment(assessment, first.shape[0], first.shape[1 : 1 + self.batch_ndim], first.device)
         return Population._made(self.genes, self.batch_ndim, self.traits, assessment)
 
     def judged_as(self, other: Population, dtype: torch.dtype | None) -> Population:

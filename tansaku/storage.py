@@ -10,6 +10,7 @@ under `torch.compile`, the answer is None, which means "allocate as usual".
 from __future__ import annotations
 
 import ctypes
+import math
 import mmap
 import sys
 from collections.abc import Iterable
@@ -53,9 +54,7 @@ class Storages:
     def empty(self, shape: Iterable[int], dtype: torch.dtype) -> Tensor:
         """An uninitialised contiguous CPU tensor, in memory that nothing else refers to."""
         shape = tuple(shape)
-        size = dtype.itemsize
-        for extent in shape:
-            size *= extent
+        size = math.prod(shape) * dtype.itemsize
         pool = self._pool.setdefault(size, [])
         for base, start, idle in pool:
             if _count(base) == idle and not base.untyped_storage().is_shared():  # other processes are not counted
@@ -69,13 +68,8 @@ class Storages:
 
 def buffer(shape: Iterable[int], dtype: torch.dtype, device: torch.device) -> Tensor | None:
     """Warm memory for a result, or None where a plain allocation serves as well."""
-    if torch.compiler.is_compiling():
-        return None
-    size = dtype.itemsize
     shape = tuple(shape)
-    for extent in shape:
-        size *= extent
-    if size < _SMALLEST:
+    if math.prod(shape) * dtype.itemsize < _SMALLEST or torch.compiler.is_compiling():
         return None
     storages = _active.get()
     if storages is None or _use_count is None or device.type != "cpu":
@@ -85,7 +79,7 @@ def buffer(shape: Iterable[int], dtype: torch.dtype, device: torch.device) -> Te
 
 def buffer_like(x: Tensor) -> Tensor | None:
     """`buffer` for a result of the shape, dtype and device of ``x``."""
-    if torch.compiler.is_compiling() or x.nbytes < _SMALLEST:
+    if x.nbytes < _SMALLEST or torch.compiler.is_compiling():
         return None
     return buffer(x.shape, x.dtype, x.device)
 

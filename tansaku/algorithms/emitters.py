@@ -13,7 +13,7 @@ from torch import Tensor
 from tansaku import checks, draws
 from tansaku.algorithms.base import check_std, discrete_mutation, step_size
 from tansaku.draws import Noise
-from tansaku.functional import align, exchange, jitter, nth_member
+from tansaku.functional import Shelf, align, exchange, jitter, nth_member
 from tansaku.operators.bounds import Bounds
 from tansaku.operators.mutation import shapes
 from tansaku.population import Population
@@ -51,11 +51,14 @@ class Emitter(ABC):
 
 def elites(archive: Population, count: int, noise: Noise) -> Population:
     """``count`` of the archive's elites, drawn uniformly with replacement, without assessment."""
-    counted = archive.__dict__.get("_counted")  # several emitters ask the same archive
-    if counted is None:
-        counted = archive.__dict__["_counted"] = (archive.cost < float("inf")).cumsum(0)
-    unit = draws.uniform((count,), tuple(archive.batch_shape), (), archive.cost.double(), noise)
-    return archive.unassessed().take(nth_member(counted, (unit * counted[-1]).to(torch.int64)))
+    cost = archive.cost
+    known = archive.__dict__.get("_members")  # a search keeps count of the cells that it fills
+    if known is None:
+        shelf = Shelf(cost, {})
+        known = archive.__dict__["_members"] = (shelf.members, shelf.filled)
+    members, filled = known
+    unit = draws.uniform((count,), tuple(archive.batch_shape), (), cost.new_empty((), dtype=torch.float64), noise)
+    return archive.unassessed().take(nth_member(members, (unit * filled).to(torch.int64)))
 
 
 def _steps(x: Tensor, batch_ndim: int, noise: Noise) -> Tensor:
@@ -127,7 +130,7 @@ class IsoLineEmitter(Emitter):
             else:
                 mixed = exchange(x, other, draws.coins(0.5, *shapes(x, n), x, noise))
                 genes[name] = discrete_mutation(name, mixed, n, bounds).mutate(name, mixed, n, noise)
-        return Population(genes, n)
+        return Population._made(genes, n, {})
 
 
 def _span(bounds: Bounds | None, name: str, x: Tensor) -> float | Tensor:

@@ -71,7 +71,12 @@ class GA(Algorithm[GAState]):
             parents = parents.unassessed()  # our own crossovers do not ask what a parent costs
         mothers, fathers = parents.take(chosen[: self.k]), parents.take(chosen[self.k :])
         children = self._mutated(self._crossed(mothers, fathers, noise), noise)
-        return children if self.bounds is None else self.bounds(children)
+        if self.bounds is None:
+            return children
+        if self.crossover is not None or self.mutate is not None or type(self.bounds) is not Bounds:
+            return self.bounds(children)
+        inside = {name: self.bounds.repaired(name, x, overwrite=True) for name, x in children.genes.items()}
+        return Population._made(inside, children.batch_ndim, children.traits)  # of our own making, seen by nobody yet
 
     def tell(self, state: GAState, asked: Population) -> GAState:
         """Survivors of parents and children; the best so far is kept apart."""
@@ -90,16 +95,17 @@ class GA(Algorithm[GAState]):
         if self.crossover is not None:
             return crossover_of(self.crossover)(a, b, noise)
         real, discrete = Blend(0.6), UniformCrossover(0.5)
-        return a.with_genes(
-            {
-                name: (real if x.is_floating_point() else discrete).cross(name, x, b[name], a.batch_ndim, noise)
-                for name, x in a.genes.items()
-            }
-        )
+        genes = {
+            name: (real if x.is_floating_point() else discrete).cross(name, x, b[name], a.batch_ndim, noise)
+            for name, x in a.genes.items()
+        }
+        return Population._made(genes, a.batch_ndim, a.traits)
 
     def _mutated(self, children: Population, noise: Noise) -> Population:
         if self.mutate is not None:
             return mutation_of(self.mutate)(children, noise)
+        if all(x.is_floating_point() for x in children.genes.values()):
+            return children
         n = children.batch_ndim
         return children.with_genes(
             {
@@ -114,5 +120,5 @@ class GA(Algorithm[GAState]):
 def _better(champion: Population, best: Population) -> Population:
     """The champion where it costs less, else the best so far; of traits that survival added, the best has none."""
     traits = {name: champion.traits[name] for name in best.traits}
-    champion = Population(champion.genes, champion.batch_ndim, traits, champion.assessment)
+    champion = Population._made(champion.genes, champion.batch_ndim, traits, champion.assessment)
     return champion.where(champion.cost < best.cost, best)

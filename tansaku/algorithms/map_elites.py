@@ -26,7 +26,8 @@ from tansaku.states import state
 
 @state
 class MapElitesState:
-    """The ``archive``, one candidate per cell, assessed, NaN in value where empty; and what each emitter has learnt.
+    """The ``archive``, one candidate per cell, assessed, NaN in value where empty; what each emitter has learnt; and
+    the ``order`` [cells, *batch_shape] in which cells were filled, as numbers of cells, then zeros.
 
     A generation writes its elites into the memory of the last archive (see `tansaku.functional.archive`), and
     ``archive`` is a copy of it, made when somebody reads it. A state that was followed by another stays as it was.
@@ -34,12 +35,14 @@ class MapElitesState:
 
     archive: Population
     emitters: list[Any]
+    order: Tensor
 
     def __getattr__(self, name: str) -> Any:
-        if name != "archive" or "_version" not in self.__dict__:
+        if name not in ("archive", "order") or "_version" not in self.__dict__:
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-        self.__dict__["archive"] = archive = _population(self._version.shelf.copied(), self._maximize)
-        return archive
+        shelf = self._version.shelf
+        self.__dict__[name] = made = shelf.order if name == "order" else _population(shelf.copied(), self._maximize)
+        return made
 
     @classmethod
     def _after(cls, version: Version, maximize: bool, emitters: list[Any]) -> MapElitesState:
@@ -51,18 +54,17 @@ class MapElitesState:
         """What the next generation enters."""
         version = self.__dict__.get("_version")
         if version is None:
-            version = self.__dict__["_version"] = Version(_shelf(self.archive))
+            version = self.__dict__["_version"] = Version(_shelf(self.archive, self.order))
             self.__dict__["_maximize"] = _assessment(self.archive).maximize
         return version
 
     @property
     def _elites(self) -> Population:
         """The archive, to read before anything enters it."""
-        version = self.__dict__.get("_version")
-        return self.archive if version is None else _population(version.shelf, self._maximize)
+        return _population(self._newest().shelf, self._maximize)
 
     def __reduce__(self) -> tuple[type[MapElitesState], tuple[Any, ...]]:
-        return MapElitesState, (self.archive, self.emitters)
+        return MapElitesState, (self.archive, self.emitters, self.order)
 
     @property
     def filled(self) -> Tensor:
@@ -128,9 +130,9 @@ class MapElites(Algorithm[MapElitesState]):
                 f"expected a descriptor of {self.cells.dimensions} numbers, as the cells have, got {size}; "
                 "give MapElites cells=Grid(...) of your descriptor"
             )
-        started = self._entered(start)
+        shelf = self._entered(start)
         learnt = [e.init(start, k, self.bounds) for e, k in zip(self.emitters, self._shares(), strict=True)]
-        return MapElitesState(started, learnt)
+        return MapElitesState(_population(shelf, _assessment(start).maximize), learnt, shelf.order)
 
     def ask(self, state: MapElitesState, noise: Noise) -> Population:
         """K candidates, the emitters' one after another."""
@@ -148,10 +150,10 @@ class MapElites(Algorithm[MapElitesState]):
         assessment = _assessment(asked)
         rows = _rows(asked.genes, assessment)
         if torch.compiler.is_compiling():
-            shelf = _shelf(state.archive)
+            shelf = _shelf(state.archive, state.order)
             held = shelf.enter(cost, cell, rows, [])
             learnt = self._learnt(state, parts, cost, held)
-            return MapElitesState(_population(shelf, assessment.maximize), learnt)
+            return MapElitesState(_population(shelf, assessment.maximize), learnt, shelf.order)
         version, held = state._newest().entered(cost, cell, rows)
         return MapElitesState._after(version, assessment.maximize, self._learnt(state, parts, cost, held))
 
@@ -166,7 +168,8 @@ class MapElites(Algorithm[MapElitesState]):
         filled = state.filled
         number = number.view((-1,) + (1,) * (filled.ndim - 1)).expand(filled.shape)
         elites = assess(archive.take(torch.where(filled, number, archive.cost.argmin(0))))
-        return MapElitesState(self._entered(elites), state.emitters)
+        shelf = self._entered(elites)
+        return MapElitesState(_population(shelf, _assessment(elites).maximize), state.emitters, shelf.order)
 
     def _parts(self, asked: Population) -> list[Population | None]:
         """What each emitter made, assessed; None for one that does not learn."""
@@ -185,6 +188,8 @@ class MapElites(Algorithm[MapElitesState]):
         return parts
 
     def _learnt(self, state: MapElitesState, parts: list[Population | None], cost: Tensor, held: Tensor) -> list[Any]:
+        if all(part is None for part in parts):
+            return state.emitters
         learnt = []
         shares = self._shares()
         costs, helds = cost.split(shares), held.split(shares)
@@ -196,13 +201,12 @@ class MapElites(Algorithm[MapElitesState]):
         n = len(self.emitters)
         return [self.k // n + (i < self.k % n) for i in range(n)]
 
-    def _entered(self, candidates: Population) -> Population:
-        """An archive of nothing but these."""
+    def _entered(self, candidates: Population) -> Shelf:
+        """The shelf of an archive of nothing but these."""
         cell = self.cells.index(_descriptor(candidates))
         shelf = _shelf(_empty(candidates, self.cells.count))
-        assessment = _assessment(candidates)
-        shelf.enter(candidates.cost, cell, _rows(candidates.genes, assessment), [])
-        return _population(shelf, assessment.maximize)
+        shelf.enter(candidates.cost, cell, _rows(candidates.genes, _assessment(candidates)), [])
+        return shelf
 
 
 _FIELDS = tuple(field.name for field in fields(Assessment) if field.name != "maximize")
@@ -217,9 +221,9 @@ def _fields(assessment: Assessment) -> dict[str, Tensor]:
     return {name: x for name in _FIELDS if (x := getattr(assessment, name)) is not None}
 
 
-def _shelf(archive: Population) -> Shelf:
+def _shelf(archive: Population, order: Tensor | None = None) -> Shelf:
     """A copy of all that the archive holds."""
-    return Shelf(archive.cost, _rows(archive.genes, _assessment(archive)))
+    return Shelf(archive.cost, _rows(archive.genes, _assessment(archive)), order)
 
 
 def _joined(parts: list[Population]) -> Population:
@@ -240,7 +244,10 @@ def _population(shelf: Shelf, maximize: bool) -> Population:
     assessment = Assessment._made(maximize, said)
     if not torch.compiler.is_compiling():
         assessment.__dict__["_cost"] = shelf.cost
-    return Population._made(genes, len(shelf.shape) - 1, {}, assessment)
+    archive = Population._made(genes, len(shelf.shape) - 1, {}, assessment)
+    if not torch.compiler.is_compiling():
+        archive.__dict__["_members"] = (shelf.members, shelf.filled)  # for `elites`
+    return archive
 
 
 def _empty(like: Population, cells: int) -> Population:

@@ -31,6 +31,9 @@ from tansaku.population import Population
 from tansaku.states import state
 from tansaku.storage import buffer_like
 
+Factors = tuple[float, float, float]
+"""Of the old velocity and of the ways to a particle's own best position and to its leader's."""
+
 
 @state
 class PSOState:
@@ -131,17 +134,15 @@ class PSO(Algorithm[PSOState]):
         """The swarm, moved on by one velocity (Shi & Eberhart, equations 1 and 2)."""
         swarm, personal = self._full(state, noise)
         leaders, inertia = self._leaders(personal.cost), self._inertia(state.evaluations)
+        move = self._compiled if self.compile and not torch.compiler.is_compiling() else self._moved
         genes, velocities = {}, {}
         for name, x in swarm.genes.items():
-            leader = take_rows(personal[name], leaders)
+            own, old = personal.genes[name], f"velocity.{name}"
             lead, batch_shape, event_shape = shapes(x, swarm.batch_ndim)
-            weights = draws.weights((2, *lead), batch_shape, event_shape, x, noise)
-            parts = (x, swarm.traits[f"velocity.{name}"], personal[name], leader, weights)
-            compiled = self.compile and not torch.compiler.is_compiling()
-            genes[name], velocities[f"velocity.{name}"] = (self._compiled if compiled else self._moved)(
-                name, inertia, *parts
-            )
-        return Population(genes, swarm.batch_ndim, velocities)
+            r, most = draws.fractions((2, *lead), batch_shape, event_shape, x, noise)
+            factors = (inertia, self.cognitive / most, self.social / most)
+            genes[name], velocities[old] = move(name, factors, x, swarm.traits[old], own, take_rows(own, leaders), r)
+        return Population._made(genes, swarm.batch_ndim, velocities)
 
     def _inertia(self, evaluations: int) -> float:
         if self.last_inertia is None:
@@ -159,14 +160,15 @@ class PSO(Algorithm[PSOState]):
         return torch.remainder(own + torch.tensor(steps, device=cost.device)[near], self.k)
 
     def _moved(
-        self, name: str, inertia: float, x: Tensor, old: Tensor, own: Tensor, leader: Tensor, weights: Tensor
+        self, name: str, factors: Factors, x: Tensor, old: Tensor, own: Tensor, leader: Tensor, r: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Positions and velocities: inertia * v + cognitive * r1 * (own - x) + social * r2 * (leader - x)."""
-        velocity = torch.mul(old, inertia, out=buffer_like(x))
-        r1, r2 = weights.unbind()
-        velocity.addcmul_(r1, torch.sub(own, x, out=buffer_like(x)), value=self.cognitive)
-        velocity.addcmul_(r2, torch.sub(leader, x, out=buffer_like(x)), value=self.social)
-        return self._stopped(name, torch.add(x, velocity, out=buffer_like(x)), velocity)
+        inertia, cognitive, social = factors
+        velocity = torch.mul(old, _number(inertia, x.dtype), out=buffer_like(x))
+        way = torch.sub(own, x, out=buffer_like(x))
+        velocity.addcmul_(r[0], way, value=cognitive)
+        velocity.addcmul_(r[1], torch.sub(leader, x, out=way), value=social)
+        return self._stopped(name, torch.add(x, velocity, out=way), velocity)
 
     def _stopped(self, name: str, moved: Tensor, velocity: Tensor) -> tuple[Tensor, Tensor]:
         """Positions within the bounds; a particle that is stopped loses its velocity. Both arguments are used up."""
@@ -174,7 +176,7 @@ class PSO(Algorithm[PSOState]):
         return inside, velocity if inside is moved else velocity.mul_(moved.eq_(inside))
 
     def _compiled(
-        self, name: str, inertia: float, x: Tensor, old: Tensor, own: Tensor, leader: Tensor, weights: Tensor
+        self, name: str, factors: Factors, x: Tensor, old: Tensor, own: Tensor, leader: Tensor, r: Tensor
     ) -> tuple[Tensor, Tensor]:
         """`_moved` in one pass."""
         moved, velocity = (
@@ -182,11 +184,9 @@ class PSO(Algorithm[PSOState]):
             for out in (buffer_like(x), buffer_like(x))
         )
         box = self._box()
-        constants = (self.cognitive, self.social, box)
-        kept = _number(inertia, x.dtype)
-        run_compiled(
-            ("pso", *constants), lambda: _kernel(*constants), x, old, own, leader, weights, kept, moved, velocity
-        )
+        constants = (*factors[1:], box)
+        kept = _number(factors[0], x.dtype)
+        run_compiled(("pso", *constants), lambda: _kernel(*constants), x, old, own, leader, r, kept, moved, velocity)
         return self._stopped(name, moved, velocity) if box is None else (moved, velocity)
 
     def _box(self) -> tuple[float, float] | None:
@@ -239,12 +239,12 @@ def _kernel(cognitive: float, social: float, box: tuple[float, float] | None) ->
         old: Tensor,
         own: Tensor,
         leader: Tensor,
-        weights: Tensor,
+        r: Tensor,
         inertia: Tensor,
         moved: Tensor,
         velocity: Tensor,
     ) -> None:
-        towards = cognitive * weights[0] * (own - x) + social * weights[1] * (leader - x)
+        towards = cognitive * r[0] * (own - x) + social * r[1] * (leader - x)
         speed = inertia * old + towards
         place = x + speed
         if box is not None:

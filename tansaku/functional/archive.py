@@ -15,6 +15,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+_NOBODY = torch.iinfo(torch.int64).max
+
 
 class Shelf:
     """The memory of an archive: what each cell holds of every search, in place.
@@ -22,31 +24,47 @@ class Shelf:
     Args:
         cost: [cells, *batch_shape] of each cell's elite, +inf where there is none.
         rows: name -> [cells, *batch_shape, ...] what else is held; all are copied.
+        order: [cells, *batch_shape] int64 the numbers of the filled cells, the first filled first, and then any; by
+            number if not given.
     """
 
-    def __init__(self, cost: Tensor, rows: Mapping[str, Tensor]) -> None:
+    def __init__(self, cost: Tensor, rows: Mapping[str, Tensor], order: Tensor | None = None) -> None:
         self.shape = cost.shape
         self.searches = cost[0].numel()
+        filled = cost < float("inf")
+        if order is None:
+            order = filled.to(torch.uint8).argsort(dim=0, descending=True, stable=True)
 
         def copied(x: Tensor, aside: Tensor) -> Tensor:  # one row more: there goes what does not enter
             return torch.cat([x, aside]).reshape((x.shape[0] + 1) * self.searches, *x.shape[cost.ndim :])
 
         self._own(
-            copied(cost, torch.full_like(cost[:1], -float("inf"))), {n: copied(x, x[:1]) for n, x in rows.items()}
+            copied(cost, torch.full_like(cost[:1], -float("inf"))),
+            {n: copied(x, x[:1]) for n, x in rows.items()},
+            copied(order, order[:1]),
         )
+        self.filled = filled.sum(0)
 
-    def _own(self, cost: Tensor, rows: dict[str, Tensor]) -> None:
+    def _own(self, cost: Tensor, rows: dict[str, Tensor], order: Tensor) -> None:
         cells = self.shape[0] * self.searches
-        self._cost, self._rows = cost, rows
+        self._cost, self._rows, self._order = cost, rows, order
         self.cost = cost[:cells].view(self.shape)
         self.rows = {name: x[:cells].view(*self.shape, *x.shape[1:]) for name, x in rows.items()}
+        self.members = order[:cells].view(self.shape)  # the first `filled` of each search
         self._numbers = torch.empty(0, dtype=torch.int64, device=cost.device)
+        self._first = torch.full_like(cost, _NOBODY, dtype=torch.int64)
+
+    @property
+    def order(self) -> Tensor:
+        """[cells, *batch_shape] the numbers of the filled cells, the first filled first, and then zeros."""
+        place = torch.arange(self.shape[0], device=self.cost.device).view(-1, *(1,) * (len(self.shape) - 1))
+        return self.members.masked_fill(place >= self.filled, 0)
 
     def copied(self) -> Shelf:
         """The same in memory of its own."""
         copy = object.__new__(Shelf)
-        copy.shape, copy.searches = self.shape, self.searches
-        copy._own(self._cost.clone(), {name: x.clone() for name, x in self._rows.items()})
+        copy.shape, copy.searches, copy.filled = self.shape, self.searches, self.filled
+        copy._own(self._cost.clone(), {name: x.clone() for name, x in self._rows.items()}, self._order.clone())
         return copy
 
     def enter(self, cost: Tensor, cell: Tensor, rows: Mapping[str, Tensor], undo: list[Undo]) -> Tensor:
@@ -79,18 +97,30 @@ class Shelf:
         undo.append(("", place, held))
         self._cost.scatter_reduce_(0, place, now, "amin")
         lowest = (now < held) & (now == self._cost.index_select(0, place))
-        nobody = torch.full_like(self._cost, place.shape[0], dtype=torch.int64)
-        first = nobody.scatter_reduce_(0, place, number.masked_fill(~lowest, place.shape[0]), "amin")
-        into = torch.where(number == first.index_select(0, place), place, self._aside)
+        self._first.scatter_reduce_(0, place, torch.where(lowest, number, _NOBODY), "amin")
+        enters = number == self._first.index_select(0, place)
+        self._first.index_fill_(0, place, _NOBODY)
+        into = torch.where(enters, place, self._aside)
+        self._append(cell, (enters & (held == float("inf"))).view(cell.shape))
         for name, x in self._rows.items():
             undo.append((name, into, x.index_select(0, into)))
             x.index_copy_(0, into, rows[name].reshape(into.shape[0], *x.shape[1:]))
         return held.view(cost.shape)
 
-    def restore(self, undo: list[Undo]) -> None:
-        """As it was before what ``undo`` tells of."""
+    def _append(self, cell: Tensor, new: Tensor) -> None:
+        """Cells that were empty, to the members: what stands there stays, so that an older version need not undo it."""
+        rank = new.cumsum(0)
+        place = torch.where(new, rank + (self.filled - 1), self.shape[0]).flatten()
+        if self.searches > 1:
+            place = place * self.searches + self._numbers.remainder(self.searches)
+        self._order.index_copy_(0, place, cell.flatten())
+        self.filled = self.filled + rank[-1]
+
+    def restore(self, undo: list[Undo], filled: Tensor) -> None:
+        """As it was, with so many members, before what ``undo`` tells of."""
         for name, place, held in reversed(undo):
             (self._rows[name] if name else self._cost).index_copy_(0, place, held)
+        self.filled = filled
 
 
 Undo = tuple[str, Tensor, Tensor]
@@ -113,6 +143,7 @@ class Version:
     def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
         self._undo: list[Undo] = []
+        self._filled = shelf.filled
         self._newer: Version | None = None
 
     @property
@@ -122,39 +153,36 @@ class Version:
             return self._shelf
         passed, version = [], self
         while version._newer is not None:
-            passed.append(version._undo)
+            passed.append(version)
             version = version._newer
         shelf = version.shelf.copied()
-        for undo in reversed(passed):
-            shelf.restore(undo)
+        for older in reversed(passed):
+            shelf.restore(older._undo, older._filled)
         self._shelf, self._newer, self._undo = shelf, None, []
         return shelf
 
     def entered(self, cost: Tensor, cell: Tensor, rows: Mapping[str, Tensor]) -> tuple[Version, Tensor]:
         """The version after some candidates have tried to enter, and what each met; see `Shelf.enter`."""
         shelf = self.shelf
-        self._newer, self._undo = Version(shelf), []
+        self._undo = []
+        self._newer = newer = Version(shelf)
         held = shelf.enter(cost, cell, rows, self._undo)
-        return self._newer, held
+        newer._filled = shelf.filled
+        return newer, held
 
 
-def nth_member(counted: Tensor, n: Tensor) -> Tensor:
-    """The index of the n-th member (from 0), search by search; some index where there is none.
+def nth_member(members: Tensor, n: Tensor) -> Tensor:
+    """Members by number, search by search.
 
     Args:
-        counted: [cells, *batch_shape] int64, how many members there are up to each cell.
+        members: [cells, *batch_shape] int64.
         n: [k, *batch_shape] int64.
 
     Returns:
         [k, *batch_shape] int64.
 
     Example:
-        >>> nth_member(torch.tensor([False, True, True]).cumsum(0), torch.tensor([1, 0]))
-        tensor([2, 1])
+        >>> nth_member(torch.tensor([4, 1, 0]), torch.tensor([1, 0]))
+        tensor([1, 4])
     """
-    if counted.ndim > 1:
-        found = torch.searchsorted(counted.movedim(0, -1).contiguous(), n.movedim(0, -1).contiguous(), right=True)
-        found = found.movedim(-1, 0)
-    else:
-        found = torch.searchsorted(counted, n, right=True)
-    return found.clamp(max=counted.shape[0] - 1)
+    return members.index_select(0, n) if n.ndim == 1 else members.gather(0, n)

@@ -14,7 +14,7 @@ _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 def align(x: Tensor, like: Tensor) -> Tensor:
     """``x`` with trailing dimensions of size 1, so that it broadcasts against ``like`` from the left."""
     missing = like.ndim - x.ndim
-    return x if missing == 0 else x.reshape(x.shape + (1,) * missing)
+    return x if missing == 0 else x.view(x.shape + (1,) * missing)
 
 
 def take_rows(x: Tensor, index: Tensor) -> Tensor:
@@ -70,8 +70,9 @@ def select(mask: Tensor, a: Tensor, b: Tensor) -> Tensor:
         a: any tensor.
         b: of the shape and dtype of ``a``.
     """
-    large = a.device.type == "cpu" and a.numel() >= _LARGE and not torch.compiler.is_compiling()
-    if large and mask.ndim < a.ndim:
+    if a.numel() < _LARGE:
+        return torch.where(align(mask, a), a, b)
+    if mask.ndim < a.ndim and a.device.type == "cpu" and not torch.compiler.is_compiling():
         return _mixed_rows(mask, a, b)
     mask = align(mask, a)
     out = buffer_like(a) if a.is_contiguous() and b.is_contiguous() and a.shape == b.shape == mask.shape else None

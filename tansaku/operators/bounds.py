@@ -161,12 +161,13 @@ class Bounds:
         dtype = like.dtype if like.is_floating_point() else torch.get_default_dtype()
         return ends[1].to(dtype) - ends[0].to(dtype)
 
-    def repaired(self, name: str, x: Tensor) -> Tensor:
-        """``x`` [..., *event_shape] with every gene inside; NaN stays NaN."""
+    def repaired(self, name: str, x: Tensor, overwrite: bool = False) -> Tensor:
+        """``x`` [..., *event_shape] with every gene inside; NaN stays NaN; ``overwrite``: in its memory, if need be."""
         lower, upper = self.lower, self.upper
         plain = not self._folds and x.is_floating_point()
         if plain and isinstance(lower, int | float) and isinstance(upper, int | float):
-            return torch.clamp(x, lower, upper, out=buffer_like(x))  # numbers clamp faster than tensors
+            # numbers clamp faster than tensors
+            return torch.clamp(x, lower, upper, out=x if overwrite else buffer_like(x))
         ends = self.ends(name, x)
         if ends is None:
             return x
@@ -210,7 +211,7 @@ class Bounds:
 class OpenBounds(Bounds):
     """Bounds that repair nothing: what an algorithm draws before candidates outside are drawn anew."""
 
-    def repaired(self, name: str, x: Tensor) -> Tensor:
+    def repaired(self, name: str, x: Tensor, overwrite: bool = False) -> Tensor:
         """``x`` itself."""
         return x
 

@@ -42,11 +42,14 @@ class Tournament:
         lead = (self.size, checks.count("count", count))
         drawn = draws.integers(population.k, lead, tuple(population.batch_shape), (), cost, noise)
         met = take_rows(cost, drawn.flatten(0, 1)).view_as(drawn)
-        winner, lowest = drawn[0], met[0]
-        for i in range(1, self.size):
-            winner = torch.where(met[i] < lowest, drawn[i], winner)
-            lowest = torch.minimum(met[i], lowest)
-        return winner
+        while drawn.shape[0] > 1:  # neighbours compete, and winners stay in the order in which they were drawn
+            pairs = drawn.shape[0] // 2 * 2
+            (first, second), (mine, theirs) = ((x[0:pairs:2], x[1:pairs:2]) for x in (drawn, met))
+            winners, lowest = torch.where(theirs < mine, second, first), torch.minimum(mine, theirs)
+            odd = drawn.shape[0] > pairs
+            drawn = torch.cat([winners, drawn[pairs:]]) if odd else winners
+            met = torch.cat([lowest, met[pairs:]]) if odd else lowest
+        return drawn[0]
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ class Comma:
         assessment = children.assessment
         if kept.assessment is None or assessment is None:
             raise RuntimeError("expected assessed parents and children, got one without an assessment; assess it first")
-        return Population(
+        return Population._made(
             {name: put_rows(x, place, kept[name]) for name, x in children.genes.items()},
             children.batch_ndim,
             {name: put_rows(x, place, kept.traits[name]) for name, x in children.traits.items()},

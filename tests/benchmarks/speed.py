@@ -180,7 +180,7 @@ def floor(case: Case) -> Callable[[], object]:
     def draw() -> None:
         with storages:
             if case.algorithm == "pso":
-                draws.weights((2, k), (), (n,), old, generator)
+                draws.fractions((2, k), (), (n,), old, generator)
             elif case.algorithm == "hill_climb":
                 draws.normal((k,), (), (n,), old, generator)
             else:

@@ -101,6 +101,17 @@ def test_no_gradient_is_recorded() -> None:
         assert not cost.requires_grad
 
 
+@pytest.mark.parametrize("recording", [True, False])
+def test_gradients_are_recorded_afterwards_as_before_even_if_the_function_fails(recording: bool) -> None:
+    population = Population({"x": torch.ones(4, 3)})
+    with torch.set_grad_enabled(recording):
+        Objective(lambda x: x.sum(-1))(population)
+        assert torch.is_grad_enabled() == recording
+        with pytest.raises(ZeroDivisionError):
+            Objective(lambda x: 1 / 0)(population)
+        assert torch.is_grad_enabled() == recording
+
+
 def test_one_tensor_comes_alone_and_several_by_name() -> None:
     one = Population({"x": torch.ones(4, 3)})
     seen: list[object] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -52,6 +53,37 @@ def test_weights_are_uniform_between_their_ends(n: int, dtype: torch.dtype) -> N
     places = w[: n // 4 * 4].double().view(-1, 4) - 0.5  # four numbers may share a random word
     apart = (places.T @ places) / len(places) * 3  # a variance of 1/3
     assert torch.allclose(apart, torch.eye(4, dtype=torch.float64), atol=6 / len(places) ** 0.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+@pytest.mark.parametrize("n", [100, 5000, 400_000])
+def test_fractions_are_uniform_in_zero_to_one(n: int, dtype: torch.dtype) -> None:
+    numerator, denominator = draws.fractions((n,), (), (), torch.zeros((), dtype=dtype), noise())
+    assert numerator.dtype == dtype
+    assert denominator == (65535.0 if n > 1000 and dtype != torch.float16 else 1.0)
+    w = numerator.double() / denominator
+    assert float(w.min()) >= 0.0
+    assert float(w.max()) <= 1.0
+    assert float(w.mean()) == pytest.approx(0.5, abs=5 / 12**0.5 / n**0.5)
+    for share in (1 / 64, 0.25, 0.5, 0.75, 63 / 64):
+        assert near(float((w < share).double().mean()), share, n)
+    places = w[: n // 4 * 4].view(-1, 4) - 0.5  # four numbers may share a random word
+    apart = (places.T @ places) / len(places) * 12
+    assert torch.allclose(apart, torch.eye(4, dtype=torch.float64), atol=6 / len(places) ** 0.5)
+
+
+def test_many_random_bits_are_those_of_sfc64_seeded_by_the_generator() -> None:
+    cpu, count = torch.device("cpu"), 20_000
+    generator = noise(3)
+    first, second = draws._words(count, cpu, generator), draws._words(count, cpu, generator)
+    replayed = noise(3)
+    for drawn in (first, second):
+        seed = torch.empty(2, dtype=torch.int64).random_(generator=replayed)
+        source = np.random.SFC64(seed.tolist())
+        assert drawn[::999].tolist() == source.random_raw(count).astype(np.int64)[::999].tolist()
+    ones = torch.stack([(first >> bit) & 1 for bit in range(64)]).double().mean(1)
+    assert bool(((ones - 0.5).abs() < 5 * 0.5 / count**0.5).all())
+    assert len(torch.cat([first, second]).unique()) == 2 * count
 
 
 def test_normal_numbers_are_standard() -> None:

@@ -150,6 +150,19 @@ def test_best_is_the_first_of_the_best_and_never_nan(values: list[float], maximi
     assert int(p.best()["x"]) == costs.index(min(costs))
 
 
+@pytest.mark.parametrize("maximize", [False, True])
+def test_a_cost_that_was_carried_along_is_that_of_the_value(maximize: bool) -> None:
+    value = torch.tensor([1.0, float("nan"), float("inf"), -float("inf"), 2.0, float("nan")])
+    a, b = Assessment(value, maximize), Assessment(value.flip(0), maximize)
+    mask = torch.tensor([True, False, True, False, True, True])
+    for known in (False, True):
+        if known:
+            assert a.cost.shape == b.cost.shape
+        both = a.zip(b, lambda mine, theirs: torch.where(mask, mine, theirs))
+        assert ("_cost" in vars(both)) == known
+        assert torch.equal(both.cost, Assessment(both.value, maximize).cost)
+
+
 def test_several_objectives_have_no_best() -> None:
     p = Population({"x": torch.zeros(4, 2)}, assessment=Assessment(torch.zeros(4, 3)))
     with pytest.raises(ValueError, match=r"expected one objective, got 3; .* Pareto front"):

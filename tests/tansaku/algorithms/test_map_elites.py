@@ -93,6 +93,27 @@ def test_of_equal_candidates_the_first_enters(cells: list[int], data: st.DataObj
         assert float(shelf.cost[cell]) == (cost[first] if rivals else held[cell])
 
 
+@given(st.lists(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=3, max_size=3), max_size=8))
+def test_cells_are_listed_search_by_search_in_the_order_in_which_they_were_filled(batches: list[Any]) -> None:
+    shelf = Shelf(torch.full((6, 2), INF), {})
+    expected: tuple[list[int], list[int]] = ([], [])
+    for i, batch in enumerate(batches):  # cell 6 is none; every generation is better than the last
+        cell = torch.tensor(batch)
+        shelf.enter(torch.full((3, 2), -float(i)), cell, {}, [])
+        for pair in batch:
+            for own, number in zip(expected, pair, strict=True):
+                if number < 6 and number not in own:
+                    own.append(number)
+    assert shelf.filled.tolist() == [len(own) for own in expected]
+    for search, own in enumerate(expected):
+        assert shelf.order[:, search].tolist() == own + [0] * (6 - len(own))
+    again = Shelf(shelf.cost, {}, shelf.order)
+    assert torch.equal(again.order, shelf.order)
+    assert [own[: len(e)] for own, e in zip(Shelf(shelf.cost, {}).order.T.tolist(), expected, strict=True)] == [
+        sorted(own) for own in expected
+    ]
+
+
 def test_states_that_were_followed_stay_as_they_were_and_can_be_followed_again() -> None:
     elites = MapElites(k=8, bounds=(0.0, 1.0))  # type: ignore[arg-type]
     assess = Objective(task)
@@ -129,8 +150,8 @@ def test_a_generation_does_not_copy_the_archive() -> None:
 
 
 def test_the_nth_member_is_found_in_every_search() -> None:
-    member = torch.tensor([[False, True], [True, True], [True, False]])
-    assert nth_member(member.cumsum(0), torch.tensor([[0, 0], [1, 1]])).tolist() == [[1, 0], [2, 1]]
+    members = torch.tensor([[1, 0], [2, 1], [0, 2]])
+    assert nth_member(members, torch.tensor([[0, 0], [1, 1]])).tolist() == [[1, 0], [2, 1]]
 
 
 def test_both_directions_keep_the_better_elite() -> None:
@@ -257,7 +278,7 @@ def test_centroids_and_the_gaussian_emitter_keep_the_promises_of_algorithms() ->
 
 
 def cma_me(**settings: Any) -> MapElites:
-    return MapElites(emitters=(CMAEmitter(), IsoLineEmitter()), **settings)
+    return MapElites(emitters=(CMAEmitter(0.1), IsoLineEmitter()), **settings)
 
 
 def test_a_descriptor_with_a_nan_belongs_to_no_cell() -> None:

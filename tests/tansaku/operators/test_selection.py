@@ -87,11 +87,15 @@ def test_truncation_refuses_more_than_there_are() -> None:
         Truncation()(population([1.0, 2.0]), 3)
 
 
-def test_a_tie_in_a_tournament_goes_to_the_one_drawn_first() -> None:
-    generator = torch.Generator().manual_seed(0)
-    first = torch.randint(3, (2, 50), generator=generator)[0]
-    chosen = Tournament(2)(population([1.0, 1.0, 1.0]), 50, torch.Generator().manual_seed(0))
-    assert torch.equal(chosen, first)
+@pytest.mark.parametrize("size", range(1, 8))
+@pytest.mark.parametrize("batch_shape", [(), (2,)])
+def test_a_tie_in_a_tournament_goes_to_the_one_drawn_first(size: int, batch_shape: tuple[int, ...]) -> None:
+    cost = torch.tensor([1.0, 0.0, 1.0, 0.0, 2.0]).view(5, *(1,) * len(batch_shape)).expand(5, *batch_shape)
+    rivals = torch.randint(5, (size, 200, *batch_shape), generator=torch.Generator().manual_seed(0))
+    parents = Population({"x": cost[..., None]}, len(batch_shape), assessment=Assessment(cost))
+    chosen = Tournament(size)(parents, 200, torch.Generator().manual_seed(0))
+    for drawn, winner in zip(rivals.flatten(1).T.tolist(), chosen.flatten().tolist(), strict=True):
+        assert winner == min(drawn, key=[1.0, 0.0, 1.0, 0.0, 2.0].__getitem__)  # of equal ones, min keeps the first
 
 
 def test_wrong_settings_are_refused() -> None:
