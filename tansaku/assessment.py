@@ -61,7 +61,7 @@ class Assessment:
     @property
     def cost(self) -> Tensor:
         """`value` as lower-is-better, with NaN as the worst possible: +inf. The same shape."""
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_dynamo_compiling():
             return cost_of(self.value, self.maximize)
         known: Tensor | None = self.__dict__.get("_cost")  # asked for several times a generation
         if known is None:
@@ -91,7 +91,7 @@ class Assessment:
     @classmethod
     def _made(cls, maximize: bool, tensors: dict[str, Tensor]) -> Assessment:
         """An assessment of tensors that came out of another one: nothing to check."""
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_dynamo_compiling():
             return cls(maximize=maximize, **tensors)
         made = object.__new__(cls)
         made.__dict__.update(tensors, maximize=maximize)  # what is not there is None, the class's default
@@ -110,7 +110,7 @@ class Assessment:
             )
         if self._plain and other._plain:
             both = Assessment._made(self.maximize, {"value": join(self.value, other.value)})
-            if not torch.compiler.is_compiling() and "_cost" in self.__dict__ and "_cost" in other.__dict__:
+            if not torch.compiler.is_dynamo_compiling() and "_cost" in self.__dict__ and "_cost" in other.__dict__:
                 both.__dict__["_cost"] = join(self.cost, other.cost)  # in place of looking for NaN again
             return both
         mine, theirs = [name for name, _ in self._present()], [name for name, _ in other._present()]

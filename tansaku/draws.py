@@ -64,8 +64,7 @@ class Replay:
 
 Noise = torch.Generator | Replay
 """Where random numbers come from: a generator on the device of the genes, or a recording of one."""
-_SOME = 1 << 10  # numbers; below it a draw costs less than the calls that would save random bits
-_FEW = 1 << 13  # numbers; the same where they have to be brought to an interval
+_FEW = 1 << 13  # numbers; below it a draw costs less than the calls that would save random bits
 _MANY = 1 << 13  # words; from there on another generator makes up for being seeded
 _COUNTS = 2.0**16 - 1
 
@@ -153,7 +152,7 @@ def fractions(
     draw lies on a grid as that of `weights` does; the denominator of a small one, or of half precision, is 1.
     """
     shape = (*lead, *batch_shape, *event_shape)
-    if like.dtype in (torch.float32, torch.float64) and math.prod(shape) >= _SOME:
+    if like.dtype in (torch.float32, torch.float64) and math.prod(shape) >= _FEW:
         return _draw(len(lead), like.device, noise, lambda g: _counts(shape, like, g)), _COUNTS
     return uniform(lead, batch_shape, event_shape, like, noise), 1.0
 

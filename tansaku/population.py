@@ -157,15 +157,14 @@ class Population:
         assessment: Assessment | None = None,
     ) -> Population:
         """A population whose parts came out of others, row by row: nothing to check."""
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_dynamo_compiling():
             return cls(genes, batch_ndim, traits, assessment)
         made = object.__new__(cls)
-        made.__dict__.update(
-            genes=MappingProxyType(genes) if isinstance(genes, dict) else genes,
-            batch_ndim=batch_ndim,
-            traits=MappingProxyType(traits) if isinstance(traits, dict) else traits,
-            assessment=assessment,
-        )
+        own = made.__dict__
+        own["genes"] = MappingProxyType(genes) if type(genes) is dict else genes
+        own["batch_ndim"] = batch_ndim
+        own["traits"] = MappingProxyType(traits) if type(traits) is dict else traits
+        own["assessment"] = assessment
         return made
 
     def __reduce__(self) -> tuple[type[Population], tuple[Any, ...]]:

@@ -69,7 +69,7 @@ class Storages:
 def buffer(shape: Iterable[int], dtype: torch.dtype, device: torch.device) -> Tensor | None:
     """Warm memory for a result, or None where a plain allocation serves as well."""
     shape = tuple(shape)
-    if math.prod(shape) * dtype.itemsize < _SMALLEST or torch.compiler.is_compiling():
+    if math.prod(shape) * dtype.itemsize < _SMALLEST or torch.compiler.is_dynamo_compiling():
         return None
     storages = _active.get()
     if storages is None or _use_count is None or device.type != "cpu":
@@ -79,7 +79,7 @@ def buffer(shape: Iterable[int], dtype: torch.dtype, device: torch.device) -> Te
 
 def buffer_like(x: Tensor) -> Tensor | None:
     """`buffer` for a result of the shape, dtype and device of ``x``."""
-    if x.nbytes < _SMALLEST or torch.compiler.is_compiling():
+    if x.nbytes < _SMALLEST or torch.compiler.is_dynamo_compiling():
         return None
     return buffer(x.shape, x.dtype, x.device)
 

@@ -149,7 +149,7 @@ class MapElites(Algorithm[MapElitesState]):
         cell, cost, parts = self.cells.index(_descriptor(asked)), asked.cost, self._parts(asked)
         assessment = _assessment(asked)
         rows = _rows(asked.genes, assessment)
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_dynamo_compiling():
             shelf = _shelf(state.archive, state.order)
             held = shelf.enter(cost, cell, rows, [])
             learnt = self._learnt(state, parts, cost, held)
@@ -242,10 +242,10 @@ def _population(shelf: Shelf, maximize: bool) -> Population:
     genes = {name[len(_GENE) :]: x for name, x in shelf.rows.items() if name.startswith(_GENE)}
     said = {name: x for name, x in shelf.rows.items() if not name.startswith(_GENE)}
     assessment = Assessment._made(maximize, said)
-    if not torch.compiler.is_compiling():
+    if not torch.compiler.is_dynamo_compiling():
         assessment.__dict__["_cost"] = shelf.cost
     archive = Population._made(genes, len(shelf.shape) - 1, {}, assessment)
-    if not torch.compiler.is_compiling():
+    if not torch.compiler.is_dynamo_compiling():
         archive.__dict__["_members"] = (shelf.members, shelf.filled)  # for `elites`
     return archive
 

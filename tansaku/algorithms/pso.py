@@ -134,7 +134,7 @@ class PSO(Algorithm[PSOState]):
         """The swarm, moved on by one velocity (Shi & Eberhart, equations 1 and 2)."""
         swarm, personal = self._full(state, noise)
         leaders, inertia = self._leaders(personal.cost), self._inertia(state.evaluations)
-        move = self._compiled if self.compile and not torch.compiler.is_compiling() else self._moved
+        move = self._compiled if self.compile and not torch.compiler.is_dynamo_compiling() else self._moved
         genes, velocities = {}, {}
         for name, x in swarm.genes.items():
             own, old = personal.genes[name], f"velocity.{name}"

@@ -72,7 +72,7 @@ def select(mask: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """
     if a.numel() < _LARGE:
         return torch.where(align(mask, a), a, b)
-    if mask.ndim < a.ndim and a.device.type == "cpu" and not torch.compiler.is_compiling():
+    if mask.ndim < a.ndim and a.device.type == "cpu" and not torch.compiler.is_dynamo_compiling():
         return _mixed_rows(mask, a, b)
     mask = align(mask, a)
     out = buffer_like(a) if a.is_contiguous() and b.is_contiguous() and a.shape == b.shape == mask.shape else None
