@@ -6,9 +6,9 @@ trees: the target of the layer below is found by a search per sample, whose cost
 
 - "plain", the paper's. The layer below is asked 32 times with dropout of whole channels before Linear, and the target
   is the pass that most trees class rightly; ties keep the layer's own output.
-- "mean". 32 normal candidates, in antithetic pairs around the layer's output, are scored by the share of the right
-  class in the leaves they fall into, and their mean, weighted by plain differences of cost, is the target: one step
-  against the gradient of the cost as that noise smooths it.
+- "mean". 32 candidates, in antithetic pairs around the layer's output, are scored by the share of the right class in
+  the leaves they fall into, and their mean, weighted by plain differences of cost, is the target: one step against the
+  gradient of the cost as that noise smooths it.
 
 A.7 leaves dropout, K, the width and the times of the fits open. Read so: the proposals are stochastic, while the pass
 that learns, on whose outputs the trees are fitted, drops nothing. Where it has a mask of its own, the way to the best
@@ -44,7 +44,7 @@ WIDTH = 32
 TREES, DEPTH = 9, 10
 CANDIDATES = 32
 DROPOUT = 0.5  # of the proposals
-STD = 0.5  # of the normal candidates
+STD = 0.5  # of the candidates
 FLOOR = 0.02  # added to a class's share of the votes
 ROWS = {"digits": 600, "mnist": 6000}  # between two fits; fewer at first, see `waits`
 WINDOW = 3  # fits of that many rows each, on which a member is fitted
