@@ -12,10 +12,11 @@ Read as: A.2's "BatchNorm -> 32 Unit Linear -> ReLU" under cross entropy cannot 
 Unlike scikit-learn's default, a split looks at a random share of the pixels, and a member is fitted on a random share
 of its batch, so that in training a row is answered by the members that have not seen it.
 
-Measured with 6,000 of MNIST's training images and nine fits, on the validation images (one seed): members fitted on 0.6
-of the rows, 0.939 with all answers and 0.945 out of bag; on all the rows, 0.944; boosted increments in place of the
-mean, 0.881 to 0.896. A share of 0.8 and more pixels for a split were each better after four fits: 0.931 becomes 0.935,
-and 0.942 with a tenth of the pixels. Of the full set, with random codes of the classes as targets: 0.970.
+Measured on MNIST's validation images (one seed): 0.979 after 12 epochs, and rising. Where a row is answered by all
+members and a member is fitted on 0.8 of the rows, the output layer learns to trust answers that trees know by heart:
+0.976 after ten epochs, then falling to 0.973; with 20 epochs 0.972 after seven and 0.965 at the end. With 6,000 of the
+training images and nine fits: 0.945 out of bag, 0.939 with all answers, 0.944 with members fitted on all rows, boosted
+increments in place of the mean 0.881 to 0.896.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ WIDTH = 32
 MEMBERS = 9
 DEPTH = 11
 FEATURES: dict[str, str | float] = {"digits": "sqrt", "mnist": 0.06}  # of the pixels, for each split
-SHARE = 0.8  # of a batch, on which a member is fitted
+SHARE = 0.65  # of a batch, on which a member is fitted
 RATE = {"digits": 1e-2, "mnist": 1e-3}
 BATCH = 128
 ITERATIONS = 40  # on the inputs of the output layer
 STEP = {"digits": 1.0, "mnist": 1.0}  # of each iteration
-GROWING = 0.25  # the share of training in which the batch grows
-SETTLING = 0.9  # the share of training after which only the output layer learns
+GROWING = 0.4  # the share of training in which the batch grows
+SETTLING = 0.85  # the share of training after which only the output layer learns
 SWEEPS = {"digits": 10, "mnist": 3}  # of the output layer over each batch
 TWIN = {"digits": 128, "mnist": 1440}  # hidden units with about as many weights as 288 trees have splits and leaves
 
@@ -71,7 +72,8 @@ def build(plan: Plan, control: str | None) -> Network:
         )
         first = Machine(smooth, theta.Gradient(torch.optim.Adam, lr=rate), targets.Null(), sse)
     else:
-        trees = modules.Trees(plan.data.features, WIDTH, members=MEMBERS, per_output=plan.variant != "multi-output")
+        per_output = plan.variant != "multi-output"
+        trees = modules.Trees(plan.data.features, WIDTH, members=MEMBERS, per_output=per_output, out_of_bag=True)
         fit = theta.Fit(estimator(plan), rows=BATCH, share=SHARE) if growing else theta.Null()
         first = Machine(trees, fit, targets.Null(), sse)
     chain = Chain(first, head).to(plan.device)
@@ -101,7 +103,7 @@ def build(plan: Plan, control: str | None) -> Network:
 
 EXPERIMENT = Experiment(
     build,
-    epochs={"digits": 12, "mnist": 20},
+    epochs={"digits": 12, "mnist": 12},
     controls=("frozen", "backprop"),
     variants={"plain": Figures(paper=0.967, goal=0.972), "multi-output": Figures()},
     shared_controls=True,
