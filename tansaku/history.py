@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_CHUNK = 64  # generations summed up together, at the least: one pass in place of sixty-four
-_ENOUGH = 1 << 15  # costs summed up together, at the least
+_CHUNK = 64  # generations summed up together: one pass in place of sixty-four
 
 
 class History:
@@ -37,10 +36,8 @@ class History:
         """
         if volume is not None:
             self._volumes.append(volume)
-        if self._waiting:
-            waiting, shape = len(self._waiting), self._waiting[-1].shape
-            if shape != cost.shape or (waiting >= _CHUNK and waiting * shape.numel() >= _ENOUGH):
-                self._sum_up()
+        if self._waiting and (len(self._waiting) == _CHUNK or self._waiting[-1].shape != cost.shape):
+            self._sum_up()
         self._waiting.append(cost)
         self.evaluations.append(evaluations)
 

@@ -278,7 +278,7 @@ def test_centroids_and_the_gaussian_emitter_keep_the_promises_of_algorithms() ->
 
 
 def cma_me(**settings: Any) -> MapElites:
-    return MapElites(emitters=(CMAEmitter(0.1), IsoLineEmitter()), **settings)
+    return MapElites(emitters=(CMAEmitter(), IsoLineEmitter()), **settings)
 
 
 def test_a_descriptor_with_a_nan_belongs_to_no_cell() -> None:
