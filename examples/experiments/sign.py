@@ -10,8 +10,8 @@ What pays, measured on MNIST's validation images: weights that are the plain dif
 sample, or the best candidate alone, stay 0.02 to 0.04 behind); steps of a third to a seventh of the outputs' spread,
 whose pairs follow a design, 0.962 for 0.957 in 4 epochs; noise before the signs in training, which the layer above
 learns to bear and which falls, in 16 epochs 0.963 at half, 0.966 at a quarter, 0.964 at a tenth of its beginning (train
-images: 0.967, 0.973, 0.977). `--search NAME` puts another of tansaku's algorithms in the place of these steps; then the target is the best
-candidate.
+images: 0.967, 0.973, 0.977). `--search NAME` puts another of tansaku's algorithms in the place of these steps; then the
+target is the best candidate.
 """
 
 from __future__ import annotations
