@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -44,7 +44,8 @@ class LearningMachine(Hooked, nn.Module):
 
     Args:
         loss: how the user's loss above the machine is reduced over rows; gradients per row follow from it.
-        scale: s in t = y - s * (gradient per row), in autograd; a finite number.
+        scale: s in t = y - s * (gradient per row), in autograd; a finite number. A search scored by the network's loss
+            is there scored by its first-order change, s * gradient * (y' - y).
         lmode: what `backward()` does: "accumulate" (and pass the target on; never moves parameters), one of the two
             orders that also step, for networks without another optimiser, or "step_x" alone (targets only).
 
@@ -254,12 +255,19 @@ class LearningMachine(Hooked, nn.Module):
         return self.remember(x, state), state
 
     def _pull(self, state: State, grads: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
-        """Target t = y - s * gradient per row; what goes down is x - t_x, reduced as the loss was."""
+        """Target t = y - s * gradient per row; what goes down is x - t_x, reduced as the loss was.
+
+        All that is known of the loss is its gradient: a search that is scored by the network goes by that, to first
+        order. Half the squared distance to t, which the rules of the last machine go by, would not do: t lies so near
+        that nearly every candidate is further from it than y is.
+        """
         y = state.outputs
         n = y.rows if self.loss == "mean" else 1
         state.criterion = sse
         s = self.scale * n
-        t: IO = Target.away_from(y, (g if s == 1 else g * s for g in grads))
+        errors = [g if s == 1 else g * s for g in grads]
+        t: IO = Target.away_from(y, errors)
+        state.position, state.above = 0, partial(_first_order, y.detach(), errors)
         if self.lmode == "step_x":
             x, t, _ = self._aim(t, state)
         else:
@@ -282,6 +290,13 @@ class LearningMachine(Hooked, nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a file takes along: no pass in flight (it belongs to its graph), and nobody who listens."""
         return {**self.__dict__, "_told": None, "_listeners": OrderedDict(), "_running": set()}
+
+
+def _first_order(at: IO, errors: Iterable[Tensor], y: IO) -> Tensor:
+    """How far a loss with these errors at `at` has risen at y, per row, to first order: `[k * n]`."""
+    k = y.rows // at.rows if at.rows else 1
+    rises = [((v - a) * IO(e).tile(k).f).flatten(1).sum(1) for v, a, e in zip(y, at.tile(k), errors, strict=True)]
+    return torch.stack(rises).sum(0)
 
 
 def set_lmode(model: nn.Module, lmode: LMode) -> None:

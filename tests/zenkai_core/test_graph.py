@@ -288,10 +288,10 @@ def test_every_node_knows_the_networks_loss_above_it_and_the_error_at_the_output
             if explicit:
                 expected = F.cross_entropy(o, t[0].repeat(k), reduction="none")
                 expected += 0.5 * (p - t[1].repeat(k, 1)).square().sum(1)
-            else:  # the bridge sees gradients only: half the squared distance to y - gradient
+            else:  # the bridge sees gradients only: the change of the loss to first order
                 y, e = [v.detach() for v in net(*x)], [v.repeat(k, 1) for v in seen[name].output_error()]
                 pairs = zip((o, p), y, e, strict=True)
-                expected = sum(0.5 * (v - (w.repeat(k, 1) - g)).square().sum(1) for v, w, g in pairs)
+                expected = sum((g * (v - w.repeat(k, 1))).sum(1) for v, w, g in pairs)
             assert torch.allclose(seen[name].cost_above(IO(moved)), expected, atol=1e-12)
         o, p = plain(*x)
     labels = F.one_hot(t[0], 3)

@@ -230,11 +230,15 @@ def test_a_y_rule_replaces_the_target_before_accumulate() -> None:
 @pytest.mark.parametrize("drive", ["learn", "backward"])
 def test_every_machine_of_a_chain_can_ask_the_networks_cost_of_its_outputs(drive: str) -> None:
     asked: list[Tensor] = []
+    outputs: list[Tensor] = []
 
     class Ask(zk.StepY):
         def step_y(self, machine: Machine, t: IO, state: State) -> IO:
             y = state.outputs.detach()
             asked.append(state.cost_above(y.tile(3)).detach().view(3, -1))
+            if state.position == 0:
+                outputs.append(torch.randn(16, 3))
+                asked.append(state.cost_above(IO(outputs[0])).detach().view(2, -1))
             return t
 
     def layer(i: int, o: int, criterion: zk.Criterion = zk.sse) -> Machine:
@@ -245,15 +249,19 @@ def test_every_machine_of_a_chain_can_ask_the_networks_cost_of_its_outputs(drive
     x, t = torch.randn(8, 5), torch.randint(3, (8,))
     if drive == "learn":
         cost = chain.learn(x, t)
+        other = asked.pop(1)
         assert len(asked) == 3
         assert all(torch.allclose(a.mean(1), cost.expand(3), atol=1e-5) for a in asked)
-    else:  # only gradients are known: the cost is the squared error of the head to y - g
+        torch.testing.assert_close(other, zk.cross_entropy(IO(outputs[0]), IO(t.repeat(2))).view(2, -1))
+    else:  # only gradients are known: the cost is the loss's change to first order
         y = chain(x)
         loss = nn.functional.cross_entropy(y, t)
         loss.backward()
         p = y.detach().softmax(1) - nn.functional.one_hot(t, 3)
+        other = asked.pop(1)
         assert len(asked) == 3
-        assert all(torch.allclose(a, 0.5 * p.square().sum(1).expand(3, -1), atol=1e-4) for a in asked)
+        assert all(torch.allclose(a, torch.zeros(3, 8), atol=1e-4) for a in asked)
+        torch.testing.assert_close(other, (p * (outputs[0].view(2, 8, 3) - y.detach())).sum(2), atol=1e-4, rtol=1e-4)
 
 
 def test_a_machine_knows_the_machine_below_it() -> None:

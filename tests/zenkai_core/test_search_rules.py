@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import tansaku
-from zenkai_core import IO, Chain, Machine, State, cross_entropy, modules, sse, targets, theta
+from zenkai_core import IO, Chain, Machine, Optimizer, State, cross_entropy, modules, sse, targets, theta
 
 
 def climb(k: int = 16, std: float = 0.5, **options: bool) -> tansaku.HillClimb:
@@ -123,6 +124,31 @@ def test_local_and_network_scores_differ_by_the_layers_above() -> None:
         assert (found["network"] < before).all()
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("reduce", [None, tansaku.WeightedMean("standardised")], ids=["best", "mean"])
+def test_signs_learn_by_searches_that_the_network_scores_in_an_ordinary_loop_too(reduce: Any) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(512, 8)
+    t = (x[:, :4].sum(1) > 0).long() + 2 * (x[:, 4:].sum(1) > 0).long()
+    own = targets.SearchY(climb(32, 1.0), reduce=reduce)
+    net = Chain(
+        Machine(nn.Linear(8, 32), theta.Delta(torch.optim.Adam, lr=1e-2), targets.Null(), y=own),
+        Machine(modules.Sign(), theta.Null(), targets.Null()),
+        Machine(nn.Linear(32, 4), theta.Gradient(torch.optim.Adam, lr=1e-2), targets.Null(), cross_entropy),
+    )
+    before, optimizer = net[0].module.weight.detach().clone(), Optimizer(net)
+    for _ in range(15):
+        for rows in torch.randperm(512).split(64):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(x[rows]), t[rows]).backward()
+            optimizer.step()
+    net.eval()
+    learnt = (net(x).argmax(1) == t).double().mean()
+    with torch.no_grad():
+        net[0].module.weight.copy_(before)
+    assert learnt > 0.9
+    assert learnt > (net(x).argmax(1) == t).double().mean() + 0.2
 
 
 def test_a_layers_own_target_replaces_the_one_from_above() -> None:
