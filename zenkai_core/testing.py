@@ -129,11 +129,35 @@ def _step_x_moves_nothing(make: Make) -> None:
     _claim(not moved, f"step_x moved {moved}; only a noise count may change")
     _claim([v.shape for v in target] == [v.shape for v in x], f"step_x gave {target} for inputs {x}")
     _claim(not any(v.requires_grad for v in target), "step_x gave a target with a graph; detach it")
+    _claim(all(bool(v.isfinite().all()) for v in target), "step_x gave a target that is not finite")
+
+
+def _accumulates(make: Make) -> None:
+    gradients = []
+    for both in (False, True):
+        machine, x, t = _fresh(make)
+        with passes.replaying(machine, None, x.f.device):  # the noise of the second pass is that of the first
+            if both:
+                _pass(machine, x, t)
+        later = x.map(lambda v: v.flip(0)), t.map(lambda v: v.flip(0))
+        _pass(machine, *later)
+        gradients.append(_gradients(machine))
+    other, _, _ = _fresh(make)
+    _pass(other, x, t)
+    first = _gradients(other)
+    lost = [name for name, g in gradients[1].items() if first[name].any() and _equal(g, gradients[0][name])]
+    _claim(not lost, f"the second pass took the place of the first in the gradients of {lost}; accumulate adds")
+
+
+def _gradients(machine: LearningMachine) -> dict[str, Tensor]:
+    zero = torch.zeros(())
+    return {name: zero if p.grad is None else p.grad.clone() for name, p in machine.named_parameters()}
 
 
 def _no_leak(make: Make) -> None:
     machine, x, t = _fresh(make)
     state, x_of, t_of = _pass(machine, x, t)
+    asked = _gradients(machine)
     alone = machine.step_x(x_of, t_of, state)
     machine, x, t = _fresh(make)
     state = State()
@@ -141,6 +165,7 @@ def _no_leak(make: Make) -> None:
     with passes.replaying(machine, None, x.f.device):  # another pass in between, less what it may move
         machine.remember(x.map(lambda v: v.flip(0)), State())
     told = machine.tell(t, state)
+    _claim(_equal(asked, _gradients(machine)), "another pass in between changed what this pass accumulates")
     again = machine.step_x(told.x, told.t, state)
     _claim(_equal(list(alone), list(again)), "another pass in between changed this pass's target")
 
@@ -284,6 +309,7 @@ CLAIMS: dict[str, Callable[[Make], None]] = {
     "backward moves no parameter": _backward_moves_nothing,
     "step_x moves nothing but its noise count": _step_x_moves_nothing,
     "state never leaks between passes": _no_leak,
+    "accumulate adds to what is there": _accumulates,
     "no caller's tensor changes": _caller_keeps,
     "n iterations differ from one": _iterations,
     "learning lowers the mean cost": _learns,

@@ -129,6 +129,26 @@ class RemembersTheLastPass(Sound):
         return IO(self.last.inputs.f.detach() * 2)
 
 
+class LearnsFromTheLastPass(Sound):
+    def forward_nn(self, x: IO, state: State) -> IO:
+        self.last = state
+        return super().forward_nn(x, state)
+
+    def accumulate(self, x: IO, t: IO, state: State) -> None:
+        self.module.bias.grad = (self.last.outputs.f - t.f).detach().sum(0)
+
+
+class BeginsAnew(Sound):
+    def accumulate(self, x: IO, t: IO, state: State) -> None:
+        self.module.weight.grad = None
+        super().accumulate(x, t, state)
+
+
+class AsksForNothingFinite(Sound):
+    def step_x(self, x: IO, t: IO, state: State) -> IO:
+        return IO(super().step_x(x, t, state).f / 0)
+
+
 class WritesIntoTheTarget(Sound):
     def assess_y(self, y: IO, t: IO) -> Tensor:
         cost = super().assess_y(y, t)
@@ -212,6 +232,9 @@ class KeepsThePassThatFailed(Sound):
         (StepsInBackward, "backward moves no parameter"),
         (MovesInStepX, "step_x moves nothing but its noise count"),
         (RemembersTheLastPass, "state never leaks between passes"),
+        (LearnsFromTheLastPass, "state never leaks between passes: another pass in between changed what"),
+        (BeginsAnew, "accumulate adds to what is there: the second pass took the place of the first"),
+        (AsksForNothingFinite, "step_x moves nothing but its noise count: step_x gave a target that is not finite"),
         (WritesIntoTheTarget, "no caller's tensor changes"),
         (OnceIsEnough, "n iterations differ from one"),
         (Climbs, "learning lowers the mean cost"),
