@@ -32,6 +32,9 @@ _SLOPES: dict[type[nn.Module], Callable[[nn.Module, Tensor], Tensor]] = {
 }
 
 
+_NAMES = frozenset({"differentiable", "parameters", "linear", "estimator", "invertible"})
+
+
 def capabilities(module: nn.Module) -> frozenset[str]:
     """The names of {"differentiable", "parameters", "linear", "estimator", "invertible"} that hold.
 
@@ -72,12 +75,17 @@ def check_kind(owner: str, name: str, given: object, kind: type) -> None:
     """Refuses what is no rule of the kind that a slot of a machine, or of another rule, takes.
 
     Raises:
-        TypeError: it is something else.
+        TypeError: it is something else, or its `__init__` left out the base class's.
     """
     if not isinstance(given, kind):
         raise TypeError(
             f"{owner} expected {name} to be a {kind.__name__}, got {type(given).__name__}: rules for "
             "theta are in zenkai_core.theta, rules for targets in zenkai_core.targets"
+        )
+    if "_modules" not in given.__dict__:  # nn.Module's own __init__ makes it
+        raise TypeError(
+            f"{owner} expected {name} to be a ready {kind.__name__}, got {type(given).__name__}, whose __init__ does "
+            "not call super().__init__(): call it first"
         )
 
 
@@ -94,7 +102,10 @@ def check(rule: str, requires: frozenset[str], module: nn.Module) -> None:
 
     Raises:
         TypeError: naming the first that it lacks.
+        ValueError: the rule requires what is no capability.
     """
+    if unknown := requires - _NAMES:
+        raise ValueError(f"{rule} expected requires among {sorted(_NAMES)}, got {sorted(unknown)}: name one of them")
     for need in sorted(requires - capabilities(module)):
         raise TypeError(
             f"{rule} expected a module that is '{need}', got {type(module).__name__}: {_remedy(need, module)}"

@@ -55,7 +55,8 @@ class Optimizer(torch.optim.Optimizer):
 
     Raises:
         ValueError: the torch optimiser also holds parameters of a machine, which would move twice.
-        TypeError: torch_optimizer is something else, or one whose `step` needs a closure, as LBFGS's does.
+        TypeError: model is no module; torch_optimizer is something else, or one whose `step` needs a closure, as
+            LBFGS's does.
 
     Warns where parameters outside machines ask for a gradient and nobody moves them; and when `param_groups` is first
     read, by a scheduler say, while a machine's trainable parameters stand in no group. A machine's optimisers are those
@@ -67,6 +68,11 @@ class Optimizer(torch.optim.Optimizer):
         model: nn.Module,
         torch_optimizer: torch.optim.Optimizer | Callable[[list[nn.Parameter]], torch.optim.Optimizer] | None = None,
     ) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(
+                f"Optimizer expected a model, got {type(model).__name__}: machines move by their own rules, so give it "
+                "the network itself, Optimizer(model), and not its parameters"
+            )
         self.machines = outermost(model)
         plain = plain_parameters(model)
         if torch_optimizer is not None and not isinstance(torch_optimizer, torch.optim.Optimizer):

@@ -34,6 +34,24 @@ def test_arguments_of_the_wrong_kind_are_refused() -> None:
         Machine(nn.Linear(2, 2), gradient(), zk.targets.Gradient(), y=3)  # type: ignore[arg-type]
 
 
+def test_a_rule_of_ones_own_that_is_half_made_is_told_what_it_lacks() -> None:
+    class Bare(zk.StepTheta):
+        def __init__(self) -> None:
+            self.rate = 0.1
+
+        def accumulate(self, machine: Machine, t: IO, state: State) -> None: ...
+
+        def step(self, machine: Machine) -> None: ...
+
+    class Misspelt(zk.theta.Null):
+        requires = frozenset({"liner"})
+
+    with pytest.raises(TypeError, match=r"got Bare, whose __init__ does not call super\(\).__init__\(\)"):
+        Machine(nn.Linear(2, 2), Bare(), zk.targets.Null())
+    with pytest.raises(ValueError, match=r"Misspelt expected requires among \['differentiable', .*, got \['liner'\]"):
+        Machine(nn.Linear(2, 2), Misspelt(), zk.targets.Null())
+
+
 def test_a_rule_serves_one_machine() -> None:
     rule = gradient()
     Machine(nn.Linear(2, 2), rule, zk.targets.Null())

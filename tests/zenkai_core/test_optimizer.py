@@ -47,6 +47,8 @@ def test_a_machines_parameter_in_the_torch_optimiser_is_refused() -> None:
         zk.Optimizer(model, torch.optim.SGD(model.parameters(), lr=0.1))
     with pytest.raises(TypeError, match="expected a torch optimiser or a callable"):
         zk.Optimizer(model, 0.1)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"expected a model, got generator: .* not its parameters"):
+        zk.Optimizer(model.parameters())  # type: ignore[arg-type]
 
 
 def test_each_machine_steps_once_and_only_after_a_backward() -> None:

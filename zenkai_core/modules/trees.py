@@ -183,6 +183,8 @@ class Trees(EnsembleVoter):
         decimals: int,
         max_depth: int | None,
     ) -> show.Shown:
+        if not len(self):
+            raise ValueError("Trees expected a fitted member to show, got none: theta.Fit waits for `rows` rows")
         if not -len(self) <= member < len(self) or not 0 <= output < self._size:
             raise ValueError(
                 f"Trees expected a member among {len(self)} and an output among {self._size} trees of each, got "
