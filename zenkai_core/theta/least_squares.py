@@ -27,6 +27,7 @@ class LeastSquares(StepTheta):
     from above, and without an activation no step raises l (Boehning, Lindsay 1988). `absolute_error` and `margin` have
     kinks, over which a step may leap: give it a small lr.
 
+    Several passes before a step are solved for together, as one large batch: their losses are not to be divided.
     Rows are kept while they are fewer than the inputs, and solved on that side; more are added up to X'X and X'E.
 
     Args:
