@@ -185,6 +185,7 @@ def test_whole_file_gives_its_array(tmp_path: Path, zipped: bool) -> None:
         (b"<html>not found</html>", "begins with 00000803, got 3c68746d"),
         (b"", "got an empty file"),
     ],
+    ids=["zip cut", "zip header", "zip check", "short", "long", "header", "sizes", "kind", "page", "empty"],
 )
 def test_damaged_file_is_refused_with_what_was_found(tmp_path: Path, content: bytes, message: str) -> None:
     with pytest.raises(UsageError, match=message + ".*; fetch the file again"):
