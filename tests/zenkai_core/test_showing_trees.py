@@ -81,9 +81,7 @@ def test_the_picture_says_what_the_text_says() -> None:
 
 def test_what_cannot_be_shown_is_refused() -> None:
     tree = Tree(2, 1)
-    with pytest.raises(
-        ValueError, match=r"expected a fitted member to show, got none: theta\.Fit waits"
-    ):
+    with pytest.raises(ValueError, match=r"expected a fitted member to show, got none: theta\.Fit waits"):
         tree.text()
     tree.add_member(DecisionTreeRegressor().fit([[0.0, 0.0]], [[3.0]]))
     assert tree.text() == "|--- value: [3.00]"
