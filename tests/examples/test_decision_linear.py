@@ -23,11 +23,12 @@ def plan(digits: data.Data, variant: str = "plain") -> Plan:
 def test_the_batch_grows_from_128_to_the_full_set_and_is_small_again_at_the_end(digits: data.Data) -> None:
     batches = decision_linear.build(plan(digits), None).batches
     assert batches is not None
-    sizes = [batches(done) for done in (0.0, 0.1, 0.2, 0.25, 0.5, 0.89)]
+    full, end = decision_linear.GROWING, decision_linear.SETTLING
+    sizes = [batches(done) for done in (0.0, 0.4 * full, 0.8 * full, full, (full + end) / 2, end - 0.01)]
     assert sizes[0] == 128
     assert sizes == sorted(sizes)
     assert sizes[3:] == [len(digits.train)] * 3
-    assert batches(0.95) == 128
+    assert batches(end) == batches(0.99) == 128
     assert all(size % 128 == 0 for size in sizes[:3])  # a minibatch of one row has no spread to normalise by
 
 
