@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +51,9 @@ def test_jobs_give_the_figures_of_one_process_and_resume_its_checkpoints(tmp_pat
 def test_ctrl_c_stops_all_processes_writes_what_is_there_and_the_table_resumes(tmp_path: Path) -> None:
     whole, out = tmp_path / "whole", tmp_path / "out"
     arguments = ("baseline", "--epochs", "24", "--out")
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "examples")}
-    command = [sys.executable, "examples/mnist.py", *arguments, str(out), "--jobs", "2"]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, env=environment, start_new_session=True
-    ) as process:
+    with in_two_processes(arguments, out, subprocess.PIPE) as process:
         try:
-            while process.poll() is None and not list(out.glob("checkpoints/*plain_0.pt")):
-                time.sleep(0.05)
+            wait_for_a_checkpoint(process, out)
             os.killpg(process.pid, signal.SIGINT)
             _, errors = process.communicate(timeout=120)
         finally:
@@ -91,14 +87,9 @@ def test_users_mistake_in_a_process_is_one_line_and_exit_code_2(
 def test_killed_outright_no_process_goes_on_and_the_table_resumes(tmp_path: Path) -> None:
     whole, out = tmp_path / "whole", tmp_path / "out"
     arguments = ("baseline", "--epochs", "20", "--out")
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "examples")}
-    command = [sys.executable, "examples/mnist.py", *arguments, str(out), "--jobs", "2"]
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT, env=environment, start_new_session=True
-    ) as process:
+    with in_two_processes(arguments, out, subprocess.DEVNULL) as process:
         try:
-            while process.poll() is None and not list(out.glob("checkpoints/*plain_0.pt")):
-                time.sleep(0.05)
+            wait_for_a_checkpoint(process, out)
             process.kill()
             process.wait()
             deadline = time.monotonic() + 60
@@ -112,6 +103,19 @@ def test_killed_outright_no_process_goes_on_and_the_table_resumes(tmp_path: Path
     assert mnist.main([*arguments, str(out), "--resume"]) == 0
     assert mnist.main([*arguments, str(whole)]) == 0
     assert rows(out) == rows(whole)
+
+
+def in_two_processes(arguments: Sequence[str], out: Path, stream: int) -> subprocess.Popen[bytes]:
+    """Start a main job into `out`, in a group of processes of its own; `stream` is where it writes."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "examples")}
+    command = [sys.executable, "examples/mnist.py", *arguments, str(out), "--jobs", "2"]
+    return subprocess.Popen(command, stdout=stream, stderr=stream, cwd=ROOT, env=environment, start_new_session=True)
+
+
+def wait_for_a_checkpoint(process: subprocess.Popen[bytes], out: Path) -> None:
+    """Return once the first epoch of the network itself is kept, or the job has ended."""
+    while process.poll() is None and not list(out.glob("checkpoints/*plain_0.pt")):
+        time.sleep(0.05)
 
 
 def others_of(group: int) -> list[int]:
