@@ -73,7 +73,8 @@ class Assessment:
         value = (self.value.detach() if self.value.requires_grad else self.value).clone()
         copies = {"value": value if dtype is None or value.dtype == dtype else value.to(dtype)}
         if not self._plain:
-            copies.update({name: x.detach().clone() for name, x in self._present() if name != "value"})
+            rest = ((name, x.detach() if x.requires_grad else x) for name, x in self._present() if name != "value")
+            copies.update({name: x.clone() for name, x in rest})
         return Assessment._made(self.maximize, copies)
 
     @property

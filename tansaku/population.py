@@ -104,6 +104,11 @@ class Individual:
 _NONE: Mapping[str, Tensor] = MappingProxyType({})
 
 
+def _alike(x: Tensor, other: Tensor) -> bool:
+    """Whether ``x`` fits wherever ``other`` did."""
+    return isinstance(x, Tensor) and x.dtype == other.dtype and x.shape == other.shape
+
+
 @dataclass(frozen=True)
 class Population:
     """Candidates: genes that evolve, traits that travel with them, and what they cost once assessed.
@@ -215,6 +220,8 @@ class Population:
             raise ValueError(
                 f"expected genes among {sorted(self.genes)}, got {unknown}; make a new Population for others"
             )
+        if not traits and all(map(_alike, genes.values(), map(self.genes.__getitem__, genes))):
+            return Population._made({**self.genes, **genes}, self.batch_ndim, self.traits)
         return Population({**self.genes, **genes}, self.batch_ndim, {**self.traits, **traits})
 
     def with_traits(self, **traits: Tensor) -> Population:

@@ -20,6 +20,7 @@ LAYERS: Mapping[str, Sequence[str]] = {
     "tansaku": (
         "checks",
         "compiling",
+        "host",
         "storage",
         "functional",
         "assessment",

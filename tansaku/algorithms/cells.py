@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from tansaku import checks
+from tansaku import checks, host
 from tansaku.draws import Noise, uniform
 
 _DISTANCES = 1 << 22  # held at once
+_SAME = (torch.float32, torch.float64)  # as numpy knows them
 
 
 class Cells(Protocol):
@@ -86,21 +90,43 @@ class Grid:
 
     def index(self, descriptor: Tensor) -> Tensor:
         """[...] the number of the box of each descriptor [..., d], the last dimension running fastest; see `Cells`."""
+        if host.readable(descriptor):
+            return self._index_here(descriptor)
         low, scale, first, last, stride = self._table(descriptor.device)
         along = ((descriptor.to(torch.float64) - low) * scale).clamp_(first, last).floor_()
         return (along @ stride).nan_to_num_(nan=self.count).to(torch.int64)  # whole numbers, exact below 2^53
 
+    def _index_here(self, descriptor: Tensor) -> Tensor:
+        """`index` of few descriptors in the host's memory, for which numpy takes a quarter of the time."""
+        low, scale, first, last, stride = self._arrays
+        place = (host.array(descriptor if descriptor.dtype in _SAME else descriptor.double()) - low) * scale
+        np.maximum(place, first, out=place)
+        np.minimum(place, last, out=place)
+        number = np.floor(place, out=place) @ stride
+        number[np.isnan(number)] = self.count
+        return torch.from_numpy(number.astype(np.int64))
+
+    @property
+    def _numbers(self) -> list[list[float]]:
+        """[5][d]: lower end, boxes per unit, first and last box, boxes to the next one along the dimension."""
+        lower, upper = self.ends
+        scale = [size / (high - low) for size, low, high in zip(self.shape, lower, upper, strict=True)]
+        last = [size - 1.0 for size in self.shape]
+        stride = [float(math.prod(self.shape[i + 1 :])) for i in range(len(self.shape))]
+        return [list(lower), scale, [0.0] * len(last), last, stride]
+
+    @cached_property
+    def _arrays(self) -> NDArray[np.float64]:
+        return np.array(self._numbers, dtype=np.float64)
+
     def _table(self, device: torch.device) -> list[Tensor]:
-        """[d] each: lower end, boxes per unit, first and last box, boxes to the next one along the dimension."""
-        known: dict[torch.device, list[Tensor]] = self.__dict__.setdefault("_tables", {})
-        if device not in known:
-            lower, upper = self.ends
-            scale = [size / (high - low) for size, low, high in zip(self.shape, lower, upper, strict=True)]
-            last = [size - 1 for size in self.shape]
-            stride = [math.prod(self.shape[i + 1 :]) for i in range(len(self.shape))]
-            rows = (lower, scale, [0] * len(last), last, stride)
-            known[device] = [torch.tensor(row, dtype=torch.float64, device=device) for row in rows]
-        return known[device]
+        known: dict[torch.device, list[Tensor]] = self.__dict__.get("_tables", {})
+        if device in known:
+            return known[device]
+        rows = [torch.tensor(row, dtype=torch.float64, device=device) for row in self._numbers]
+        if not torch.compiler.is_dynamo_compiling():
+            self.__dict__["_tables"] = {**known, device: rows}
+        return rows
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tansaku import checks, draws
+from tansaku import checks, draws, host
 from tansaku.algorithms.base import check_std, step_size
 from tansaku.algorithms.emitters import Emitter, elites
 from tansaku.algorithms.sampled import ravel, unravel
@@ -120,35 +121,29 @@ class CMAEmitter(Emitter):
         order = order.gather(0, group.gather(0, order).argsort(dim=0, stable=True))
         away = (raw - now.mean) / (now.step[..., None] * now.unit)
         away = away.gather(0, order[..., None].expand_as(away))
-        parents = better.sum(0).to(dtype)
-        place = torch.arange(1, cost.shape[0] + 1, dtype=dtype, device=cost.device)
-        place = place.view((-1,) + (1,) * parents.ndim)
-        weight = torch.where(place <= parents, torch.log(parents + 0.5) - torch.log(place), 0)  # as many as are better
-        weight = weight / weight.sum(0).clamp(min=1e-30)
-        mass = 1 / weight.square().sum(0).clamp(min=1e-30)  # mu_eff, (8); huge where nobody is, which begins anew
-        mass = torch.where(parents > 0, mass, 1)[..., None]
+        parents = better.sum(0)
+        settings = _settings if torch.compiler.is_dynamo_compiling() else _known_settings
+        weights, rates = settings(cost.shape[0], n, dtype, cost.device)
+        weight = weights[parents].movedim(-1, 0)
+        c_step, damping, c_path, c_one, c_mu, step_gain, path_gain = rates[parents][..., None, :].unbind(-1)
         moved = (weight[..., None] * away).sum(0)  # (41)
-        c_step = (mass + 2) / (n + mass + 5)  # (55)
-        damping = 1 + 2 * (((mass - 1) / (n + 1)).sqrt() - 1).clamp(min=0) + c_step
-        c_path = (4 + mass / n) / (n + 4 + 2 * mass / n)  # (56)
-        c_one = 2 / ((n + 1.3) ** 2 + mass)  # (57)
-        c_mu = torch.minimum(1 - c_one, 2 * (mass - 2 + 1 / mass) / ((n + 2) ** 2 + mass)).clamp(min=0)  # (58)
         white = (now.inverse @ moved[..., None])[..., 0]
-        step_path = (1 - c_step) * now.step_path + (c_step * (2 - c_step) * mass).sqrt() * white  # (43)
+        step_path = (1 - c_step) * now.step_path + step_gain * white  # (43)
         expected = math.sqrt(n) * (1 - 1 / (4 * n) + 1 / (21 * n * n))
         length = step_path.norm(dim=-1, keepdim=True)
         step = now.step * torch.exp((c_step / damping * (length / expected - 1)).clamp(max=1.0))[..., 0]  # (44)
         short = (length < (1.4 + 2 / (n + 1)) * expected).to(dtype)
-        path = (1 - c_path) * now.path + short * (c_path * (2 - c_path) * mass).sqrt() * moved  # (45)
+        path = (1 - c_path) * now.path + short * path_gain * moved  # (45)
         rank_mu = (weight[..., None] * away).movedim(0, -1) @ away.movedim(0, -2)
         one, mu, kept = c_one[..., None], c_mu[..., None], ((1 - short) * c_path * (2 - c_path))[..., None]
         covariance = (1 - one - mu + one * kept) * now.covariance  # (47)
         covariance = covariance + one * path[..., :, None] * path[..., None, :] + mu * rank_mu
         mean = now.mean + now.step[..., None] * now.unit * moved
         spread = covariance.diagonal(dim1=-2, dim2=-1)
-        sound = torch.isfinite(covariance).all(-1).all(-1) & torch.isfinite(mean).all(-1) & torch.isfinite(step)
-        sound = sound & (step * spread.amax(-1).sqrt() > 1e-11) & (spread.amax(-1) < 1e14 * spread.amin(-1))
-        sound = sound & (step * spread.amax(-1).sqrt() < 1e11)
+        widest = spread.amax(-1)
+        longest = step * widest.sqrt()
+        sound = torch.isfinite(covariance.sum((-2, -1)) + mean.sum(-1))
+        sound = sound & (longest > 1e-11) & (longest < 1e11) & (widest < 1e14 * spread.amin(-1))
         restart = (parents == 0) | ~sound
         told = CMAEmitterState(mean, path, step_path, covariance, now.root, now.inverse, step, restart, now.unit)
         told = _begun(told, now.mean)  # where it restarts, nothing unsound is kept
@@ -156,8 +151,30 @@ class CMAEmitter(Emitter):
         return replace(told, root=root, inverse=inverse, restart=restart)
 
 
+def _settings(k: int, n: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The weights [k + 1, k] and the learning rates [k + 1, 7] for 0 .. k parents of n genes, as `learn` reads them."""
+    parents = torch.arange(k + 1, dtype=torch.float64)
+    place = torch.arange(1, k + 1, dtype=torch.float64)
+    weight = torch.where(place <= parents[:, None], torch.log(parents + 0.5)[:, None] - torch.log(place), 0)
+    weight = weight / weight.sum(1, keepdim=True).clamp(min=1e-30)
+    mass = torch.where(parents > 0, 1 / weight.square().sum(1).clamp(min=1e-30), 1)  # mu_eff, (8)
+    c_step = (mass + 2) / (n + mass + 5)  # (55)
+    damping = 1 + 2 * (((mass - 1) / (n + 1)).sqrt() - 1).clamp(min=0) + c_step
+    c_path = (4 + mass / n) / (n + 4 + 2 * mass / n)  # (56)
+    c_one = 2 / ((n + 1.3) ** 2 + mass)  # (57)
+    c_mu = torch.minimum(1 - c_one, 2 * (mass - 2 + 1 / mass) / ((n + 2) ** 2 + mass)).clamp(min=0)  # (58)
+    gains = ((rate * (2 - rate) * mass).sqrt() for rate in (c_step, c_path))
+    rates = torch.stack([c_step, damping, c_path, c_one, c_mu, *gains], -1)
+    return weight.to(device, dtype), rates.to(device, dtype)
+
+
+_known_settings = lru_cache(maxsize=8)(_settings)
+
+
 def _begun(state: CMAEmitterState, centre: Tensor) -> CMAEmitterState:
     """The distribution as it is, or anew around ``centre`` [*batch_shape, n] where it restarts."""
+    if host.readable(state.restart) and not bool(state.restart.any()):
+        return state
     fresh, vector = state.restart, state.restart[..., None]
     matrix = vector[..., None]
     eye = torch.eye(centre.shape[-1], dtype=centre.dtype, device=centre.device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -57,13 +58,20 @@ def elites(archive: Population, count: int, noise: Noise) -> Population:
         shelf = Shelf(cost, {})
         known = archive.__dict__["_members"] = (shelf.members, shelf.filled)
     members, filled = known
-    unit = draws.uniform((count,), tuple(archive.batch_shape), (), cost.new_empty((), dtype=torch.float64), noise)
-    return archive.unassessed().take(nth_member(members, (unit * filled).to(torch.int64)))
+    like = cost if cost.dtype == torch.float64 else _empty(torch.float64, cost.device)
+    unit = draws.uniform((count,), tuple(cost.shape[1:]), (), like, noise)
+    return archive.unassessed().take(nth_member(members, unit.mul_(filled).to(torch.int64)))
+
+
+@lru_cache
+def _empty(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """What a draw may be like."""
+    return torch.empty((), dtype=dtype, device=device)
 
 
 def _steps(x: Tensor, batch_ndim: int, noise: Noise) -> Tensor:
     """Normal numbers of single precision, which is as fine as a random step needs to be, at a quarter of the price."""
-    like = torch.empty((), dtype=torch.float32, device=x.device) if x.dtype == torch.float64 else x
+    like = _empty(torch.float32, x.device) if x.dtype == torch.float64 else x
     return draws.normal(*shapes(x, batch_ndim), like, noise).to(x.dtype)
 
 
@@ -123,10 +131,10 @@ class IsoLineEmitter(Emitter):
         along = self.line * draws.normal((k,), batch_shape, (), like, noise)  # one number for all genes of a candidate
         genes = {}
         for name, pair in both.genes.items():
-            x, other = pair[:k], pair[k:]
+            x, other = pair.chunk(2)
             if x.is_floating_point():
-                around = jitter(x, _steps(x, n, noise), self.iso * _span(bounds, name, x))
-                genes[name] = torch.addcmul(around, align(along.to(x.dtype), x), other - x)
+                between = torch.lerp(x, other, align(along.to(x.dtype), x))
+                genes[name] = jitter(between, _steps(x, n, noise), self.iso * _span(bounds, name, x))
             else:
                 mixed = exchange(x, other, draws.coins(0.5, *shapes(x, n), x, noise))
                 genes[name] = discrete_mutation(name, mixed, n, bounds).mutate(name, mixed, n, noise)

@@ -109,6 +109,8 @@ class MapElites(Algorithm[MapElitesState]):
     cells: Cells = field(default_factory=Grid)
     emitters: tuple[Emitter, ...] = (IsoLineEmitter(),)
     bounds: Bounds | None = None
+    _learning: bool = field(init=False, repr=False, compare=False)
+    _shares: list[int] = field(init=False, repr=False, compare=False)
     needs = Needs(dtypes=frozenset({"real", "integer", "boolean"}), descriptor=True)
 
     def __post_init__(self) -> None:
@@ -120,6 +122,10 @@ class MapElites(Algorithm[MapElitesState]):
         needs = replace(self.needs, min_k=len(self.emitters), rank_based=rank_based, dtypes=dtypes)
         object.__setattr__(self, "needs", needs)
         self.check_settings()
+        learning = any(type(emitter).learn is not Emitter.learn for emitter in self.emitters)
+        object.__setattr__(self, "_learning", learning)
+        n = len(self.emitters)
+        object.__setattr__(self, "_shares", [self.k // n + (i < self.k % n) for i in range(n)])
 
     def init(self, start: Population) -> MapElitesState:
         """The start, whatever its number, enters an empty archive."""
@@ -131,7 +137,7 @@ class MapElites(Algorithm[MapElitesState]):
                 "give MapElites cells=Grid(...) of your descriptor"
             )
         shelf = self._entered(start)
-        learnt = [e.init(start, k, self.bounds) for e, k in zip(self.emitters, self._shares(), strict=True)]
+        learnt = [e.init(start, k, self.bounds) for e, k in zip(self.emitters, self._shares, strict=True)]
         return MapElitesState(_population(shelf, _assessment(start).maximize), learnt, shelf.order)
 
     def ask(self, state: MapElitesState, noise: Noise) -> Population:
@@ -139,14 +145,15 @@ class MapElites(Algorithm[MapElitesState]):
         archive = state._elites
         parts = [
             emitter.emit(own, archive, k, self.bounds, noise)
-            for emitter, own, k in zip(self.emitters, state.emitters, self._shares(), strict=True)
+            for emitter, own, k in zip(self.emitters, state.emitters, self._shares, strict=True)
         ]
         candidates = parts[0] if len(parts) == 1 and not parts[0].traits else _joined(parts)
         return candidates if self.bounds is None else self.bounds(candidates)
 
     def tell(self, state: MapElitesState, asked: Population) -> MapElitesState:
         """Each candidate that is better than its cell's elite takes its place; the emitters learn from it."""
-        cell, cost, parts = self.cells.index(_descriptor(asked)), asked.cost, self._parts(asked)
+        cell, cost = self.cells.index(_descriptor(asked)), asked.cost
+        parts = self._parts(asked) if self._learning else []
         assessment = _assessment(asked)
         rows = _rows(asked.genes, assessment)
         if torch.compiler.is_dynamo_compiling():
@@ -175,7 +182,7 @@ class MapElites(Algorithm[MapElitesState]):
         """What each emitter made, assessed; None for one that does not learn."""
         parts: list[Population | None] = []
         begin = 0
-        for i, (emitter, k) in enumerate(zip(self.emitters, self._shares(), strict=True)):
+        for i, (emitter, k) in enumerate(zip(self.emitters, self._shares, strict=True)):
             mine, prefix = slice(begin, begin + k), f"{i}."
             begin += k
             if type(emitter).learn is Emitter.learn:
@@ -188,18 +195,14 @@ class MapElites(Algorithm[MapElitesState]):
         return parts
 
     def _learnt(self, state: MapElitesState, parts: list[Population | None], cost: Tensor, held: Tensor) -> list[Any]:
-        if all(part is None for part in parts):
+        if not parts:
             return state.emitters
         learnt = []
-        shares = self._shares()
+        shares = self._shares
         costs, helds = cost.split(shares), held.split(shares)
         for emitter, own, part, now, met in zip(self.emitters, state.emitters, parts, costs, helds, strict=True):
             learnt.append(own if part is None else emitter.learn(own, part, now, met))
         return learnt
-
-    def _shares(self) -> list[int]:
-        n = len(self.emitters)
-        return [self.k // n + (i < self.k % n) for i in range(n)]
 
     def _entered(self, candidates: Population) -> Shelf:
         """The shelf of an archive of nothing but these."""

@@ -11,9 +11,14 @@ Arrays Fast, 1991).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from tansaku import host
 
 _NOBODY = torch.iinfo(torch.int64).max
 
@@ -53,6 +58,7 @@ class Shelf:
         self.members = order[:cells].view(self.shape)  # the first `filled` of each search
         self._numbers = torch.empty(0, dtype=torch.int64, device=cost.device)
         self._first = torch.full_like(cost, _NOBODY, dtype=torch.int64)
+        self._arrays: _Arrays | None = None
 
     @property
     def order(self) -> Tensor:
@@ -87,6 +93,8 @@ class Shelf:
             >>> shelf.rows["x"], shelf.cost
             (tensor([1., 0., 0.]), tensor([3., 1., inf]))
         """
+        if cost.ndim == 1 and cost.dtype in (torch.float32, torch.float64) and host.readable(cost):
+            return self._enter_here(host.array(cost), host.array(cell), rows, undo)
         now, place, number = cost.flatten(), cell.flatten(), self._numbers
         if number.shape != place.shape:
             self._numbers = number = torch.arange(place.shape[0], device=place.device)
@@ -107,6 +115,37 @@ class Shelf:
             x.index_copy_(0, into, rows[name].reshape(into.shape[0], *x.shape[1:]))
         return held.view(cost.shape)
 
+    def _enter_here(
+        self, now: NDArray[Any], place: NDArray[Any], rows: Mapping[str, Tensor], undo: list[Undo]
+    ) -> Tensor:
+        """`enter` of one search in the host's memory, where it costs nothing to know who enters."""
+        own = self._arrays
+        if own is None:
+            every = {name: host.array(x) for name, x in self._rows.items()}
+            own = self._arrays = _Arrays(
+                host.array(self._cost), every, host.array(self._order), host.array(self._first)
+            )
+        held = own.cost[place]
+        undo.append(("", place, held))
+        lower = (now < held).nonzero()[0]
+        there = place[lower]
+        np.minimum.at(own.cost, there, now[lower])
+        lowest = lower[now[lower] == own.cost[there]]
+        there = place[lowest]
+        own.first[there[::-1]] = lowest[::-1]  # of several the first is written last
+        enters = lowest[own.first[there] == lowest]
+        own.first[there] = _NOBODY
+        into = place[enters]
+        for name, x in own.rows.items():
+            undo.append((name, into, x.take(into, 0)))
+            x[into] = host.array(rows[name]).take(enters, 0)
+        new = into[held[enters] == np.inf]
+        if len(new):
+            begin = int(self.filled)
+            own.order[begin : begin + len(new)] = new
+            self.filled = self.filled + len(new)
+        return torch.from_numpy(held)
+
     def _append(self, cell: Tensor, new: Tensor) -> None:
         """Cells that were empty, to the members: what stands there stays, so that an older version need not undo it."""
         rank = new.cumsum(0)
@@ -119,11 +158,24 @@ class Shelf:
     def restore(self, undo: list[Undo], filled: Tensor) -> None:
         """As it was, with so many members, before what ``undo`` tells of."""
         for name, place, held in reversed(undo):
-            (self._rows[name] if name else self._cost).index_copy_(0, place, held)
+            x = self._rows[name] if name else self._cost
+            if isinstance(place, Tensor) and isinstance(held, Tensor):
+                x.index_copy_(0, place, held)
+            else:
+                host.array(x)[place] = held
         self.filled = filled
 
 
-Undo = tuple[str, Tensor, Tensor]
+class _Arrays(NamedTuple):
+    """The memory of a shelf as numpy sees it."""
+
+    cost: NDArray[Any]
+    rows: dict[str, NDArray[Any]]
+    order: NDArray[Any]
+    first: NDArray[Any]
+
+
+Undo = tuple[str, Tensor, Tensor] | tuple[str, NDArray[Any], NDArray[Any]]
 """Name of the rows ("" for the cost), where they stand, and what stood there."""
 
 

@@ -205,7 +205,8 @@ class Bounds:
 
     def __call__(self, population: Population) -> Population:
         """Every gene repaired; the assessment is dropped."""
-        return population.with_genes({name: self.repaired(name, x) for name, x in population.genes.items()})
+        genes = {name: self.repaired(name, x) for name, x in population.genes.items()}
+        return Population._made(genes, population.batch_ndim, population.traits)
 
 
 class OpenBounds(Bounds):

@@ -11,6 +11,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
+from tansaku import host
 from tansaku.algorithms import Algorithm
 from tansaku.draws import Replay
 from tansaku.functional import dominates
@@ -548,7 +549,7 @@ def _no_hidden_synchronisation(subject: Subject) -> None:
         problem = subject.problem(kind)
         search = Search(subject.bounded(problem), problem.assess, problem.start(subject.k()))
         search.step()
-        with Dispatched() as dispatched, Called() as called:
+        with host.all_apart(), Dispatched() as dispatched, Called() as called:
             search.step()
         waits = dispatched.waits + called.waits
         require(not waits, f"{kind} genes: a step calls {', '.join(sorted(set(waits)))}, {len(waits)} times in all")

@@ -423,6 +423,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--budget", type=int, default=2000, help="evaluations per dimension")
     parser.add_argument("--settings", type=json.loads, default={}, help="for all algorithms, such as '{\"k\": 50}'")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--no-references", action="store_true", help="only ours, beside random search")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--keep", type=Path, help="a folder for what is finished, to go on from")
     parser.add_argument("--json", type=Path)
@@ -451,7 +452,8 @@ def main() -> None:
     options = arguments()
     if find_spec("ioh") is None and find_spec("cocoex") is None:
         raise SystemExit("expected the package ioh or coco-experiment, got neither; pip install '.[bench]'")
-    reference_of = {name: REFERENCES.get(name, "random search") for name in options.algorithms}
+    known = {} if options.no_references else REFERENCES
+    reference_of = {name: known.get(name, "random search") for name in options.algorithms}
     references = list(available(["random search", *sorted({*reference_of.values()} - {"random search"})]))
     names = [*references, *options.algorithms]
     if options.keep is not None:

@@ -27,9 +27,10 @@ from tansaku import (
     Population,
     Replay,
     Search,
+    host,
     minimize,
 )
-from tansaku.functional import Shelf, nth_member
+from tansaku.functional import Shelf, Version, nth_member
 from tansaku.plots import plot_archive
 from tansaku.testing import ALGORITHM_CHECKS, check_algorithm
 from tansaku.testing.claims import fingerprint
@@ -112,6 +113,39 @@ def test_cells_are_listed_search_by_search_in_the_order_in_which_they_were_fille
     assert [own[: len(e)] for own, e in zip(Shelf(shelf.cost, {}).order.T.tolist(), expected, strict=True)] == [
         sorted(own) for own in expected
     ]
+
+
+@given(
+    st.lists(
+        st.lists(st.tuples(st.integers(0, 6), st.sampled_from([0.0, 1.0, 2.0, -INF, INF])), max_size=9), max_size=5
+    )
+)
+def test_looking_at_values_in_the_hosts_memory_gives_what_a_device_gives_without(batches: list[Any]) -> None:
+    def run() -> list[Any]:
+        version, met = Version(Shelf(torch.full((6,), INF), {"x": torch.zeros(6, 2, dtype=torch.bfloat16)})), []
+        versions = [version]
+        for i, batch in enumerate(batch for batch in batches if batch):
+            cell, cost = torch.tensor([number for number, _ in batch]), torch.tensor([low for _, low in batch])
+            rows = {"x": (torch.arange(2 * len(batch)).view(2, -1).T + 20 * i).to(torch.bfloat16)}
+            version, held = version.entered(cost, cell, rows)
+            versions.append(version)
+            met.append(held.tolist())
+        shelves = [each.shelf for each in versions[::-1]]  # the newest first: the others are made anew of it
+        return [met, *([x.cost.tolist(), x.rows["x"].tolist(), x.order.tolist(), int(x.filled)] for x in shelves)]
+
+    here = run()
+    with host.all_apart():
+        assert run() == here
+
+
+@given(st.lists(st.tuples(*[st.sampled_from([-7.0, 0.0, 0.3, 0.5, 0.75, 1.0, 9.0, NAN, INF, -INF])] * 2), min_size=1))
+def test_a_grid_finds_the_same_cells_on_the_host_and_on_a_device(rows: list[Any]) -> None:
+    grid = Grid((4, 3), (0.0, -1.0), (1.0, 2.0))
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        descriptor = torch.tensor(rows, dtype=dtype, requires_grad=True)
+        here = grid.index(descriptor).tolist()
+        with host.all_apart():
+            assert grid.index(descriptor.detach()).tolist() == here
 
 
 def test_states_that_were_followed_stay_as_they_were_and_can_be_followed_again() -> None:
@@ -335,6 +369,45 @@ def test_the_mean_moves_towards_the_candidates_that_improve_in_the_order_of_thei
     told = emitter.learn(state, asked, cost, held)
     weight = math.log(4.5) - torch.tensor([1.0, 2.0, 3.0, 4.0]).log()
     assert torch.allclose(told.mean[0], (weight / weight.sum()) @ raw[[2, 0, 3, 1]], atol=1e-6)
+
+
+@pytest.mark.parametrize("parents", [1, 2, 5])
+def test_an_update_is_that_of_the_tutorial_for_as_many_parents_as_improve(parents: int) -> None:
+    n, k, noise = 4, 5, torch.Generator().manual_seed(parents)
+    emitter = CMAEmitter(0.5)
+    state = emitter.init(Objective(task)(Population({"x": torch.zeros(1, n, dtype=torch.float64)})), k, None)
+    for _ in range(2):  # the second from a covariance and paths of its own
+        raw = torch.randn(k, n, generator=noise, dtype=torch.float64)
+        asked = Population({"x": raw}, traits={"raw": raw, "centre": torch.zeros(k, n, dtype=torch.float64)})
+        held = torch.full((k,), INF, dtype=torch.float64)
+        told = emitter.learn(state, asked, torch.arange(k).double(), held.masked_fill(torch.arange(k) >= parents, -INF))
+        mean, path, step_path, covariance, step = (
+            getattr(state, name)[0] for name in ("mean", "path", "step_path", "covariance", "step")
+        )
+        weights = [math.log(parents + 0.5) - math.log(i + 1) for i in range(parents)]
+        weights = [weight / sum(weights) for weight in weights]
+        mass = 1 / sum(weight**2 for weight in weights)
+        away = (raw - mean) / (float(step) * 0.5)
+        moved = sum(weight * row for weight, row in zip(weights, away, strict=False))
+        c_s, c_c = (mass + 2) / (n + mass + 5), (4 + mass / n) / (n + 4 + 2 * mass / n)
+        c_1 = 2 / ((n + 1.3) ** 2 + mass)
+        c_mu = max(0.0, min(1 - c_1, 2 * (mass - 2 + 1 / mass) / ((n + 2) ** 2 + mass)))
+        values, vectors = torch.linalg.eigh(covariance)
+        white = vectors @ torch.diag(values**-0.5) @ vectors.T @ moved
+        step_path = (1 - c_s) * step_path + math.sqrt(c_s * (2 - c_s) * mass) * white
+        expected = math.sqrt(n) * (1 - 1 / (4 * n) + 1 / (21 * n**2))
+        length = float(step_path.norm())
+        damping = 1 + 2 * max(0.0, math.sqrt((mass - 1) / (n + 1)) - 1) + c_s
+        short = length < (1.4 + 2 / (n + 1)) * expected
+        path = (1 - c_c) * path + short * math.sqrt(c_c * (2 - c_c) * mass) * moved
+        rank_mu = sum(w * torch.outer(row, row) for w, row in zip(weights, away, strict=False))
+        covariance = (1 - c_1 - c_mu + c_1 * (not short) * c_c * (2 - c_c)) * covariance
+        covariance = covariance + c_1 * torch.outer(path, path) + c_mu * rank_mu
+        torch.testing.assert_close(told.step_path[0], step_path)
+        torch.testing.assert_close(told.path[0], path)
+        torch.testing.assert_close(told.covariance[0], covariance)
+        assert float(told.step[0]) == pytest.approx(float(step) * math.exp(c_s / damping * (length / expected - 1)))
+        state = told
 
 
 def test_a_descriptor_of_another_length_is_refused() -> None:

@@ -1,0 +1,36 @@
+"""Values in the host's own memory: where reading one waits for nobody, a short cut may look before it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+_apart: ContextVar[bool] = ContextVar("tansaku_apart", default=False)
+
+
+def readable(x: Tensor) -> bool:
+    """Whether the values of ``x`` can be read at no cost."""
+    return not torch.compiler.is_dynamo_compiling() and x.device.type == "cpu" and not _apart.get()
+
+
+@contextmanager
+def all_apart() -> Iterator[None]:
+    """Within this, no tensor is `readable`: the host's memory is treated as a device's is."""
+    token = _apart.set(True)
+    try:
+        yield
+    finally:
+        _apart.reset(token)
+
+
+def array(x: Tensor) -> NDArray[np.generic]:
+    """The same memory as numpy sees it; bits as whole numbers for a dtype that numpy lacks."""
+    if x.requires_grad:
+        x = x.detach()
+    return (x.view(torch.int16) if x.dtype == torch.bfloat16 else x).numpy()
