@@ -9,9 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.random.bit_generator import ISeedSequence
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tansaku import checks
@@ -287,8 +290,18 @@ def _words(count: int, device: torch.device, generator: torch.Generator) -> Tens
     """
     if count < _MANY or device.type != "cpu":
         return _empty((count,), torch.int64, device).random_(-(2**63), None, generator=generator)
-    seed = torch.empty(2, dtype=torch.int64).random_(generator=generator)
-    return torch.from_numpy(np.random.SFC64(seed.tolist()).random_raw(count).view(np.int64))
+    seed = torch.empty(3, dtype=torch.int64).random_(-(2**63), None, generator=generator)
+    return torch.from_numpy(np.random.SFC64(cast(Any, _Seed(seed))).random_raw(count).view(np.int64))
+
+
+class _Seed(ISeedSequence):
+    """Words that are random already: numpy would mix them for ten times as long as they take to draw."""
+
+    def __init__(self, words: Tensor) -> None:
+        self._words = words.numpy().view(np.uint64)
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint64) -> NDArray[np.uint64]:
+        return self._words[:n_words]
 
 
 def _powers(device: torch.device) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from tansaku import checks
 from tansaku.assessment import Assessment, check_assessment
-from tansaku.functional import cat_rows, pareto_ranks, select, take_rows
+from tansaku.functional import cat_rows, lowest, pareto_ranks, select, take_rows
 
 
 @dataclass(frozen=True)
@@ -285,7 +285,7 @@ class Population:
             raise ValueError(
                 f"expected one objective, got {cost.shape[-1]}; a population with several has a Pareto front, no best"
             )
-        return self.take(cost.argmin(0, keepdim=True))
+        return self.take(lowest(cost))
 
     def front(self) -> Population:
         """The candidates that no other dominates, in their order; with one objective, all that tie for the best.

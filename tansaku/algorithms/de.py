@@ -19,7 +19,7 @@ from tansaku.algorithms.base import Algorithm, Needs, check_std
 from tansaku.algorithms.differential import around, at_most, binomial, exponential, trial
 from tansaku.algorithms.sampled import ravel
 from tansaku.draws import Noise
-from tansaku.functional import take_rows
+from tansaku.functional import lowest, take_rows
 from tansaku.operators.bounds import Bounds
 from tansaku.operators.survival import Greedy, Plus
 from tansaku.population import Population
@@ -90,7 +90,7 @@ class DE(Algorithm[DEState]):
         x, n = ravel(targets), targets.batch_ndim
         *base, second, third = draws.others(2 + (self.base == "rand"), self.k, targets.batch_shape, x, noise)
         difference = take_rows(x, second).sub_(take_rows(x, third))
-        first = base[0] if base else targets.cost.argmin(0, keepdim=True)
+        first = base[0] if base else lowest(targets.cost)
         mutant = difference.mul_(self.scale_factor).add_(take_rows(x, first))  # equation 2
         cross = binomial if self.crossover == "binomial" else exponential
         return trial(cross(self.crossover_rate, x, n, noise), mutant, x, targets, self.bounds)  # equations 3 and 4

@@ -18,7 +18,7 @@ from tansaku.algorithms.cells import Cells, Grid
 from tansaku.algorithms.emitters import Emitter, IsoLineEmitter
 from tansaku.assessment import Assessment
 from tansaku.draws import Noise
-from tansaku.functional import Shelf, Version
+from tansaku.functional import Shelf, Version, lowest
 from tansaku.operators.bounds import Bounds
 from tansaku.population import Population
 from tansaku.states import state
@@ -174,7 +174,7 @@ class MapElites(Algorithm[MapElitesState]):
         number = torch.arange(self.cells.count, device=archive.device)
         filled = state.filled
         number = number.view((-1,) + (1,) * (filled.ndim - 1)).expand(filled.shape)
-        elites = assess(archive.take(torch.where(filled, number, archive.cost.argmin(0))))
+        elites = assess(archive.take(torch.where(filled, number, lowest(archive.cost))))
         shelf = self._entered(elites)
         return MapElitesState(_population(shelf, _assessment(elites).maximize), state.emitters, shelf.order)
 

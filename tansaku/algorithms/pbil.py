@@ -18,7 +18,7 @@ from tansaku import checks, draws
 from tansaku.algorithms.base import Algorithm, Needs
 from tansaku.algorithms.sampled import ravel, unravel
 from tansaku.draws import Noise
-from tansaku.functional import align
+from tansaku.functional import align, lowest
 from tansaku.operators.bounds import Bounds
 from tansaku.population import Individual, Population
 from tansaku.states import state
@@ -85,14 +85,14 @@ class PBIL(Algorithm[PBILState]):
         champion = asked.without_traits().best()
         cost = asked.cost
         best = ravel(champion)[0]
-        worst = ravel(asked.take(cost.argmax(0, keepdim=True)))[0]
+        worst = ravel(asked.take(lowest(-cost)))[0]
         p = state.probability
         goal = best.to(p.dtype)
         learned = p * (1 - self.rate) + goal * self.rate
         further = learned * (1 - self.negative_rate) + goal * self.negative_rate
         learned = torch.where(best != worst, further, learned)
-        lowest, highest = cost.amin(0), cost.amax(0)
-        learned = torch.where(align(lowest < highest, p), learned, p)
+        least, most = cost.amin(0), cost.amax(0)
+        learned = torch.where(align(least < most, p), learned, p)
         mutated = learned * (1 - self.shift)
         up, down = asked.traits[_UP][0], asked.traits[_DOWN][0]
         learned = torch.where(up, mutated + self.shift, torch.where(down, mutated, learned))

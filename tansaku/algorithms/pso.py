@@ -24,7 +24,7 @@ from tansaku import checks, draws
 from tansaku.algorithms.base import Algorithm, Needs, check_std, step_size
 from tansaku.compiling import run_compiled
 from tansaku.draws import Noise
-from tansaku.functional import jitter, take_rows
+from tansaku.functional import jitter, lowest, take_rows
 from tansaku.operators.bounds import Bounds
 from tansaku.operators.mutation import shapes
 from tansaku.population import Population
@@ -152,12 +152,13 @@ class PSO(Algorithm[PSOState]):
     def _leaders(self, cost: Tensor) -> Tensor:
         """The best of each neighbourhood by number: [1, *batch_shape] of a global one, else [k, *batch_shape]."""
         if self.neighbourhood == "global":
-            return cost.argmin(0, keepdim=True)
+            return lowest(cost)
         columns = round(math.sqrt(self.k))
-        steps = [0, 1, -1] if self.neighbourhood == "ring" else [0, 1, -1, columns, -columns]
-        near = torch.stack([cost.roll(-step, 0) for step in steps]).argmin(0)
-        own = torch.arange(self.k, device=cost.device).view(self.k, *(1,) * (cost.ndim - 1))
-        return torch.remainder(own + torch.tensor(steps, device=cost.device)[near], self.k)
+        steps = (0, 1, -1) if self.neighbourhood == "ring" else (0, 1, -1, columns, -columns)
+        near = _near(steps, self.k, cost.device)
+        theirs = cost.index_select(0, near.flatten()).view(len(steps), *cost.shape)
+        near = near.view(len(steps), self.k, *(1,) * (cost.ndim - 1)).expand(theirs.shape)
+        return near.gather(0, lowest(theirs))[0]
 
     def _moved(
         self, name: str, factors: Factors, x: Tensor, old: Tensor, own: Tensor, leader: Tensor, r: Tensor
@@ -224,6 +225,12 @@ class PSO(Algorithm[PSOState]):
     def best(self, state: PSOState) -> Population:
         """The best of what the particles remember."""
         return state.personal.best()
+
+
+@lru_cache(16)
+def _near(steps: tuple[int, ...], k: int, device: torch.device) -> Tensor:
+    """[neighbours, k] the numbers of each particle's neighbours."""
+    return torch.remainder(torch.tensor(steps, device=device)[:, None] + torch.arange(k, device=device), k)
 
 
 @lru_cache(16)

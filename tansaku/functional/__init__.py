@@ -5,7 +5,7 @@ from tansaku.functional.pareto import crowding_distances, dominates, pareto_rank
 from tansaku.functional.perturb import flip, jitter
 from tansaku.functional.real_coded import polynomial, sbx
 from tansaku.functional.recombine import blend, exchange
-from tansaku.functional.rows import align, cat_rows, put_rows, select, take_rows
+from tansaku.functional.rows import align, cat_rows, lowest, put_rows, select, take_rows
 from tansaku.functional.shape import (
     centred_costs,
     centred_ranks,
@@ -33,6 +33,7 @@ __all__ = [
     "flip",
     "hypervolume",
     "jitter",
+    "lowest",
     "nth_member",
     "pareto_ranks",
     "polynomial",

@@ -43,6 +43,14 @@ def cat_rows(a: Tensor, b: Tensor) -> Tensor:
     return torch.cat([a, b], out=buffer(shape, a.dtype, a.device) if a.dtype == b.dtype else None)
 
 
+def lowest(cost: Tensor) -> Tensor:
+    """[1, *batch_shape] the number of each search's lowest ``cost`` [k, *batch_shape], of equal ones the first.
+
+    `torch.argmin` along any dimension but the last takes up to ten times as long as `torch.min` on a CPU.
+    """
+    return cost.argmin(0, keepdim=True) if cost.ndim == 1 else cost.min(0, keepdim=True).indices
+
+
 def put_rows(x: Tensor, index: Tensor, rows: Tensor) -> Tensor:
     """A copy of ``x`` in which candidate ``index[i]`` of each search is ``rows[i]``.
 

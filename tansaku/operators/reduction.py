@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tansaku import checks
-from tansaku.functional import align, centred_costs, centred_ranks, softmax_weights, standardised_weights
+from tansaku.functional import align, centred_costs, centred_ranks, lowest, softmax_weights, standardised_weights
 from tansaku.population import Individual, Population
 
 
@@ -43,7 +43,7 @@ class BestPerSample:
                 "expected cost per case, got none; assess with Assessment(value, cases=[k, *batch_shape, c])"
             )
         cases = torch.where(torch.isnan(assessment.cases), float("inf"), assessment.cases)
-        best = cases.argmin(0, keepdim=True)
+        best = lowest(cases)
         genes = {}
         for name, x in population.genes.items():
             if x.shape[: cases.ndim] != cases.shape:

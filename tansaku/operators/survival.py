@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from tansaku import checks
-from tansaku.functional import put_rows
+from tansaku.functional import lowest, put_rows
 from tansaku.population import Population
 
 _DISTANCES = 1 << 24  # held in memory at once
@@ -74,7 +74,7 @@ class Comma:
 def _first(cost: torch.Tensor, count: int, largest: bool) -> torch.Tensor:
     """[count, *batch_shape] indices of the lowest (or largest) costs, ties by the lower index."""
     if count == 1:
-        return (cost.argmax(0, keepdim=True)) if largest else cost.argmin(0, keepdim=True)
+        return lowest(-cost if largest else cost)
     return cost.argsort(dim=0, descending=largest, stable=True)[:count]
 
 
