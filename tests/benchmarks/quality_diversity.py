@@ -138,18 +138,26 @@ def main() -> None:
     parser.add_argument("--picture", help="where to draw the last archive of the arm")
     given = parser.parse_args()
     generations = given.evaluations // given.batch
-    print(f"{'task':8}{'emitter':10}{'':8}{'coverage':>10}{'QD-score':>12}{'seconds':>9}  (medians of {given.seeds})")
+    print(f"Means of {given.seeds} seeds with their standard errors; seconds: medians, and the median of the ratios.")
+    print(f"{'task':8}{'emitter':10}{'':8}{'coverage':>10}{'QD-score':>22}{'seconds':>9}{'of pyribs':>11}")
     for name, task in TASKS.items():
         for emitter, settings in EMITTERS.items():
             std = settings.get(name, settings.get("std", 0.0))
-            runs = {"tansaku": [], "pyribs": []}  # type: ignore[var-annotated]
-            for seed in range(given.seeds):
+            mine, its = [], []
+            for seed in range(given.seeds):  # by turns, so that a busy machine slows both alike
                 *row, search = ours(task, emitter, std, generations, given.batch, seed)
-                runs["tansaku"].append(row)
-                runs["pyribs"].append(theirs(task, emitter, std, generations, given.batch, seed))
-            for who, rows in runs.items():
-                coverage, score, seconds = (statistics.median(column) for column in zip(*rows, strict=True))
-                print(f"{name:8}{emitter:10}{who:8}{coverage:10.4f}{score:12.0f}{seconds:9.2f}")
+                mine.append(row)
+                its.append(theirs(task, emitter, std, generations, given.batch, seed))
+            ratio = statistics.median(a[2] / b[2] for a, b in zip(mine, its, strict=True))
+            for who, rows, end in (("tansaku", mine, f"{ratio:11.2f}"), ("pyribs", its, "")):
+                coverage, scores, seconds = zip(*rows, strict=True)
+                error = statistics.stdev(scores) / math.sqrt(len(scores)) if len(scores) > 1 else math.nan
+                score = f"{statistics.mean(scores):,.0f} +- {error:,.0f}"
+                print(
+                    f"{name:8}{emitter:10}{who:8}{statistics.mean(coverage):10.4f}{score:>22}"
+                    f"{statistics.median(seconds):9.2f}{end}",
+                    flush=True,
+                )
     if given.picture:
         plot_archive(search.state.archive, search.algorithm.cells, given.picture, "arm, iso-line emitter")
 
