@@ -8,7 +8,7 @@ from typing import SupportsIndex, cast, overload
 
 from torch import Tensor
 
-from zenkai_core.container import Container, Order, hand_down
+from zenkai_core.container import Container, Order, hand_down, placed
 from zenkai_core.criteria import Criterion
 from zenkai_core.learning import LearningMachine, LMode
 from zenkai_core.state import Origin, State
@@ -79,7 +79,8 @@ class Chain(Container):
             sub = state.sub(str(i))
             sub.wants_x = self._wants_x(i, state)
             sub.origins = below
-            x = m.remember(x, sub)
+            with placed(f"machine {i} of the Chain", x):
+                x = m.remember(x, sub)
             below = m.origins(sub) if state.remember else ()
         state.x, state.y = state.sub("0").x, x
         state.criterion = state.sub(str(self._length - 1)).criterion

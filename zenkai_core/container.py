@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from torch import Tensor
@@ -99,6 +100,17 @@ class Container(LearningMachine):
                 "learn(x, t), or use the other order"
             )
         return super()._run(x)
+
+
+@contextmanager
+def placed(where: str, x: IO) -> Iterator[None]:
+    """An error of a pass on inputs x says where it came up: torch's own names neither a layer nor what it was given."""
+    try:
+        yield
+    except Exception as error:
+        shapes = ", ".join(str(list(v.shape)) for v in x)
+        error.add_note(f"in {where}, on inputs of shape {shapes}")
+        raise
 
 
 def check_combine(name: str, combine: Any) -> Combine:

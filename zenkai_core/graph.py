@@ -11,7 +11,7 @@ from typing import cast
 
 from torch import Tensor
 
-from zenkai_core.container import Combine, Container, Joint, Order, check_combine, hand_down
+from zenkai_core.container import Combine, Container, Joint, Order, check_combine, hand_down, placed
 from zenkai_core.criteria import Criterion, output_gradient, sse
 from zenkai_core.learning import LearningMachine, LMode
 from zenkai_core.state import Origin, State
@@ -124,7 +124,9 @@ class Graph(Container):
             sub = state.sub(name)
             sub.wants_x = self.wiring.asks(name) or (state.wants_x and self.wiring.takes_input(name))
             sub.origins = pick(self.wiring.sources[name], made)
-            values[name] = self[name].remember(IO(*pick(self.wiring.sources[name], values)), sub)
+            below = IO(*pick(self.wiring.sources[name], values))
+            with placed(f"node {name!r} of the Graph", below):
+                values[name] = self[name].remember(below, sub)
             made[name] = self[name].origins(sub)
         outputs = self.wiring.outputs
         for name in outputs:

@@ -219,3 +219,16 @@ def test_under_autograd_the_output_error_is_the_gradient_per_row():
 def test_the_output_error_is_unknown_before_the_target():
     with pytest.raises(RuntimeError, match="error is known once the target is"):
         State().output_error()
+
+
+def test_an_error_of_a_pass_names_the_machine_and_what_it_was_given() -> None:
+    inner = Chain(machine(4, 3), machine(5, 2))
+    net = zk.Graph({"stem": zk.Node(machine(6, 4), "x"), "head": zk.Node(inner, "stem")}, outputs=("head",))
+    x = torch.zeros(7, 6)
+    for call in (lambda: net(x), lambda: net.learn(x, torch.zeros(7, 2))):
+        with pytest.raises(RuntimeError, match="cannot be multiplied") as caught:
+            call()
+        assert caught.value.__notes__ == [
+            "in machine 1 of the Chain, on inputs of shape [7, 3]",
+            "in node 'head' of the Graph, on inputs of shape [7, 4]",
+        ]
