@@ -112,7 +112,7 @@ class Shelf:
         self._append(cell, (enters & (held == float("inf"))).view(cell.shape))
         for name, x in self._rows.items():
             undo.append((name, into, x.index_select(0, into)))
-            x.index_copy_(0, into, rows[name].reshape(into.shape[0], *x.shape[1:]))
+            x.index_copy_(0, into, rows[name].reshape(into.shape[0], *x.shape[1:]).to(x.dtype))
         return held.view(cost.shape)
 
     def _enter_here(
@@ -138,7 +138,7 @@ class Shelf:
         into = place[enters]
         for name, x in own.rows.items():
             undo.append((name, into, x.take(into, 0)))
-            x[into] = host.array(rows[name]).take(enters, 0)
+            x[into] = host.array(rows[name].to(self._rows[name].dtype)).take(enters, 0)
         new = into[held[enters] == np.inf]
         if len(new):
             begin = int(self.filled)

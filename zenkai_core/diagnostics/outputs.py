@@ -47,7 +47,7 @@ def plot(rows: Sequence[Row], path: str | os.PathLike[str], title: str = "") -> 
     for panel in figure.axes[len(names) :]:
         panel.set_axis_off()
     handles = {label: h for axes in figure.axes for h, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=6, fontsize=8)
+    figure.legend(handles.values(), handles.keys(), loc="outside right upper", fontsize=8)
     figure.supxlabel("update of the layer", fontsize=9)
     if title:
         figure.suptitle(title)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import pickle
@@ -136,6 +137,16 @@ def test_looking_at_values_in_the_hosts_memory_gives_what_a_device_gives_without
     here = run()
     with host.all_apart():
         assert run() == here
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["host", "device"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.int32], ids=str)
+def test_what_enters_takes_the_dtype_of_what_is_held(dtype: torch.dtype, apart: bool) -> None:
+    with host.all_apart() if apart else contextlib.nullcontext():
+        shelf = Shelf(torch.full((2,), INF), {"x": torch.zeros(2, dtype=dtype)})
+        shelf.enter(torch.zeros(2), torch.tensor([1, 0]), {"x": torch.tensor([3.0, 5.0], dtype=torch.float64)}, [])
+    assert shelf.rows["x"].dtype == dtype
+    assert shelf.rows["x"].tolist() == [5, 3]
 
 
 @given(st.lists(st.tuples(*[st.sampled_from([-7.0, 0.0, 0.3, 0.5, 0.75, 1.0, 9.0, NAN, INF, -INF])] * 2), min_size=1))
