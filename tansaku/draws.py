@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tansaku import checks
+from tansaku.compiling import cached
 from tansaku.storage import buffer
 
 
@@ -228,7 +228,7 @@ def _half(k: int) -> int:
     return k // 2
 
 
-@lru_cache(maxsize=4)
+@cached
 def _hadamard(rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The corner [rows, columns] of Sylvester's matrix: (i, j) is -1 where i and j share an odd number of bits."""
     shared = torch.arange(rows, device=device)[:, None] & torch.arange(columns, device=device)

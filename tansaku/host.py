@@ -10,13 +10,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import Parameter
 
 _apart: ContextVar[bool] = ContextVar("tansaku_apart", default=False)
+_PLAIN = (Tensor, Parameter)
+_wrapped = getattr(torch._C._functorch, "is_functorch_wrapped_tensor", lambda x: False)  # by vmap: without memory
 
 
 def readable(x: Tensor) -> bool:
     """Whether the values of ``x`` can be read at no cost."""
-    return not torch.compiler.is_dynamo_compiling() and x.device.type == "cpu" and not _apart.get()
+    if torch.compiler.is_dynamo_compiling() or x.device.type != "cpu" or _apart.get():
+        return False
+    return type(x) in _PLAIN and not _wrapped(x)
 
 
 @contextmanager
@@ -30,7 +35,7 @@ def all_apart() -> Iterator[None]:
 
 
 def array(x: Tensor) -> NDArray[np.generic]:
-    """The same memory as numpy sees it; bits as whole numbers for a dtype that numpy lacks."""
+    """The same memory as numpy sees it; the bits of bfloat16, which numpy lacks, as whole numbers."""
     if x.requires_grad:
         x = x.detach()
     return (x.view(torch.int16) if x.dtype == torch.bfloat16 else x).numpy()

@@ -109,7 +109,9 @@ def placed(where: str, x: IO) -> Iterator[None]:
         yield
     except Exception as error:
         shapes = ", ".join(str(list(v.shape)) for v in x)
-        error.add_note(f"in {where}, on inputs of shape {shapes}")
+        note = f"in {where}, on inputs of shape {shapes}"
+        if note not in getattr(error, "__notes__", ()):  # an exception may be raised again
+            error.add_note(note)
         raise
 
 

@@ -20,6 +20,7 @@ from tansaku import checks, host
 from tansaku.draws import Noise, uniform
 
 _DISTANCES = 1 << 22  # held at once
+_FEW = 1 << 14  # numbers; from there on torch's larger price of a call is made up for
 _SAME = (torch.float32, torch.float64)  # as numpy knows them
 
 
@@ -35,7 +36,9 @@ class Cells(Protocol):
         """How many numbers a descriptor has."""
 
     def index(self, descriptor: Tensor) -> Tensor:
-        """[...] the number of the cell of each descriptor [..., d]; `count` where one has a NaN."""
+        """[...] int64 the number of the cell of each descriptor [..., d]; `count` where one has a NaN. In memory that
+        nobody writes to afterwards.
+        """
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ class Grid:
 
     def index(self, descriptor: Tensor) -> Tensor:
         """[...] the number of the box of each descriptor [..., d], the last dimension running fastest; see `Cells`."""
-        if host.readable(descriptor):
+        if descriptor.numel() < _FEW and host.readable(descriptor):
             return self._index_here(descriptor)
         low, scale, first, last, stride = self._table(descriptor.device)
         along = ((descriptor.to(torch.float64) - low) * scale).clamp_(first, last).floor_()
@@ -98,11 +101,11 @@ class Grid:
 
     def _index_here(self, descriptor: Tensor) -> Tensor:
         """`index` of few descriptors in the host's memory, for which numpy takes a quarter of the time."""
-        low, scale, first, last, stride = self._arrays
-        place = (host.array(descriptor if descriptor.dtype in _SAME else descriptor.double()) - low) * scale
-        np.maximum(place, first, out=place)
-        np.minimum(place, last, out=place)
-        number = np.floor(place, out=place) @ stride
+        low, scale, _, last, stride = self._arrays
+        known = host.array(descriptor if descriptor.dtype in _SAME else descriptor.double())
+        place = (np.minimum(np.maximum(known, low), self.ends[1]) - low) * scale  # ends first: nothing overflows
+        np.minimum(np.floor(place, out=place), last, out=place)
+        number = np.asarray(place @ stride)
         number[np.isnan(number)] = self.count
         return torch.from_numpy(number.astype(np.int64))
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from tansaku import checks, draws, host
 from tansaku.algorithms.base import check_std, step_size
 from tansaku.algorithms.emitters import Emitter, elites
 from tansaku.algorithms.sampled import ravel, unravel
+from tansaku.compiling import cached
 from tansaku.draws import Noise
 from tansaku.operators.bounds import Bounds
 from tansaku.population import Population
@@ -122,10 +122,11 @@ class CMAEmitter(Emitter):
         away = (raw - now.mean) / (now.step[..., None] * now.unit)
         away = away.gather(0, order[..., None].expand_as(away))
         parents = better.sum(0)
-        settings = _settings if torch.compiler.is_dynamo_compiling() else _known_settings
-        weights, rates = settings(cost.shape[0], n, dtype, cost.device)
-        weight = weights[parents].movedim(-1, 0)
-        c_step, damping, c_path, c_one, c_mu, step_gain, path_gain = rates[parents][..., None, :].unbind(-1)
+        place, table = _settings(cost.shape[0], n, dtype, cost.device)
+        most, total, c_step, damping, c_path, c_one, c_mu, step_gain, path_gain = table[parents][..., None, :].unbind(
+            -1
+        )
+        weight = (most - place).clamp(min=0).div_(total).movedim(-1, 0)  # as many as are better
         moved = (weight[..., None] * away).sum(0)  # (41)
         white = (now.inverse @ moved[..., None])[..., 0]
         step_path = (1 - c_step) * now.step_path + step_gain * white  # (43)
@@ -142,7 +143,7 @@ class CMAEmitter(Emitter):
         spread = covariance.diagonal(dim1=-2, dim2=-1)
         widest = spread.amax(-1)
         longest = step * widest.sqrt()
-        sound = torch.isfinite(covariance.sum((-2, -1)) + mean.sum(-1))
+        sound = torch.isfinite(covariance.sum((-2, -1))) & torch.isfinite(mean).all(-1)
         sound = sound & (longest > 1e-11) & (longest < 1e11) & (widest < 1e14 * spread.amin(-1))
         restart = (parents == 0) | ~sound
         told = CMAEmitterState(mean, path, step_path, covariance, now.root, now.inverse, step, restart, now.unit)
@@ -151,24 +152,27 @@ class CMAEmitter(Emitter):
         return replace(told, root=root, inverse=inverse, restart=restart)
 
 
+@cached
 def _settings(k: int, n: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The weights [k + 1, k] and the learning rates [k + 1, 7] for 0 .. k parents of n genes, as `learn` reads them."""
+    """The logarithms of 1 .. k, and for 0 .. k parents of n genes what `learn` reads [k + 1, 9].
+
+    The weights of p parents are log(p + 1/2) - log(i) for i = 1 .. p, over their sum.
+    """
     parents = torch.arange(k + 1, dtype=torch.float64)
-    place = torch.arange(1, k + 1, dtype=torch.float64)
-    weight = torch.where(place <= parents[:, None], torch.log(parents + 0.5)[:, None] - torch.log(place), 0)
-    weight = weight / weight.sum(1, keepdim=True).clamp(min=1e-30)
-    mass = torch.where(parents > 0, 1 / weight.square().sum(1).clamp(min=1e-30), 1)  # mu_eff, (8)
+    place = torch.arange(1, k + 1, dtype=torch.float64).log()
+    most = (parents + 0.5).log()
+    places, squares = (torch.cat([x.new_zeros(1), x.cumsum(0)]) for x in (place, place.square()))
+    total = (parents * most - places).clamp(min=1e-30)
+    square = (parents * most.square() - 2 * most * places + squares).clamp(min=1e-60)
+    mass = torch.where(parents > 0, total.square() / square, 1)  # mu_eff, (8)
     c_step = (mass + 2) / (n + mass + 5)  # (55)
     damping = 1 + 2 * (((mass - 1) / (n + 1)).sqrt() - 1).clamp(min=0) + c_step
     c_path = (4 + mass / n) / (n + 4 + 2 * mass / n)  # (56)
     c_one = 2 / ((n + 1.3) ** 2 + mass)  # (57)
     c_mu = torch.minimum(1 - c_one, 2 * (mass - 2 + 1 / mass) / ((n + 2) ** 2 + mass)).clamp(min=0)  # (58)
     gains = ((rate * (2 - rate) * mass).sqrt() for rate in (c_step, c_path))
-    rates = torch.stack([c_step, damping, c_path, c_one, c_mu, *gains], -1)
-    return weight.to(device, dtype), rates.to(device, dtype)
-
-
-_known_settings = lru_cache(maxsize=8)(_settings)
+    table = torch.stack([most, total, c_step, damping, c_path, c_one, c_mu, *gains], -1)
+    return place.to(device, dtype), table.to(device, dtype)
 
 
 def _begun(state: CMAEmitterState, centre: Tensor) -> CMAEmitterState:

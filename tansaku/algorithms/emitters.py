@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from tansaku import checks, draws
 from tansaku.algorithms.base import check_std, discrete_mutation, step_size
+from tansaku.compiling import cached
 from tansaku.draws import Noise
 from tansaku.functional import Shelf, align, exchange, jitter, nth_member
 from tansaku.operators.bounds import Bounds
@@ -45,7 +45,7 @@ class Emitter(ABC):
             asked: what `emit` returned, repaired and assessed.
             cost: [k, *batch_shape] of each.
             held: [k, *batch_shape] cost of the elite that each candidate met in its cell, +inf where there was none;
-                -inf for a candidate that belongs to no cell, as its descriptor has a NaN.
+                -inf for a candidate that belongs to no cell, as its descriptor has a NaN. Nobody may write to it.
         """
         return state
 
@@ -58,20 +58,20 @@ def elites(archive: Population, count: int, noise: Noise) -> Population:
         shelf = Shelf(cost, {})
         known = archive.__dict__["_members"] = (shelf.members, shelf.filled)
     members, filled = known
-    like = cost if cost.dtype == torch.float64 else _empty(torch.float64, cost.device)
+    like = cost if cost.dtype == torch.float64 else _like(torch.float64, cost.device)
     unit = draws.uniform((count,), tuple(cost.shape[1:]), (), like, noise)
     return archive.unassessed().take(nth_member(members, unit.mul_(filled).to(torch.int64)))
 
 
-@lru_cache
-def _empty(dtype: torch.dtype, device: torch.device) -> Tensor:
+@cached
+def _like(dtype: torch.dtype, device: torch.device) -> Tensor:
     """What a draw may be like."""
     return torch.empty((), dtype=dtype, device=device)
 
 
 def _steps(x: Tensor, batch_ndim: int, noise: Noise) -> Tensor:
     """Normal numbers of single precision, which is as fine as a random step needs to be, at a quarter of the price."""
-    like = _empty(torch.float32, x.device) if x.dtype == torch.float64 else x
+    like = _like(torch.float32, x.device) if x.dtype == torch.float64 else x
     return draws.normal(*shapes(x, batch_ndim), like, noise).to(x.dtype)
 
 

@@ -109,8 +109,6 @@ class MapElites(Algorithm[MapElitesState]):
     cells: Cells = field(default_factory=Grid)
     emitters: tuple[Emitter, ...] = (IsoLineEmitter(),)
     bounds: Bounds | None = None
-    _learning: bool = field(init=False, repr=False, compare=False)
-    _shares: list[int] = field(init=False, repr=False, compare=False)
     needs = Needs(dtypes=frozenset({"real", "integer", "boolean"}), descriptor=True)
 
     def __post_init__(self) -> None:
@@ -122,20 +120,10 @@ class MapElites(Algorithm[MapElitesState]):
         needs = replace(self.needs, min_k=len(self.emitters), rank_based=rank_based, dtypes=dtypes)
         object.__setattr__(self, "needs", needs)
         self.check_settings()
-        learning = any(type(emitter).learn is not Emitter.learn for emitter in self.emitters)
-        object.__setattr__(self, "_learning", learning)
-        n = len(self.emitters)
-        object.__setattr__(self, "_shares", [self.k // n + (i < self.k % n) for i in range(n)])
 
     def init(self, start: Population) -> MapElitesState:
         """The start, whatever its number, enters an empty archive."""
         self.check_start(start)
-        size = _descriptor(start).shape[-1]
-        if size != self.cells.dimensions:
-            raise ValueError(
-                f"expected a descriptor of {self.cells.dimensions} numbers, as the cells have, got {size}; "
-                "give MapElites cells=Grid(...) of your descriptor"
-            )
         shelf = self._entered(start)
         learnt = [e.init(start, k, self.bounds) for e, k in zip(self.emitters, self._shares, strict=True)]
         return MapElitesState(_population(shelf, _assessment(start).maximize), learnt, shelf.order)
@@ -152,7 +140,7 @@ class MapElites(Algorithm[MapElitesState]):
 
     def tell(self, state: MapElitesState, asked: Population) -> MapElitesState:
         """Each candidate that is better than its cell's elite takes its place; the emitters learn from it."""
-        cell, cost = self.cells.index(_descriptor(asked)), asked.cost
+        cell, cost = self._cell(asked), asked.cost
         parts = self._parts(asked) if self._learning else []
         assessment = _assessment(asked)
         rows = _rows(asked.genes, assessment)
@@ -185,7 +173,7 @@ class MapElites(Algorithm[MapElitesState]):
         for i, (emitter, k) in enumerate(zip(self.emitters, self._shares, strict=True)):
             mine, prefix = slice(begin, begin + k), f"{i}."
             begin += k
-            if type(emitter).learn is Emitter.learn:
+            if not _learns(emitter):
                 parts.append(None)
                 continue
             genes = {name: x[mine] for name, x in asked.genes.items()}
@@ -204,12 +192,34 @@ class MapElites(Algorithm[MapElitesState]):
             learnt.append(own if part is None else emitter.learn(own, part, now, met))
         return learnt
 
+    def _cell(self, candidates: Population) -> Tensor:
+        descriptor = _descriptor(candidates)
+        if descriptor.shape[-1] != self.cells.dimensions:
+            raise ValueError(
+                f"expected a descriptor of {self.cells.dimensions} numbers, as the cells have, got "
+                f"{descriptor.shape[-1]}; give MapElites cells=Grid(...) of your descriptor"
+            )
+        return self.cells.index(descriptor)
+
+    @property
+    def _learning(self) -> bool:
+        return any(map(_learns, self.emitters))
+
+    @property
+    def _shares(self) -> list[int]:
+        n = len(self.emitters)
+        return [self.k // n + (i < self.k % n) for i in range(n)]
+
     def _entered(self, candidates: Population) -> Shelf:
         """The shelf of an archive of nothing but these."""
-        cell = self.cells.index(_descriptor(candidates))
+        cell = self._cell(candidates)
         shelf = _shelf(_empty(candidates, self.cells.count))
         shelf.enter(candidates.cost, cell, _rows(candidates.genes, _assessment(candidates)), [])
         return shelf
+
+
+def _learns(emitter: Emitter) -> bool:
+    return type(emitter).learn is not Emitter.learn
 
 
 _FIELDS = tuple(field.name for field in fields(Assessment) if field.name != "maximize")

@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Literal
 
 import torch
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from tansaku import checks, draws
 from tansaku.algorithms.base import Algorithm, Needs, check_std, step_size
-from tansaku.compiling import run_compiled
+from tansaku.compiling import cached, run_compiled
 from tansaku.draws import Noise
 from tansaku.functional import jitter, lowest, take_rows
 from tansaku.operators.bounds import Bounds
@@ -227,13 +226,13 @@ class PSO(Algorithm[PSOState]):
         return state.personal.best()
 
 
-@lru_cache(16)
+@cached
 def _near(steps: tuple[int, ...], k: int, device: torch.device) -> Tensor:
     """[neighbours, k] the numbers of each particle's neighbours."""
     return torch.remainder(torch.tensor(steps, device=device)[:, None] + torch.arange(k, device=device), k)
 
 
-@lru_cache(16)
+@cached
 def _number(value: float, dtype: torch.dtype) -> Tensor:
     return torch.tensor(value, dtype=dtype)
 

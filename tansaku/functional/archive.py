@@ -21,6 +21,7 @@ from torch import Tensor
 from tansaku import host
 
 _NOBODY = torch.iinfo(torch.int64).max
+_COMPARED = (torch.float32, torch.float64)  # what numpy can compare as torch does
 
 
 class Shelf:
@@ -66,6 +67,9 @@ class Shelf:
         place = torch.arange(self.shape[0], device=self.cost.device).view(-1, *(1,) * (len(self.shape) - 1))
         return self.members.masked_fill(place >= self.filled, 0)
 
+    def __reduce__(self) -> tuple[type[Shelf], tuple[Any, ...]]:
+        return Shelf, (self.cost, self.rows, self.order)
+
     def copied(self) -> Shelf:
         """The same in memory of its own."""
         copy = object.__new__(Shelf)
@@ -93,7 +97,8 @@ class Shelf:
             >>> shelf.rows["x"], shelf.cost
             (tensor([1., 0., 0.]), tensor([3., 1., inf]))
         """
-        if cost.ndim == 1 and cost.dtype in (torch.float32, torch.float64) and host.readable(cost):
+        cost = cost.detach().to(self.cost.dtype)
+        if cost.ndim == 1 and cost.dtype in _COMPARED and host.readable(cost):
             return self._enter_here(host.array(cost), host.array(cell), rows, undo)
         now, place, number = cost.flatten(), cell.flatten(), self._numbers
         if number.shape != place.shape:
@@ -112,13 +117,16 @@ class Shelf:
         self._append(cell, (enters & (held == float("inf"))).view(cell.shape))
         for name, x in self._rows.items():
             undo.append((name, into, x.index_select(0, into)))
-            x.index_copy_(0, into, rows[name].reshape(into.shape[0], *x.shape[1:]).to(x.dtype))
+            new = rows[name].detach().reshape(into.shape[0], *x.shape[1:])
+            x.index_copy_(0, into, new.to(x.dtype))
         return held.view(cost.shape)
 
     def _enter_here(
         self, now: NDArray[Any], place: NDArray[Any], rows: Mapping[str, Tensor], undo: list[Undo]
     ) -> Tensor:
         """`enter` of one search in the host's memory, where it costs nothing to know who enters."""
+        if place.dtype != np.int64 or place.min() < 0:
+            raise IndexError(f"expected cells as int64 numbers from 0, got {place.dtype} from {place.min()}; see Cells")
         own = self._arrays
         if own is None:
             every = {name: host.array(x) for name, x in self._rows.items()}
@@ -137,8 +145,9 @@ class Shelf:
         own.first[there] = _NOBODY
         into = place[enters]
         for name, x in own.rows.items():
-            undo.append((name, into, x.take(into, 0)))
-            x[into] = host.array(rows[name].to(self._rows[name].dtype)).take(enters, 0)
+            old = x.take(into, 0)
+            undo.append((name, into, old))
+            x[into] = host.array(rows[name].to(self._rows[name].dtype)).take(enters, 0).reshape(old.shape)
         new = into[held[enters] == np.inf]
         if len(new):
             begin = int(self.filled)

@@ -31,6 +31,7 @@ from tansaku import (
     host,
     minimize,
 )
+from tansaku.algorithms.cma_me import _settings
 from tansaku.functional import Shelf, Version, nth_member
 from tansaku.plots import plot_archive
 from tansaku.testing import ALGORITHM_CHECKS, check_algorithm
@@ -139,14 +140,80 @@ def test_looking_at_values_in_the_hosts_memory_gives_what_a_device_gives_without
         assert run() == here
 
 
-@pytest.mark.parametrize("apart", [False, True], ids=["host", "device"])
+EITHER = pytest.mark.parametrize("way", [contextlib.nullcontext, host.all_apart], ids=["host", "device"])
+
+
+@EITHER
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.int32], ids=str)
-def test_what_enters_takes_the_dtype_of_what_is_held(dtype: torch.dtype, apart: bool) -> None:
-    with host.all_apart() if apart else contextlib.nullcontext():
+def test_what_enters_takes_the_dtype_of_what_is_held(dtype: torch.dtype, way: Any) -> None:
+    with way():
         shelf = Shelf(torch.full((2,), INF), {"x": torch.zeros(2, dtype=dtype)})
-        shelf.enter(torch.zeros(2), torch.tensor([1, 0]), {"x": torch.tensor([3.0, 5.0], dtype=torch.float64)}, [])
+        cost = torch.tensor([0.1, 0.3], dtype=torch.float64)  # neither is a number of single precision
+        shelf.enter(cost, torch.tensor([1, 0]), {"x": torch.tensor([3.0, 5.0], dtype=torch.float64)}, [])
     assert shelf.rows["x"].dtype == dtype
     assert shelf.rows["x"].tolist() == [5, 3]
+    assert torch.equal(shelf.cost, cost.flip(0).float())
+    assert int(shelf.filled) == 2
+
+
+@EITHER
+def test_rows_of_another_shape_and_cells_that_do_not_exist_are_refused(way: Any) -> None:
+    with way():
+        shelf = Shelf(torch.full((3,), INF), {"x": torch.zeros(3, 2)})
+        with pytest.raises((ValueError, RuntimeError), match="shape"):
+            shelf.enter(torch.zeros(2), torch.tensor([0, 1]), {"x": torch.zeros(2, 1)}, [])
+        with pytest.raises(IndexError):
+            shelf.enter(torch.zeros(1), torch.tensor([-2]), {"x": torch.zeros(1, 2)}, [])
+
+
+def test_a_copy_of_a_shelf_is_a_shelf_of_its_own() -> None:
+    shelf = Shelf(torch.full((3,), INF), {"x": torch.zeros(3)})
+    shelf.enter(torch.tensor([1.0]), torch.tensor([2]), {"x": torch.ones(1)}, [])
+    for copied in (copy.deepcopy(shelf), pickle.loads(pickle.dumps(shelf))):
+        copied.enter(torch.tensor([2.0]), torch.tensor([0]), {"x": torch.full((1,), 4.0)}, [])
+        assert copied.cost.tolist() == [2.0, INF, 1.0]
+        assert copied.rows["x"].tolist() == [4.0, 0.0, 1.0]
+        assert copied.order.tolist() == [2, 0, 0]
+    assert shelf.cost.tolist() == [INF, INF, 1.0]
+
+
+@pytest.mark.parametrize("emitter", [IsoLineEmitter(), CMAEmitter(0.1, distributions=3)], ids=["iso-line", "cma-me"])
+def test_a_search_looks_at_its_values_on_the_host_and_finds_what_it_would_without(
+    emitter: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run() -> Any:
+        start = Individual({"x": torch.full((3,), 0.5)})
+        elites = MapElites(k=12, cells=Grid((5, 5)), emitters=(emitter,), bounds=(0.0, 1.0))  # type: ignore[arg-type]
+        search: Search[Any] = Search(elites, Objective(task), start, seed=3)
+        search.run(max_generations=60)
+        return fingerprint(search.state)
+
+    looked = []
+    enter = Shelf._enter_here
+    monkeypatch.setattr(Shelf, "_enter_here", lambda *args: looked.append(1) or enter(*args))
+    here = run()
+    assert len(looked) == 61  # with the start
+    with host.all_apart():
+        assert run() == here
+    assert len(looked) == 61
+
+
+def test_a_descriptor_that_changes_its_length_is_refused() -> None:
+    elites = MapElites(k=4, cells=Grid((2, 2)))
+    state = elites.init(candidates([(1.0, 0.5, 0.5)]))
+    asked = elites.ask(state, torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match="expected a descriptor of 2 numbers, as the cells have, got 1"):
+        elites.tell(state, asked.assessed(Assessment(torch.zeros(4), descriptor=torch.zeros(4, 1))))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_grid_takes_one_descriptor_or_many_and_numbers_of_any_size() -> None:
+    grid = Grid((2, 5))
+    assert int(grid.index(torch.tensor([0.1, 0.9]))) == 4
+    assert int(grid.index(torch.tensor([NAN, 0.9]))) == 10
+    assert grid.index(torch.tensor([[1e308, -1e308]], dtype=torch.float64)).tolist() == [5]
+    many = torch.rand(10_000, 2)
+    assert torch.equal(grid.index(many)[:50], grid.index(many[:50]))
 
 
 @given(st.lists(st.tuples(*[st.sampled_from([-7.0, 0.0, 0.3, 0.5, 0.75, 1.0, 9.0, NAN, INF, -INF])] * 2), min_size=1))
@@ -380,6 +447,15 @@ def test_the_mean_moves_towards_the_candidates_that_improve_in_the_order_of_thei
     told = emitter.learn(state, asked, cost, held)
     weight = math.log(4.5) - torch.tensor([1.0, 2.0, 3.0, 4.0]).log()
     assert torch.allclose(told.mean[0], (weight / weight.sum()) @ raw[[2, 0, 3, 1]], atol=1e-6)
+
+
+def test_the_rates_for_thousands_of_parents_are_those_of_their_weights() -> None:
+    _, table = _settings(5000, 10, torch.float64, torch.device("cpu"))
+    for parents in (1, 7, 4999):
+        weights = math.log(parents + 0.5) - torch.arange(1, parents + 1).double().log()
+        mass = float(weights.sum() ** 2 / weights.square().sum())
+        assert float(table[parents, 1]) == pytest.approx(float(weights.sum()))
+        assert float(table[parents, 2]) == pytest.approx((mass + 2) / (10 + mass + 5))
 
 
 @pytest.mark.parametrize("parents", [1, 2, 5])
