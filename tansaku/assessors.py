@@ -116,7 +116,9 @@ class Objective:
                     f"expected fn to return a tensor as {name}, got {type(tensor).__name__}; "
                     "return a tensor, or set vectorized=False for plain numbers"
                 )
-        given = {name: None if tensor is None else tensor.detach() for name, tensor in given.items()}
+        given = {name: x.detach() if x.requires_grad else x for name, x in given.items() if x is not None}
+        if given["value"].is_floating_point() and not any(x.is_complex() for x in given.values()):
+            return Assessment._made(self.maximize, given)
         return Assessment(maximize=self.maximize, **given)
 
 

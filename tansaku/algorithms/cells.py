@@ -95,15 +95,15 @@ class Grid:
         """[...] the number of the box of each descriptor [..., d], the last dimension running fastest; see `Cells`."""
         if descriptor.numel() < _FEW and host.readable(descriptor):
             return self._index_here(descriptor)
-        low, scale, first, last, stride = self._table(descriptor.device)
-        along = ((descriptor.to(torch.float64) - low) * scale).clamp_(first, last).floor_()
+        low, high, scale, last, stride = self._table(descriptor.device)
+        along = ((descriptor.to(torch.float64).clamp(low, high) - low) * scale).floor_().clamp_(max=last)
         return (along @ stride).nan_to_num_(nan=self.count).to(torch.int64)  # whole numbers, exact below 2^53
 
     def _index_here(self, descriptor: Tensor) -> Tensor:
         """`index` of few descriptors in the host's memory, for which numpy takes a quarter of the time."""
-        low, scale, _, last, stride = self._arrays
+        low, high, scale, last, stride = self._arrays
         known = host.array(descriptor if descriptor.dtype in _SAME else descriptor.double())
-        place = (np.minimum(np.maximum(known, low), self.ends[1]) - low) * scale  # ends first: nothing overflows
+        place = (np.minimum(np.maximum(known, low), high) - low) * scale  # ends first: nothing overflows
         np.minimum(np.floor(place, out=place), last, out=place)
         number = np.asarray(place @ stride)
         number[np.isnan(number)] = self.count
@@ -111,12 +111,12 @@ class Grid:
 
     @property
     def _numbers(self) -> list[list[float]]:
-        """[5][d]: lower end, boxes per unit, first and last box, boxes to the next one along the dimension."""
+        """[5][d]: lower and upper end, boxes per unit, the last box, boxes to the next one along the dimension."""
         lower, upper = self.ends
         scale = [size / (high - low) for size, low, high in zip(self.shape, lower, upper, strict=True)]
         last = [size - 1.0 for size in self.shape]
         stride = [float(math.prod(self.shape[i + 1 :])) for i in range(len(self.shape))]
-        return [list(lower), scale, [0.0] * len(last), last, stride]
+        return [list(lower), list(upper), scale, last, stride]
 
     @cached_property
     def _arrays(self) -> NDArray[np.float64]:

@@ -252,12 +252,13 @@ def _joined(parts: list[Population]) -> Population:
 
 def _population(shelf: Shelf, maximize: bool) -> Population:
     """All that the shelf holds, as views, which need no check."""
-    genes = {name[len(_GENE) :]: x for name, x in shelf.rows.items() if name.startswith(_GENE)}
-    said = {name: x for name, x in shelf.rows.items() if not name.startswith(_GENE)}
-    assessment = Assessment._made(maximize, said)
-    if not torch.compiler.is_dynamo_compiling():
-        assessment.__dict__["_cost"] = shelf.cost
-    archive = Population._made(genes, len(shelf.shape) - 1, {}, assessment)
+    if shelf.made is None:
+        genes = {name[len(_GENE) :]: x for name, x in shelf.rows.items() if name.startswith(_GENE)}
+        assessment = Assessment._made(maximize, {n: x for n, x in shelf.rows.items() if not n.startswith(_GENE)})
+        if not torch.compiler.is_dynamo_compiling():
+            assessment.__dict__["_cost"] = shelf.cost
+        shelf.made = genes, assessment
+    archive = Population._made(shelf.made[0], len(shelf.shape) - 1, {}, shelf.made[1])
     if not torch.compiler.is_dynamo_compiling():
         archive.__dict__["_members"] = (shelf.members, shelf.filled)  # for `elites`
     return archive

@@ -60,6 +60,7 @@ class Shelf:
         self._numbers = torch.empty(0, dtype=torch.int64, device=cost.device)
         self._first = torch.full_like(cost, _NOBODY, dtype=torch.int64)
         self._arrays: _Arrays | None = None
+        self.made: Any = None  # for whoever uses it: what was made of these very tensors
 
     @property
     def order(self) -> Tensor:
@@ -97,7 +98,7 @@ class Shelf:
             >>> shelf.rows["x"], shelf.cost
             (tensor([1., 0., 0.]), tensor([3., 1., inf]))
         """
-        cost = cost.detach().to(self.cost.dtype)
+        cost = _fitted(cost, self.cost.dtype)
         if cost.ndim == 1 and cost.dtype in _COMPARED and host.readable(cost):
             return self._enter_here(host.array(cost), host.array(cell), rows, undo)
         now, place, number = cost.flatten(), cell.flatten(), self._numbers
@@ -117,8 +118,7 @@ class Shelf:
         self._append(cell, (enters & (held == float("inf"))).view(cell.shape))
         for name, x in self._rows.items():
             undo.append((name, into, x.index_select(0, into)))
-            new = rows[name].detach().reshape(into.shape[0], *x.shape[1:])
-            x.index_copy_(0, into, new.to(x.dtype))
+            x.index_copy_(0, into, _fitted(rows[name], x.dtype).reshape(into.shape[0], *x.shape[1:]))
         return held.view(cost.shape)
 
     def _enter_here(
@@ -147,7 +147,7 @@ class Shelf:
         for name, x in own.rows.items():
             old = x.take(into, 0)
             undo.append((name, into, old))
-            x[into] = host.array(rows[name].to(self._rows[name].dtype)).take(enters, 0).reshape(old.shape)
+            x[into] = host.array(_fitted(rows[name], self._rows[name].dtype)).take(enters, 0).reshape(old.shape)
         new = into[held[enters] == np.inf]
         if len(new):
             begin = int(self.filled)
@@ -173,6 +173,11 @@ class Shelf:
             else:
                 host.array(x)[place] = held
         self.filled = filled
+
+
+def _fitted(x: Tensor, dtype: torch.dtype) -> Tensor:
+    x = x.detach() if x.requires_grad else x
+    return x if x.dtype == dtype else x.to(dtype)
 
 
 class _Arrays(NamedTuple):
