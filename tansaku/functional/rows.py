@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tansaku import host
 from tansaku.storage import buffer, buffer_like
 
 _LARGE = 1 << 14  # genes from which fewer passes over memory are worth more calls
@@ -80,7 +81,7 @@ def select(mask: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """
     if a.numel() < _LARGE:
         return torch.where(align(mask, a), a, b)
-    if mask.ndim < a.ndim and a.device.type == "cpu" and not torch.compiler.is_dynamo_compiling():
+    if mask.ndim < a.ndim and host.readable(mask):
         return _mixed_rows(mask, a, b)
     mask = align(mask, a)
     out = buffer_like(a) if a.is_contiguous() and b.is_contiguous() and a.shape == b.shape == mask.shape else None
