@@ -16,10 +16,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from tansaku import checks, draws
+from tansaku import checks, draws, host
 from tansaku.algorithms.base import Algorithm, Needs, check_std, step_size
 from tansaku.compiling import cached, run_compiled
 from tansaku.draws import Noise
@@ -155,9 +156,13 @@ class PSO(Algorithm[PSOState]):
         columns = round(math.sqrt(self.k))
         steps = (0, 1, -1) if self.neighbourhood == "ring" else (0, 1, -1, columns, -columns)
         near = _near(steps, self.k, cost.device)
-        theirs = cost.index_select(0, near.flatten()).view(len(steps), *cost.shape)
-        near = near.view(len(steps), self.k, *(1,) * (cost.ndim - 1)).expand(theirs.shape)
-        return near.gather(0, lowest(theirs))[0]
+        if cost.ndim == 1 and cost.dtype != torch.bfloat16 and host.readable(cost):
+            known = host.array(near)
+            best = host.array(cost)[known].argmin(1)
+            return torch.from_numpy(known[np.arange(self.k), best])
+        theirs = cost.index_select(0, near.flatten()).view(*near.shape, *cost.shape[1:])
+        near = near.view(*near.shape, *(1,) * (cost.ndim - 1)).expand(theirs.shape)
+        return near.gather(1, theirs.min(1, keepdim=True).indices)[:, 0]
 
     def _moved(
         self, name: str, factors: Factors, x: Tensor, old: Tensor, own: Tensor, leader: Tensor, r: Tensor
@@ -228,8 +233,8 @@ class PSO(Algorithm[PSOState]):
 
 @cached
 def _near(steps: tuple[int, ...], k: int, device: torch.device) -> Tensor:
-    """[neighbours, k] the numbers of each particle's neighbours."""
-    return torch.remainder(torch.tensor(steps, device=device)[:, None] + torch.arange(k, device=device), k)
+    """[k, neighbours] the numbers of each particle's neighbours, itself first."""
+    return torch.remainder(torch.arange(k, device=device)[:, None] + torch.tensor(steps, device=device), k)
 
 
 @cached

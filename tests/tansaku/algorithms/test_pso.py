@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 import torch._inductor
 from torch import Tensor
 
-from tansaku import PSO, Bounds, Objective, Population, Search, compiling
+from tansaku import PSO, Bounds, Objective, Population, Search, compiling, host
 from tansaku.testing import rastrigin, sphere
 
 ASSESS = Objective(sphere)
@@ -83,6 +83,27 @@ def test_constriction_has_the_published_coefficients() -> None:
     assert (other.cognitive / other.inertia, other.social / other.inertia) == pytest.approx((2.8, 1.3))
     with pytest.raises(ValueError, match=r"expected cognitive \+ social > 4 for constriction, got 4; use PSO"):
         PSO.constricted(2.0, 2.0)
+
+
+@pytest.mark.parametrize("neighbourhood", ["ring", "von_neumann"])
+@pytest.mark.parametrize("shape", [(2,), (7,), (30,), (7, 3)], ids=str)
+def test_of_equal_neighbours_the_first_leads_on_the_host_and_on_a_device(
+    neighbourhood: Literal["ring", "von_neumann"], shape: tuple[int, ...]
+) -> None:
+    pso = PSO(k=shape[0], neighbourhood=neighbourhood)
+    columns = round(math.sqrt(pso.k))
+    steps = [0, 1, -1] if neighbourhood == "ring" else [0, 1, -1, columns, -columns]
+    cost = torch.randint(0, 3, shape, generator=torch.Generator().manual_seed(0)).float()
+    rows = cost.view(pso.k, -1)
+    expected = torch.empty(rows.shape, dtype=torch.int64)
+    for i in range(pso.k):
+        for j in range(rows.shape[1]):
+            costs = {(i + step) % pso.k: float(rows[(i + step) % pso.k, j]) for step in steps}
+            expected[i, j] = min(costs, key=lambda number: costs[number])
+    expected = expected.view(shape)
+    assert torch.equal(pso._leaders(cost), expected)
+    with host.all_apart():
+        assert torch.equal(pso._leaders(cost), expected)
 
 
 def test_an_unknown_neighbourhood_is_refused() -> None:
