@@ -17,15 +17,19 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def cached(function: Callable[P, T]) -> Callable[P, T]:
-    """``function`` with its last 16 answers remembered, but while Dynamo traces, which cannot."""
-    known = cast(Callable[P, T], lru_cache(16)(function))
+def cached(size: int) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Remembers the last ``size`` answers of a function, but while Dynamo traces, which cannot."""
 
-    @wraps(function)
-    def answer(*args: P.args, **kwargs: P.kwargs) -> T:
-        return (function if torch.compiler.is_dynamo_compiling() else known)(*args, **kwargs)
+    def remembering(function: Callable[P, T]) -> Callable[P, T]:
+        known = cast(Callable[P, T], lru_cache(size)(function))
 
-    return answer
+        @wraps(function)
+        def answer(*args: P.args, **kwargs: P.kwargs) -> T:
+            return (function if torch.compiler.is_dynamo_compiling() else known)(*args, **kwargs)
+
+        return answer
+
+    return remembering
 
 
 _made: dict[Hashable, Callable[..., Any]] = {}

@@ -228,7 +228,7 @@ def _half(k: int) -> int:
     return k // 2
 
 
-@cached
+@cached(4)  # they may be large
 def _hadamard(rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The corner [rows, columns] of Sylvester's matrix: (i, j) is -1 where i and j share an odd number of bits."""
     shared = torch.arange(rows, device=device)[:, None] & torch.arange(columns, device=device)

@@ -24,6 +24,11 @@ def readable(x: Tensor) -> bool:
     return type(x) in _PLAIN and not _wrapped(x)
 
 
+def numeric(x: Tensor) -> bool:
+    """Whether `array` gives the very numbers of ``x``, to compute with: readable, and of a dtype that numpy has."""
+    return x.dtype != torch.bfloat16 and readable(x)
+
+
 @contextmanager
 def all_apart() -> Iterator[None]:
     """Within this, no tensor is `readable`: the host's memory is treated as a device's is."""

@@ -21,7 +21,6 @@ from tansaku.draws import Noise, uniform
 
 _DISTANCES = 1 << 22  # held at once
 _FEW = 1 << 14  # numbers; from there on torch's larger price of a call is made up for
-_SAME = (torch.float32, torch.float64)  # as numpy knows them
 
 
 class Cells(Protocol):
@@ -93,7 +92,7 @@ class Grid:
 
     def index(self, descriptor: Tensor) -> Tensor:
         """[...] the number of the box of each descriptor [..., d], the last dimension running fastest; see `Cells`."""
-        if descriptor.numel() < _FEW and host.readable(descriptor):
+        if descriptor.numel() < _FEW and host.numeric(descriptor):
             return self._index_here(descriptor)
         low, high, scale, last, stride = self._table(descriptor.device)
         along = ((descriptor.to(torch.float64).clamp(low, high) - low) * scale).floor_().clamp_(max=last)
@@ -102,8 +101,9 @@ class Grid:
     def _index_here(self, descriptor: Tensor) -> Tensor:
         """`index` of few descriptors in the host's memory, for which numpy takes a quarter of the time."""
         low, high, scale, last, stride = self._arrays
-        known = host.array(descriptor if descriptor.dtype in _SAME else descriptor.double())
-        place = (np.minimum(np.maximum(known, low), high) - low) * scale  # ends first: nothing overflows
+        place = (
+            np.minimum(np.maximum(host.array(descriptor), low), high) - low
+        ) * scale  # ends first: nothing overflows
         np.minimum(np.floor(place, out=place), last, out=place)
         number = np.asarray(place @ stride)
         number[np.isnan(number)] = self.count

@@ -123,9 +123,8 @@ class CMAEmitter(Emitter):
         away = away.gather(0, order[..., None].expand_as(away))
         parents = better.sum(0)
         place, table = _settings(cost.shape[0], n, dtype, cost.device)
-        most, total, c_step, damping, c_path, c_one, c_mu, step_gain, path_gain = table[parents][..., None, :].unbind(
-            -1
-        )
+        rates = table[parents][..., None, :].unbind(-1)
+        most, total, c_step, damping, c_path, c_one, c_mu, step_gain, path_gain = rates
         weight = (most - place).clamp(min=0).div_(total).movedim(-1, 0)  # as many as are better
         moved = (weight[..., None] * away).sum(0)  # (41)
         white = (now.inverse @ moved[..., None])[..., 0]
@@ -152,7 +151,7 @@ class CMAEmitter(Emitter):
         return replace(told, root=root, inverse=inverse, restart=restart)
 
 
-@cached
+@cached(8)
 def _settings(k: int, n: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """The logarithms of 1 .. k, and for 0 .. k parents of n genes what `learn` reads [k + 1, 9].
 

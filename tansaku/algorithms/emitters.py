@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from tansaku import checks, draws, host
+from tansaku import checks, draws
 from tansaku.algorithms.base import check_std, discrete_mutation, step_size
 from tansaku.compiling import cached
 from tansaku.draws import Noise
@@ -61,14 +60,10 @@ def elites(archive: Population, count: int, noise: Noise) -> Population:
     members, filled = known
     like = cost if cost.dtype == torch.float64 else _like(torch.float64, cost.device)
     unit = draws.uniform((count,), tuple(cost.shape[1:]), (), like, noise)
-    if unit.ndim == 1 and host.readable(unit):
-        chosen = torch.from_numpy(host.array(members)[(host.array(unit) * int(filled)).astype(np.int64)])
-    else:
-        chosen = nth_member(members, unit.mul_(filled).to(torch.int64))
-    return archive.unassessed().take(chosen)
+    return archive.unassessed().take(nth_member(members, unit.mul_(filled).to(torch.int64)))
 
 
-@cached
+@cached(8)
 def _like(dtype: torch.dtype, device: torch.device) -> Tensor:
     """What a draw may be like."""
     return torch.empty((), dtype=dtype, device=device)
@@ -133,9 +128,7 @@ class IsoLineEmitter(Emitter):
         both = elites(archive, 2 * k, noise)
         n, batch_shape = both.batch_ndim, tuple(both.batch_shape)
         like = next((x for x in both.genes.values() if x.is_floating_point()), archive.cost)
-        along = draws.normal((k,), batch_shape, (), like, noise).mul_(
-            self.line
-        )  # one number for all genes of a candidate
+        along = self.line * draws.normal((k,), batch_shape, (), like, noise)  # one number for all genes of a candidate
         genes = {}
         for name, pair in both.genes.items():
             x, other = pair.chunk(2)

@@ -156,7 +156,7 @@ class PSO(Algorithm[PSOState]):
         columns = round(math.sqrt(self.k))
         steps = (0, 1, -1) if self.neighbourhood == "ring" else (0, 1, -1, columns, -columns)
         near = _near(steps, self.k, cost.device)
-        if cost.ndim == 1 and cost.dtype != torch.bfloat16 and host.readable(cost):
+        if cost.ndim == 1 and host.numeric(cost):
             known = host.array(near)
             best = host.array(cost)[known].argmin(1)
             return torch.from_numpy(known[np.arange(self.k), best])
@@ -231,13 +231,13 @@ class PSO(Algorithm[PSOState]):
         return state.personal.best()
 
 
-@cached
+@cached(16)
 def _near(steps: tuple[int, ...], k: int, device: torch.device) -> Tensor:
     """[k, neighbours] the numbers of each particle's neighbours, itself first."""
     return torch.remainder(torch.arange(k, device=device)[:, None] + torch.tensor(steps, device=device), k)
 
 
-@cached
+@cached(16)
 def _number(value: float, dtype: torch.dtype) -> Tensor:
     return torch.tensor(value, dtype=dtype)
 

@@ -21,7 +21,6 @@ from torch import Tensor
 from tansaku import host
 
 _NOBODY = torch.iinfo(torch.int64).max
-_COMPARED = (torch.float32, torch.float64)  # what numpy can compare as torch does
 
 
 class Shelf:
@@ -99,7 +98,7 @@ class Shelf:
             (tensor([1., 0., 0.]), tensor([3., 1., inf]))
         """
         cost = _fitted(cost, self.cost.dtype)
-        if cost.ndim == 1 and cost.dtype in _COMPARED and host.readable(cost):
+        if cost.ndim == 1 and host.numeric(cost):
             return self._enter_here(host.array(cost), host.array(cell), rows, undo)
         now, place, number = cost.flatten(), cell.flatten(), self._numbers
         if number.shape != place.shape:

@@ -205,8 +205,7 @@ class Bounds:
 
     def __call__(self, population: Population) -> Population:
         """Every gene repaired; the assessment is dropped."""
-        genes = {name: self.repaired(name, x) for name, x in population.genes.items()}
-        return Population._made(genes, population.batch_ndim, population.traits)
+        return population.with_genes({name: self.repaired(name, x) for name, x in population.genes.items()})
 
 
 class OpenBounds(Bounds):

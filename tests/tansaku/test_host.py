@@ -37,3 +37,6 @@ def test_an_array_is_the_tensors_own_memory() -> None:
     host.array(half)[:] = host.array(torch.tensor([1.5, -2.0], dtype=torch.bfloat16))
     assert half.tolist() == [1.5, -2.0]
     assert host.array(half).dtype == np.int16
+    assert host.readable(half)
+    assert not host.numeric(half)
+    assert host.numeric(x)
