@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
 import pickle
@@ -32,7 +31,7 @@ from tansaku import (
     minimize,
 )
 from tansaku.algorithms.cma_me import _settings
-from tansaku.functional import Shelf, Version, nth_member
+from tansaku.functional import Shelf
 from tansaku.plots import plot_archive
 from tansaku.testing import ALGORITHM_CHECKS, check_algorithm
 from tansaku.testing.claims import fingerprint
@@ -82,101 +81,6 @@ def test_a_batch_enters_as_if_one_came_after_another(
     assert float(told.coverage) == pytest.approx(len(expected) / 9)
 
 
-@given(st.lists(st.integers(0, 4), min_size=1, max_size=40), st.data())
-def test_of_equal_candidates_the_first_enters(cells: list[int], data: st.DataObject) -> None:
-    cost = data.draw(st.lists(st.sampled_from([1.0, 2.0, 3.0]), min_size=len(cells), max_size=len(cells)))
-    held = [INF, 2.0, 1.0, 3.0, 0.0]
-    shelf = Shelf(torch.tensor(held), {"x": torch.full((5,), -1)})
-    met = shelf.enter(torch.tensor(cost), torch.tensor(cells), {"x": torch.arange(len(cells))}, [])
-    assert met.tolist() == [held[cell] for cell in cells]
-    for cell in range(5):
-        rivals = [j for j, other in enumerate(cells) if other == cell and cost[j] < held[cell]]
-        first = min(rivals, key=lambda j: (cost[j], j)) if rivals else -1
-        assert int(shelf.rows["x"][cell]) == first
-        assert float(shelf.cost[cell]) == (cost[first] if rivals else held[cell])
-
-
-@given(st.lists(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=3, max_size=3), max_size=8))
-def test_cells_are_listed_search_by_search_in_the_order_in_which_they_were_filled(batches: list[Any]) -> None:
-    shelf = Shelf(torch.full((6, 2), INF), {})
-    expected: tuple[list[int], list[int]] = ([], [])
-    for i, batch in enumerate(batches):  # cell 6 is none; every generation is better than the last
-        cell = torch.tensor(batch)
-        shelf.enter(torch.full((3, 2), -float(i)), cell, {}, [])
-        for pair in batch:
-            for own, number in zip(expected, pair, strict=True):
-                if number < 6 and number not in own:
-                    own.append(number)
-    assert shelf.filled.tolist() == [len(own) for own in expected]
-    for search, own in enumerate(expected):
-        assert shelf.order[:, search].tolist() == own + [0] * (6 - len(own))
-    again = Shelf(shelf.cost, {}, shelf.order)
-    assert torch.equal(again.order, shelf.order)
-    assert [own[: len(e)] for own, e in zip(Shelf(shelf.cost, {}).order.T.tolist(), expected, strict=True)] == [
-        sorted(own) for own in expected
-    ]
-
-
-@given(
-    st.lists(
-        st.lists(st.tuples(st.integers(0, 6), st.sampled_from([0.0, 1.0, 2.0, -INF, INF])), max_size=9), max_size=5
-    )
-)
-def test_looking_at_values_in_the_hosts_memory_gives_what_a_device_gives_without(batches: list[Any]) -> None:
-    def run() -> list[Any]:
-        version, met = Version(Shelf(torch.full((6,), INF), {"x": torch.zeros(6, 2, dtype=torch.bfloat16)})), []
-        versions = [version]
-        for i, batch in enumerate(batch for batch in batches if batch):
-            cell, cost = torch.tensor([number for number, _ in batch]), torch.tensor([low for _, low in batch])
-            rows = {"x": (torch.arange(2 * len(batch)).view(2, -1).T + 20 * i).to(torch.bfloat16)}
-            version, held = version.entered(cost, cell, rows)
-            versions.append(version)
-            met.append(held.tolist())
-        shelves = [each.shelf for each in versions[::-1]]  # the newest first: the others are made anew of it
-        return [met, *([x.cost.tolist(), x.rows["x"].tolist(), x.order.tolist(), int(x.filled)] for x in shelves)]
-
-    here = run()
-    with host.all_apart():
-        assert run() == here
-
-
-EITHER = pytest.mark.parametrize("way", [contextlib.nullcontext, host.all_apart], ids=["host", "device"])
-
-
-@EITHER
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.int32], ids=str)
-def test_what_enters_takes_the_dtype_of_what_is_held(dtype: torch.dtype, way: Any) -> None:
-    with way():
-        shelf = Shelf(torch.full((2,), INF), {"x": torch.zeros(2, dtype=dtype)})
-        cost = torch.tensor([0.1, 0.3], dtype=torch.float64)  # neither is a number of single precision
-        shelf.enter(cost, torch.tensor([1, 0]), {"x": torch.tensor([3.0, 5.0], dtype=torch.float64)}, [])
-    assert shelf.rows["x"].dtype == dtype
-    assert shelf.rows["x"].tolist() == [5, 3]
-    assert torch.equal(shelf.cost, cost.flip(0).float())
-    assert int(shelf.filled) == 2
-
-
-@EITHER
-def test_rows_of_another_shape_and_cells_that_do_not_exist_are_refused(way: Any) -> None:
-    with way():
-        shelf = Shelf(torch.full((3,), INF), {"x": torch.zeros(3, 2)})
-        with pytest.raises((ValueError, RuntimeError), match="shape"):
-            shelf.enter(torch.zeros(2), torch.tensor([0, 1]), {"x": torch.zeros(2, 1)}, [])
-        with pytest.raises(IndexError):
-            shelf.enter(torch.zeros(1), torch.tensor([-2]), {"x": torch.zeros(1, 2)}, [])
-
-
-def test_a_copy_of_a_shelf_is_a_shelf_of_its_own() -> None:
-    shelf = Shelf(torch.full((3,), INF), {"x": torch.zeros(3)})
-    shelf.enter(torch.tensor([1.0]), torch.tensor([2]), {"x": torch.ones(1)}, [])
-    for copied in (copy.deepcopy(shelf), pickle.loads(pickle.dumps(shelf))):
-        copied.enter(torch.tensor([2.0]), torch.tensor([0]), {"x": torch.full((1,), 4.0)}, [])
-        assert copied.cost.tolist() == [2.0, INF, 1.0]
-        assert copied.rows["x"].tolist() == [4.0, 0.0, 1.0]
-        assert copied.order.tolist() == [2, 0, 0]
-    assert shelf.cost.tolist() == [INF, INF, 1.0]
-
-
 @pytest.mark.parametrize("emitter", [IsoLineEmitter(), CMAEmitter(0.1, distributions=3)], ids=["iso-line", "cma-me"])
 def test_a_search_looks_at_its_values_on_the_host_and_finds_what_it_would_without(
     emitter: Any, monkeypatch: pytest.MonkeyPatch
@@ -204,26 +108,6 @@ def test_a_descriptor_that_changes_its_length_is_refused() -> None:
     asked = elites.ask(state, torch.Generator().manual_seed(0))
     with pytest.raises(ValueError, match="expected a descriptor of 2 numbers, as the cells have, got 1"):
         elites.tell(state, asked.assessed(Assessment(torch.zeros(4), descriptor=torch.zeros(4, 1))))
-
-
-@pytest.mark.filterwarnings("error")
-def test_a_grid_takes_one_descriptor_or_many_and_numbers_of_any_size() -> None:
-    grid = Grid((2, 5))
-    assert int(grid.index(torch.tensor([0.1, 0.9]))) == 4
-    assert int(grid.index(torch.tensor([NAN, 0.9]))) == 10
-    assert grid.index(torch.tensor([[1e308, -1e308]], dtype=torch.float64)).tolist() == [5]
-    many = torch.rand(10_000, 2)
-    assert torch.equal(grid.index(many)[:50], grid.index(many[:50]))
-
-
-@given(st.lists(st.tuples(*[st.sampled_from([-7.0, 0.0, 0.3, 0.5, 0.75, 1.0, 9.0, NAN, INF, -INF])] * 2), min_size=1))
-def test_a_grid_finds_the_same_cells_on_the_host_and_on_a_device(rows: list[Any]) -> None:
-    grid = Grid((4, 3), (0.0, -1.0), (1.0, 2.0))
-    for dtype in (torch.float64, torch.float32, torch.bfloat16):
-        descriptor = torch.tensor(rows, dtype=dtype, requires_grad=True)
-        here = grid.index(descriptor).tolist()
-        with host.all_apart():
-            assert grid.index(descriptor.detach()).tolist() == here
 
 
 def test_states_that_were_followed_stay_as_they_were_and_can_be_followed_again() -> None:
@@ -261,11 +145,6 @@ def test_a_generation_does_not_copy_the_archive() -> None:
     assert search.state._newest().shelf is shelf
 
 
-def test_the_nth_member_is_found_in_every_search() -> None:
-    members = torch.tensor([[1, 0], [2, 1], [0, 2]])
-    assert nth_member(members, torch.tensor([[0, 0], [1, 1]])).tolist() == [[1, 0], [2, 1]]
-
-
 def test_both_directions_keep_the_better_elite() -> None:
     rows = [(1.0, 0.1, 0.1), (5.0, 0.1, 0.1), (3.0, 0.1, 0.9)]
     low = MapElites(k=3, cells=Grid((2, 2))).init(candidates(rows))
@@ -275,40 +154,6 @@ def test_both_directions_keep_the_better_elite() -> None:
     assert float(low.qd_score(10.0)) == (10 - 1) + (10 - 3)
     assert float(high.qd_score(-2.0)) == (5 + 2) + (3 + 2)
     assert float(low.coverage) == 0.5
-
-
-def test_a_grid_counts_its_boxes_with_the_last_dimension_fastest() -> None:
-    grid = Grid((2, 3), (0.0, -1.0), (1.0, 2.0))
-    descriptor = torch.tensor([[0.0, -1.0], [0.49, 1.99], [0.5, 0.0], [1.0, 2.0], [-INF, INF]])
-    assert grid.index(descriptor).tolist() == [0, 2, 4, 5, 2]
-    assert (grid.count, grid.dimensions) == (6, 2)
-
-
-@pytest.mark.parametrize("make", [lambda: Grid((2,), 1.0, 0.0), lambda: Grid((2, 2), (0.0,), 1.0), lambda: Grid((0,))])
-def test_a_wrong_grid_is_refused(make: Any) -> None:
-    with pytest.raises(ValueError, match="expected"):
-        make()
-
-
-def test_a_descriptor_belongs_to_the_nearest_centroid() -> None:
-    generator = torch.Generator().manual_seed(0)
-    cells = Centroids.spread(Grid((1, 1), -1.0, 1.0), 40, generator)
-    descriptor = 3 * torch.rand(5, 300, 2, generator=generator) - 1.5
-    distance = (descriptor[:, :, None] - cells.points).square().sum(-1)
-    assert torch.equal(cells.index(descriptor), distance.argmin(-1))
-    with pytest.raises(ValueError, match=r"expected points as real numbers \[cells, d\]"):
-        Centroids(torch.zeros(3))
-
-
-def test_spread_centroids_have_regions_of_about_one_size() -> None:
-    generator = torch.Generator().manual_seed(0)
-    cells = Centroids.spread(Grid((1, 1)), 25, generator)
-    unit = torch.rand(20_000, 2, generator=generator)
-    share = torch.bincount(cells.index(unit), minlength=25) / 20_000
-    assert float(share.min()) > 0.5 / 25
-    assert float(share.max()) < 1.7 / 25
-    uniform = Centroids(torch.rand(25, 2, generator=generator))
-    assert float(share.std()) < 0.5 * float((torch.bincount(uniform.index(unit), minlength=25) / 20_000).std())
 
 
 def archive(k: int = 4, n: int = 3) -> MapElitesState:
