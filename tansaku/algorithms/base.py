@@ -234,6 +234,8 @@ def step_size(
             raise ValueError(f"expected std for {sorted(std)} and {name!r}, got none for the latter; name every gene")
         std = std[name]
     if std is None:
+        if bounds is not None and bounds.numbers is not None and x.is_floating_point():
+            return (bounds.numbers[1] - bounds.numbers[0]) / 5 if bounds.finite(name) else 1.0
         span = None if bounds is None else bounds.span(name, x)
         return 1.0 if span is None else torch.where(torch.isfinite(span), span / 5, torch.ones_like(span))
     return std.to(x.device, x.dtype) if isinstance(std, Tensor) else float(std)

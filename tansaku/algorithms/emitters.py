@@ -144,6 +144,4 @@ class IsoLineEmitter(Emitter):
 def _span(bounds: Bounds | None, name: str, x: Tensor) -> float | Tensor:
     if bounds is None or not bounds.finite(name):
         return 1.0
-    if isinstance(bounds.lower, int | float) and isinstance(bounds.upper, int | float):
-        return float(bounds.upper - bounds.lower)
     return 5 * step_size(None, bounds, name, x)

@@ -197,10 +197,7 @@ class PSO(Algorithm[PSOState]):
     def _box(self) -> tuple[float, float] | None:
         """Bounds that the kernel itself keeps: two numbers to clip to."""
         bounds = self.bounds
-        if type(bounds) is not Bounds or bounds.repair != "clip":
-            return None
-        lower, upper = bounds.lower, bounds.upper
-        return (lower, upper) if isinstance(lower, int | float) and isinstance(upper, int | float) else None
+        return bounds.numbers if type(bounds) is Bounds and bounds.repair == "clip" else None
 
     def _full(self, state: PSOState, noise: Noise) -> tuple[Population, Population]:
         """The swarm and its memory with k particles; those added to a smaller start get random velocities."""

@@ -161,13 +161,17 @@ class Bounds:
         dtype = like.dtype if like.is_floating_point() else torch.get_default_dtype()
         return ends[1].to(dtype) - ends[0].to(dtype)
 
+    @property
+    def numbers(self) -> tuple[float, float] | None:
+        """Both ends where they are two numbers for all genes, which compute faster than tensors; else None."""
+        lower, upper = self.lower, self.upper
+        return (lower, upper) if isinstance(lower, int | float) and isinstance(upper, int | float) else None
+
     def repaired(self, name: str, x: Tensor, overwrite: bool = False) -> Tensor:
         """``x`` [..., *event_shape] with every gene inside; NaN stays NaN; ``overwrite``: in its memory, if need be."""
-        lower, upper = self.lower, self.upper
-        plain = not self._folds and x.is_floating_point()
-        if plain and isinstance(lower, int | float) and isinstance(upper, int | float):
-            # numbers clamp faster than tensors
-            return torch.clamp(x, lower, upper, out=x if overwrite else buffer_like(x))
+        numbers = self.numbers
+        if numbers is not None and not self._folds and x.is_floating_point():
+            return torch.clamp(x, *numbers, out=x if overwrite else buffer_like(x))
         ends = self.ends(name, x)
         if ends is None:
             return x

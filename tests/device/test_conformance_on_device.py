@@ -14,6 +14,7 @@ from tansaku import ALGORITHMS, Bounds, Individual, Objective, Population, Searc
 from tansaku.testing import ALGORITHM_CHECKS, check_algorithm, check_operator, sphere
 from zenkai_core.testing import check_machine
 
+pytestmark = pytest.mark.filterwarnings("ignore:Attempting to run cuBLAS")  # torch's own, once a process
 TESTS = Path(__file__).parents[1]
 MACHINES = ("normed", "chain", "delta", "trees", "searched", "searched_outputs")
 COMPILED = "tell_is_deterministic_and_compiles"  # a minute for all algorithms; once more on a GPU says nothing new
