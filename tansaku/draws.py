@@ -304,5 +304,6 @@ class _Seed(ISeedSequence):
         return self._words[:n_words]
 
 
+@cached(4)
 def _powers(device: torch.device) -> Tensor:
     return torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8, device=device)

@@ -83,7 +83,8 @@ def first_std(
     parts = []
     for name in sorted(best.genes):
         x = best[name][0]
-        scale = torch.as_tensor(step_size(std, bounds, name, x), dtype=mean.dtype, device=mean.device)
+        step = step_size(std, bounds, name, x)
+        scale = step.to(mean.dtype) if isinstance(step, Tensor) else mean.new_full((), step)
         parts.append(scale.expand(x.shape).reshape(*best.batch_shape, -1))
     return torch.cat(parts, -1).clamp(SMALLEST, LARGEST)
 

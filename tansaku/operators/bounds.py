@@ -65,7 +65,7 @@ class Bounds:
                         "upper) for all genes, not a list of (low, high) pairs: pass (torch.tensor(lows), "
                         "torch.tensor(highs)) for one pair per gene"
                     )
-            below, above = torch.as_tensor(low), torch.as_tensor(high)
+            below, above = _as_tensor(low), _as_tensor(high)
             try:
                 ordered = bool((below <= above).all())
             except RuntimeError as error:
@@ -97,7 +97,11 @@ class Bounds:
         raise TypeError(f"expected bounds as (lower, upper) or Bounds, got {bounds!r}; pass e.g. (-1.0, 1.0)")
 
     def ends(self, name: str, like: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Lower and upper end for the genes ``name``, of the dtype and on the device of ``like``; None if unbounded."""
+        """Lower and upper end for the genes ``name``, of the dtype and on the device of ``like``; None if unbounded.
+
+        Raises:
+            ValueError: a number that the dtype cannot hold.
+        """
         if like.dtype == torch.bool:
             return None
         lower, upper = self.lower, self.upper
@@ -109,9 +113,11 @@ class Bounds:
             low, high = lower, upper  # type: ignore[assignment]
         ends = []
         for end, rounding in ((low, torch.ceil), (high, torch.floor)):
-            end = torch.as_tensor(end)
             if not like.is_floating_point():
+                end = _as_tensor(end)
                 end = _whole(rounding(end) if end.is_floating_point() else end, like.dtype)
+            elif not isinstance(end, Tensor):
+                end = _filled(name, end, like)
             ends.append(end.to(like.device, like.dtype))
         return ends[0], ends[1]
 
@@ -222,6 +228,25 @@ class OpenBounds(Bounds):
     def __call__(self, population: Population) -> Population:
         """The population as it is."""
         return population
+
+
+def _as_tensor(end: float | Tensor) -> Tensor:
+    """A number without loss: as int64 where that holds it, else as float64."""
+    if isinstance(end, Tensor):
+        return end
+    whole = isinstance(end, int) and -(2**63) <= end < 2**63
+    return torch.tensor(end, dtype=torch.int64 if whole else torch.float64)
+
+
+def _filled(name: str, end: float, like: Tensor) -> Tensor:
+    """A number as a tensor that is made where ``like`` is: nothing is sent to the device."""
+    most = torch.finfo(like.dtype).max
+    if most < abs(end) < float("inf"):
+        raise ValueError(
+            f"expected bounds of {name!r} within {most:.4g}, the largest {like.dtype}, got {end:g}; "
+            "use a wider dtype, or an infinite end for none"
+        )
+    return torch.full((), end, dtype=like.dtype, device=like.device)
 
 
 def _whole(end: Tensor, dtype: torch.dtype) -> Tensor:

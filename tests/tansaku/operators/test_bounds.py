@@ -123,6 +123,27 @@ def test_booleans_have_no_bounds() -> None:
     assert bounds.span("x", x) is None
 
 
+def test_ends_given_as_numbers_are_as_exact_as_the_genes() -> None:
+    box = Bounds(-5.12, 5.12)
+    x = torch.tensor([-5.12, 5.12], dtype=torch.float64)
+    box.check(Individual({"x": x}))  # single precision rounds 5.12 inwards
+    low, high = box.ends("x", x)  # type: ignore[misc]
+    assert [float(low), float(high)] == [-5.12, 5.12]
+    huge = 2**24 + 1  # which single precision does not have
+    assert int(Bounds(0.0, float(huge)).ends("n", torch.zeros(1, dtype=torch.int64))[1]) == huge  # type: ignore[index]
+    with pytest.raises(ValueError, match="expected lower <= upper for all genes"):
+        Bounds(1.0 + 1e-9, 1.0)
+
+
+def test_an_end_that_the_dtype_cannot_hold_is_refused() -> None:
+    x = Individual({"x": torch.zeros(2, dtype=torch.float16)})
+    message = r"expected bounds of 'x' within 6.55e\+04, the largest torch.float16, got 70000; use a wider dtype"
+    with pytest.raises(ValueError, match=message):
+        Bounds(0.0, 70_000.0).check(x)
+    Bounds(0.0, math.inf).check(x)
+    Bounds(0, 2**70).check(Individual({"n": torch.zeros(2, dtype=torch.int64)}))
+
+
 def test_span_is_the_width_of_the_box() -> None:
     assert float(Bounds(-1.0, 3.0).span("x", torch.zeros(1))) == 4.0  # type: ignore[arg-type]
 
