@@ -4,15 +4,25 @@ K. Deb, A. Pratap, S. Agarwal and T. Meyarivan, A Fast and Elitist Multiobjectiv
 Transactions on Evolutionary Computation 6(2), 2002. The ranks are those of its fast-non-dominated-sort, found in
 another way: a candidate's rank is the length of the longest chain of candidates that dominate one another and end in
 it, and chains are joined block by block, so that neither the number of fronts nor any value has to be known by the
-host, and no matrix of all pairs is built.
+host, and no matrix of all pairs is built. In the host's own memory a single search is ranked front by front: of two
+objectives as M. Jensen, Reducing the Run-Time Complexity of Multiobjective EAs, IEEE Transactions on Evolutionary
+Computation 7(5), 2003; of more by the matrix of all pairs, up to a size.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from typing import Any
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from tansaku import host
+
 _BLOCK = 8  # candidates ranked at once; the memory is this many squared times their number
+_PAIRS = 1 << 12  # candidates of which all pairs make a matrix in the host's memory
 
 
 def dominates(a: Tensor, b: Tensor) -> Tensor:
@@ -51,6 +61,8 @@ def pareto_ranks(cost: Tensor) -> Tensor:
     """
     lead, m = cost.shape[:-1], cost.shape[-1]
     k = lead[0]
+    if cost.ndim == 2 and (m <= 2 or k <= _PAIRS) and host.numeric(cost):
+        return torch.from_numpy(_ranks_here(host.array(cost)))
     cost = torch.where(torch.isnan(cost), float("inf"), cost).reshape(k, -1, m)
     order = _lexicographic(cost)  # who dominates stands before who is dominated
     ordered = cost.gather(0, order[..., None].expand_as(cost))
@@ -86,6 +98,53 @@ def _chains(above: Tensor) -> Tensor:
     for _ in range((_BLOCK - 1).bit_length()):  # chains twice as long each time
         length = (length[:, :, :, None] + length[:, None]).amax(2)
     return length
+
+
+def _ranks_here(cost: NDArray[Any]) -> NDArray[np.int64]:
+    """`pareto_ranks` of one search, [k, m] -> [k]."""
+    cost = np.where(np.isnan(cost), np.inf, cost)
+    order = np.lexsort(cost.T[::-1])  # who dominates stands before who is dominated
+    ordered = cost[order]
+    new = np.ones(len(cost), dtype=bool)
+    new[1:] = (ordered[1:] != ordered[:-1]).any(1)
+    different = ordered[new]
+    ranks = np.empty(len(cost), dtype=np.int64)
+    of_two = different.shape[1] <= 2
+    ranks[order] = (_by_last_of_front(different[:, -1]) if of_two else _by_pairs(different))[new.cumsum() - 1]
+    return ranks
+
+
+def _by_last_of_front(last: NDArray[Any]) -> NDArray[np.int64]:
+    """Ranks of different candidates in lexicographic order, by the ``last`` of their one or two costs, [k].
+
+    The lowest last cost of a front belongs to whoever came into it last: that one dominates the next candidate if any
+    of the front does, and the fronts stand in the order of theirs.
+    """
+    lowest: list[float] = []
+    ranks = []
+    for value in last.tolist():
+        rank = bisect_right(lowest, value)
+        lowest[rank : rank + 1] = [value]
+        ranks.append(rank)
+    return np.array(ranks, dtype=np.int64)
+
+
+def _by_pairs(cost: NDArray[Any]) -> NDArray[np.int64]:
+    """Ranks of different candidates [k, m] in lexicographic order, one front after the other taken off."""
+    first, *others = np.ascontiguousarray(cost.T)
+    below = first[:, None] <= first  # who dominates whom
+    for column in others:
+        below &= column[:, None] <= column
+    np.fill_diagonal(below, False)
+    left = below.sum(0, dtype=np.int32)  # how many of those that are left dominate each
+    ranks = np.empty(len(cost), dtype=np.int64)
+    rank = 0
+    while len(front := np.flatnonzero(left == 0)):
+        ranks[front] = rank
+        left -= below[front].sum(0, dtype=np.int32)
+        left[front] = -1
+        rank += 1
+    return ranks
 
 
 def crowding_distances(cost: Tensor, rank: Tensor) -> Tensor:
