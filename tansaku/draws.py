@@ -77,7 +77,7 @@ def normal(
 ) -> Tensor:
     """Standard normal numbers [*lead, *batch_shape, *event_shape], of the dtype and on the device of ``like``."""
     shape = (*lead, *batch_shape, *event_shape)
-    return _draw(len(lead), like.device, noise, lambda g: _empty_of(shape, like).normal_(generator=g))
+    return _draw(len(lead), like.device, noise, lambda g: _normal(_empty_of(shape, like), g))
 
 
 def normal_pairs(
@@ -88,8 +88,15 @@ def normal_pairs(
     Raises:
         ValueError: ``lead[0]`` is odd.
     """
-    half = normal((_half(lead[0]), *lead[1:]), batch_shape, event_shape, like, noise)
-    return torch.cat([half, -half])
+    pairs = _half(lead[0])
+    shape = (*lead, *batch_shape, *event_shape)
+
+    def draw(generator: torch.Generator) -> Tensor:
+        both = _empty_of(shape, like)
+        torch.neg(_normal(both[:pairs], generator), out=both[pairs:])
+        return both
+
+    return _draw(len(lead), like.device, noise, draw)
 
 
 def sign_pairs(
@@ -125,7 +132,7 @@ def uniform(
 ) -> Tensor:
     """Numbers uniform in [0, 1), [*lead, *batch_shape, *event_shape], of the dtype and on the device of ``like``."""
     shape = (*lead, *batch_shape, *event_shape)
-    return _draw(len(lead), like.device, noise, lambda g: _empty_of(shape, like).uniform_(generator=g))
+    return _draw(len(lead), like.device, noise, lambda g: _uniform(_empty_of(shape, like), g))
 
 
 def weights(
@@ -197,13 +204,17 @@ def others(count: int, k: int, batch_shape: tuple[int, ...], like: Tensor, noise
         noise: a generator or a `Replay`.
     """
     taken: list[Tensor] = []  # how far behind its own candidate each one stands
+    ordered: list[Tensor] = []  # the same, the nearest first
     for i in range(count):
         place = integers(k - 1 - i, (k,), batch_shape, (), like, noise)  # among those that are still free
-        for earlier in torch.stack(taken).sort(0).values.unbind() if taken else []:
+        for earlier in ordered:
             place = place + (place >= earlier)
         taken.append(place)
+        for j, earlier in enumerate(ordered):
+            ordered[j], place = torch.minimum(earlier, place), torch.maximum(earlier, place)
+        ordered.append(place)
     own = torch.arange(1, k + 1, device=like.device).view(k, *(1,) * len(batch_shape))
-    return [torch.remainder(own + place, k) for place in taken]
+    return list(torch.remainder(torch.stack(taken) + own, k).unbind())
 
 
 def cauchy(
@@ -254,8 +265,32 @@ def _empty_of(shape: tuple[int, ...], like: Tensor) -> Tensor:
     return like.new_empty(shape) if warm is None else warm
 
 
+def _normal(numbers: Tensor, generator: torch.Generator) -> Tensor:
+    """Fills ``numbers``; double precision on a CPU by the ziggurat method, in a third of torch's time."""
+    if numbers.dtype == torch.float64 and _by_numpy(numbers):
+        _sfc64(generator).standard_normal(out=numbers.numpy())
+        return numbers
+    return numbers.normal_(generator=generator)
+
+
+def _uniform(numbers: Tensor, generator: torch.Generator) -> Tensor:
+    if numbers.dtype in (torch.float32, torch.float64) and _by_numpy(numbers):
+        array = numbers.numpy()
+        _sfc64(generator).random(out=array, dtype=array.dtype.type)
+        return numbers
+    return numbers.uniform_(generator=generator)
+
+
+def _by_numpy(numbers: Tensor) -> bool:
+    return numbers.device.type == "cpu" and numbers.numel() >= _FEW
+
+
 def _coins(probability: float, shape: tuple[int, ...], device: torch.device, generator: torch.Generator) -> Tensor:
     if probability != 0.5:
+        size = math.prod(shape)
+        if device.type == "cpu" and size >= _FEW and 1e-3 <= probability <= 0.999:
+            words = _words(size // 2 + 1, device, generator).numpy().view(np.uint32)[:size]
+            return torch.from_numpy(words < np.uint32(round(probability * 2**32))).view(shape)
         # float32 knows 2^24 values, too few for a probability such as 1e-9
         dtype = torch.float32 if 1e-3 <= probability <= 0.999 else torch.float64
         return _empty(shape, dtype, device).uniform_(generator=generator) < probability
@@ -284,14 +319,19 @@ def _counts(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) ->
 
 
 def _words(count: int, device: torch.device, generator: torch.Generator) -> Tensor:
-    """[count] int64 of random bits: the generator's own, or many on a CPU from SFC64, which it seeds, in half the time.
+    """[count] int64 of random bits: the generator's own, or many on a CPU from SFC64, in half the time."""
+    if count < _MANY or device.type != "cpu":
+        return _empty((count,), torch.int64, device).random_(-(2**63), None, generator=generator)
+    return torch.from_numpy(_sfc64(generator).bit_generator.random_raw(count).view(np.int64))
+
+
+def _sfc64(generator: torch.Generator) -> np.random.Generator:
+    """Another generator, seeded by ``generator``, for many numbers at once.
 
     Reference: C. Doty-Humphrey, PractRand, 2014 (SFC64, as in numpy.random).
     """
-    if count < _MANY or device.type != "cpu":
-        return _empty((count,), torch.int64, device).random_(-(2**63), None, generator=generator)
     seed = torch.empty(3, dtype=torch.int64).random_(-(2**63), None, generator=generator)
-    return torch.from_numpy(np.random.SFC64(cast(Any, _Seed(seed))).random_raw(count).view(np.int64))
+    return np.random.Generator(np.random.SFC64(cast(Any, _Seed(seed))))
 
 
 class _Seed(ISeedSequence):

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from tansaku import checks, draws
-from tansaku.algorithms.base import Algorithm, Assessor, Needs, check_std, discrete_mutation, step_size
+from tansaku.algorithms.base import Algorithm, Assessor, Needs, better, check_std, discrete_mutation, step_size
 from tansaku.draws import Noise
 from tansaku.functional import align, jitter
 from tansaku.operators.bounds import Bounds
@@ -141,10 +141,9 @@ class Annealing(Algorithm[AnnealingState]):
         chance = torch.exp(-rise / torch.where(temperature > 0, temperature, 1.0))
         chance = torch.where((rise > 0) & (temperature <= 0), 0.0, chance)
         taken = asked.traits["coin"] < chance
-        champion = steps.best()
         return AnnealingState(
             steps.where(taken, chains),
-            champion.where(champion.cost < state.best.cost, state.best),
+            better(asked, state.best),
             hottest,
             self._scale(state.scale, taken) if self.adapt else state.scale,
             state.evaluations + asked.k,
@@ -173,6 +172,5 @@ class Annealing(Algorithm[AnnealingState]):
     def refresh(self, state: AnnealingState, assess: Assessor) -> AnnealingState:
         """Chains and best assessed again; under another objective a chain may be the best."""
         fresh = super().refresh(state, assess)
-        champion = fresh.chains.best()
-        best = champion.where(champion.cost < fresh.best.cost, fresh.best)
+        best = better(fresh.chains, fresh.best)
         return AnnealingState(fresh.chains, best, fresh.hottest, fresh.scale, fresh.evaluations, fresh.generations)

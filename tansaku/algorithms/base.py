@@ -11,7 +11,7 @@ from typing import Any, Generic, Literal, TypeVar
 import torch
 from torch import Tensor
 
-from tansaku import checks
+from tansaku import checks, host
 from tansaku.draws import Noise
 from tansaku.operators.bounds import Bounds, OpenBounds
 from tansaku.operators.mutation import BitFlip, Mutation, UniformReset
@@ -216,6 +216,16 @@ def _resampled(ask: Callable[[Any, Any, Noise], Population]) -> Callable[[Any, A
         return bounds(population)
 
     return asked
+
+
+def better(asked: Population, best: Population) -> Population:
+    """The best of ``asked`` where it costs less than ``best`` (k = 1), else ``best``, whose traits alone are kept."""
+    here = asked.cost.ndim == 1 and host.numeric(asked.cost) and host.numeric(best.cost)
+    if here and not host.array(asked.cost).min() < host.array(best.cost)[0]:
+        return best  # as in most generations
+    traits = {name: asked.traits[name] for name in best.traits}
+    champion = Population._made(asked.genes, asked.batch_ndim, traits, asked.assessment).best()
+    return champion.where(champion.cost < best.cost, best)
 
 
 def kind_of(x: Tensor) -> str:

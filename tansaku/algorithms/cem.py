@@ -17,17 +17,15 @@ import torch
 from torch import Tensor
 
 from tansaku import checks
-from tansaku.algorithms.base import Needs, check_std
+from tansaku.algorithms.base import Needs, better, check_std
 from tansaku.algorithms.gaussian import (
     LARGEST,
     SMALLEST,
     GaussianSearch,
-    better,
     draw,
     first_std,
     hand_out_with,
     noise_of,
-    penalised_ranks,
     shares,
 )
 from tansaku.draws import Noise
@@ -94,7 +92,7 @@ class CEM(GaussianSearch[CEMState]):
     def tell(self, state: CEMState, asked: Population) -> CEMState:
         """The distribution moves towards the elite's mean and standard deviation."""
         z = noise_of(asked)
-        weights = shares(asked, penalised_ranks(asked, state.std), max(2, math.floor(self.elite * self.k)))
+        weights = shares(asked, state.std, max(2, math.floor(self.elite * self.k)))
         centre = weighted_sum(weights, z)  # in units of std, from the mean
         spare = (1 - weights.square().sum(0))[..., None]  # 1 - 1/m for an elite of m
         variance = weighted_sum(weights, (z - centre).square()) / spare.clamp(min=0.5)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tansaku import draws
-from tansaku.algorithms.base import Algorithm, check_std, step_size
+from tansaku.algorithms.base import Algorithm, better, check_std, step_size
 from tansaku.algorithms.sampled import hand_out, penalised_cost, ravel, unravel
 from tansaku.algorithms.strategy import Strategy, candidate_weights, default_k
 from tansaku.assessment import Assessment
@@ -124,7 +124,7 @@ class CovarianceAdaptation(Algorithm[CMAState]):
         mean = state.mean
         z = draws.normal((self.next_k(state),), tuple(mean.shape[:-1]), tuple(mean.shape[-1:]), mean, noise)
         raw = mean + state.sigma[..., None] * self._times(state.root, z)
-        return hand_out(raw, state.incumbent.individual(), self.bounds).with_traits(**{_NORMAL: z})
+        return hand_out(raw, state.incumbent, self.bounds, **{_NORMAL: z})
 
     def tell(self, state: CMAState, asked: Population) -> CMAState:
         """Moves the mean, the paths, the covariance and the step size; a wholly failed generation moves nothing."""
@@ -155,14 +155,13 @@ class CovarianceAdaptation(Algorithm[CMAState]):
         sigma = (state.sigma * growth.exp()).clamp(least, most)  # (44)
         told = (cost < float("inf")).any(0) & torch.isfinite(mean).all(-1) & torch.isfinite(sigma)
         told = told & torch.isfinite(cov).flatten(told.ndim).all(-1)
-        child = asked.best().without_traits()
         cov = torch.where(self._per_gene(told), cov, state.cov)
         stale, root = state.stale + 1, state.root
         if stale >= self._gap(s, n):
             stale, (cov, root) = 0, self._decomposed(cov)
         vector = told[..., None]
         return CMAState(
-            child.where(child.cost < state.incumbent.cost, state.incumbent),
+            better(asked, state.incumbent),
             s,
             torch.where(vector, mean, state.mean),
             torch.where(told, sigma, state.sigma),

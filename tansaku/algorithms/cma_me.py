@@ -104,7 +104,7 @@ class CMAEmitter(Emitter):
         away = (now.root @ z[..., None])[..., 0]
         raw = (now.mean + now.step[..., None] * now.unit * away).flatten(0, 1)
         traits = {"raw": raw, "centre": now.mean.expand(share, *now.mean.shape).flatten(0, 1)}
-        return Population(unravel(raw, chosen.individual()), archive.batch_ndim, traits)
+        return Population(unravel(raw, chosen), archive.batch_ndim, traits)
 
     def learn(self, state: Any, asked: Population, cost: Tensor, held: Tensor) -> CMAEmitterState:
         """See `Emitter.learn`."""

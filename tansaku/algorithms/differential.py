@@ -104,6 +104,6 @@ def trial(mask: Tensor, mutant: Tensor, target: Tensor, like: Population, bounds
         like: a population with the names, event shapes and dtypes.
         bounds: the box, or None.
     """
-    genes = select(mask & torch.isfinite(mutant), mutant, target)
-    children = Population(unravel(genes, like.individual()), like.batch_ndim)
+    genes = select(mask & (mutant.abs() < float("inf")), mutant, target)
+    children = Population._made(unravel(genes, like), like.batch_ndim, {})
     return children if bounds is None else bounds(children)

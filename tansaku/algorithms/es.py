@@ -16,17 +16,15 @@ import torch
 from torch import Tensor
 
 from tansaku import checks, draws
-from tansaku.algorithms.base import Needs, check_std
+from tansaku.algorithms.base import Needs, better, check_std
 from tansaku.algorithms.gaussian import (
     LARGEST,
     SMALLEST,
     GaussianSearch,
-    better,
     draw,
     first_std,
     hand_out_with,
     noise_of,
-    penalised_ranks,
     shares,
 )
 from tansaku.draws import Noise
@@ -91,13 +89,12 @@ class ES(GaussianSearch[ESState]):
         # tau_0 and tau: learning rates of all step sizes together and of each
         change = common / math.sqrt(2 * n) + own / math.sqrt(2 * math.sqrt(n))
         std = (state.std * change.exp()).clamp(SMALLEST, LARGEST)
-        asked = hand_out_with(normal, jitter(mean, normal, std), state.best, self.bounds)
-        return asked.with_traits(std=std)
+        return hand_out_with(normal, jitter(mean, normal, std), state.best, self.bounds, std=std)
 
     def tell(self, state: ESState, asked: Population) -> ESState:
         """The best children are recombined; the others, and the old parents, are forgotten."""
         std = asked.traits["std"]
-        weights = shares(asked, penalised_ranks(asked, std), self.parents or max(1, self.k // 4))
+        weights = shares(asked, std, self.parents or max(1, self.k // 4))
         some = weights.sum(0)[..., None] > 0
         mean = torch.clamp(state.mean + weighted_sum(weights, std * noise_of(asked)), -LARGEST, LARGEST)
         width = torch.where(some, weighted_sum(weights, std.log()).exp(), state.std)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from tansaku.algorithms.base import Algorithm, Assessor, Needs, discrete_mutation
+from tansaku.algorithms.base import Algorithm, Assessor, Needs, better, discrete_mutation
 from tansaku.draws import Noise
 from tansaku.operators.bounds import Bounds
 from tansaku.operators.crossover import Blend, Crossover, UniformCrossover, crossover_of
@@ -80,7 +80,7 @@ class GA(Algorithm[GAState]):
 
     def tell(self, state: GAState, asked: Population) -> GAState:
         """Survivors of parents and children; the best so far is kept apart."""
-        return GAState(self.survive(state.parents, asked), _better(asked.best(), state.best))
+        return GAState(self.survive(state.parents, asked), better(asked, state.best))
 
     def best(self, state: GAState) -> Population:
         """The best candidate ever assessed."""
@@ -89,7 +89,7 @@ class GA(Algorithm[GAState]):
     def refresh(self, state: GAState, assess: Assessor) -> GAState:
         """Parents and best assessed again; under another objective a parent may be the best."""
         fresh = super().refresh(state, assess)
-        return GAState(fresh.parents, _better(fresh.parents.best(), fresh.best))
+        return GAState(fresh.parents, better(fresh.parents, fresh.best))
 
     def _crossed(self, a: Population, b: Population, noise: Noise) -> Population:
         if self.crossover is not None:
@@ -115,10 +115,3 @@ class GA(Algorithm[GAState]):
                 for name, x in children.genes.items()
             }
         )
-
-
-def _better(champion: Population, best: Population) -> Population:
-    """The champion where it costs less, else the best so far; of traits that survival added, the best has none."""
-    traits = {name: champion.traits[name] for name in best.traits}
-    champion = Population._made(champion.genes, champion.batch_ndim, traits, champion.assessment)
-    return champion.where(champion.cost < best.cost, best)

@@ -94,9 +94,9 @@ def draw(k: int, mean: Tensor, noise: Noise, kind: Callable[..., Tensor] = draws
     return kind((k,), tuple(mean.shape[:-1]), tuple(mean.shape[-1:]), mean, noise)
 
 
-def hand_out_with(noise: Tensor, raw: Tensor, best: Population, bounds: Bounds | None) -> Population:
+def hand_out_with(noise: Tensor, raw: Tensor, best: Population, bounds: Bounds | None, **traits: Tensor) -> Population:
     """See `hand_out`; the noise rides along for `noise_of`."""
-    return hand_out(raw, best.individual(), bounds).with_traits(**{_NOISE: noise})
+    return hand_out(raw, best, bounds, **{_NOISE: noise}, **traits)
 
 
 def noise_of(asked: Population) -> Tensor:
@@ -104,14 +104,8 @@ def noise_of(asked: Population) -> Tensor:
     return asked.traits[_NOISE]
 
 
-def better(asked: Population, best: Population) -> Population:
-    """The best of ``asked`` where it costs less than ``best``, else ``best``."""
-    champion = asked.without_traits().best()
-    return champion.where(champion.cost < best.cost, best)
-
-
-def penalised_ranks(asked: Population, std: Tensor) -> Tensor:
-    """[k, *batch_shape] ranks of the costs, 0 for the lowest, plus what a sample outside the bounds pays.
+def penalised_order(asked: Population, std: Tensor) -> Tensor:
+    """[k, *batch_shape] numbers by which to rank: the costs; with bounds their ranks, plus what lies outside pays.
 
     The twin of `penalised_cost` for searches that only read ranks: the price of a squared distance of one standard
     deviation is k / 2, the spread of the ranks between their quarters. So any rising function of the cost gives the
@@ -121,22 +115,24 @@ def penalised_ranks(asked: Population, std: Tensor) -> Tensor:
         asked: assessed, from `hand_out`.
         std: broadcasts against [k, *batch_shape, n]: the standard deviation of each gene's samples.
     """
-    place = ranks(asked.cost).to(std.dtype)
     distance = distance_outside(asked, std)
-    return place if distance is None else place + distance * (asked.k / 2)
+    if distance is None:
+        return asked.cost.to(torch.promote_types(asked.cost.dtype, std.dtype))
+    return ranks(asked.cost).to(std.dtype) + distance * (asked.k / 2)
 
 
-def shares(asked: Population, place: Tensor, count: int) -> Tensor:
+def shares(asked: Population, std: Tensor, count: int) -> Tensor:
     """[k, *batch_shape] equal weights of the ``count`` best, which sum to 1; ties for the last place share it.
 
     A failed evaluation has no weight; where all have failed, the weights sum to 0.
 
     Args:
-        asked: assessed.
-        place: [k, *batch_shape] from `penalised_ranks`.
+        asked: assessed, from `hand_out`.
+        std: see `penalised_order`.
         count: of the best.
     """
-    best = (torch.arange(asked.k, device=place.device) < count).to(place.dtype)
-    weights = torch.where(asked.cost < float("inf"), ranked_weights(place, best), torch.zeros_like(place))
+    best = (torch.arange(asked.k, device=std.device) < count).to(std.dtype)
+    weights = ranked_weights(penalised_order(asked, std), best)
+    weights = torch.where(asked.cost < float("inf"), weights, torch.zeros_like(weights))
     total = weights.sum(0)
     return weights / torch.where(total > 0, total, torch.ones_like(total))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tansaku import draws
-from tansaku.algorithms.base import Algorithm, Needs, check_std, discrete_mutation, step_size
+from tansaku.algorithms.base import Algorithm, Needs, better, check_std, discrete_mutation, step_size
 from tansaku.draws import Noise
 from tansaku.functional import align, jitter
 from tansaku.operators.bounds import Bounds
@@ -101,9 +101,7 @@ class HillClimb(Algorithm[HillClimbState]):
 
     def tell(self, state: HillClimbState, asked: Population) -> HillClimbState:
         """The best child replaces the incumbent if it is better."""
-        child = asked.best()
-        incumbent = child.where(child.cost < state.incumbent.cost, state.incumbent)
-        return HillClimbState(incumbent, self._scale(state, asked) if self.adapt else state.scale)
+        return HillClimbState(better(asked, state.incumbent), self._scale(state, asked) if self.adapt else state.scale)
 
     def _scale(self, state: HillClimbState, asked: Population) -> Tensor:
         genes = sum(math.prod(asked.event_shape(name)) for name in asked.genes)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tansaku import checks, draws
-from tansaku.algorithms.base import Algorithm, Needs, check_std
+from tansaku.algorithms.base import Algorithm, Needs, better, check_std
 from tansaku.algorithms.cma_base import first_std, inside, ranked_cost
 from tansaku.algorithms.sampled import hand_out, ravel
 from tansaku.algorithms.strategy import candidate_weights, default_k
@@ -113,7 +113,7 @@ class LMMAES(Algorithm[LMMAESState]):
         mean = state.mean
         z = draws.normal((self.next_k(state),), tuple(mean.shape[:-1]), tuple(mean.shape[-1:]), mean, noise)
         raw = mean + state.sigma[..., None] * state.unit * self._directions(state, z)
-        return hand_out(raw, state.incumbent.individual(), self.bounds).with_traits(**{_NORMAL: z})
+        return hand_out(raw, state.incumbent, self.bounds, **{_NORMAL: z})
 
     def _directions(self, state: LMMAESState, z: Tensor) -> Tensor:
         """[j, *batch_shape, n] every z [j, *batch_shape, n] transformed by the vectors learnt so far (lines 6 - 8).
@@ -151,9 +151,9 @@ class LMMAES(Algorithm[LMMAESState]):
         least, most = torch.finfo(z.dtype).tiny ** 0.5, torch.finfo(z.dtype).max ** 0.4
         sigma = (state.sigma * growth.exp()).clamp(least, most)  # line 16
         told = (cost < float("inf")).any(0) & torch.isfinite(mean).all(-1) & torch.isfinite(memory).all(-1).all(0)
-        vector, child = told[..., None], asked.best().without_traits()
+        vector = told[..., None]
         return LMMAESState(
-            child.where(child.cost < state.incumbent.cost, state.incumbent),
+            better(asked, state.incumbent),
             state.weights,
             torch.where(vector, mean, state.mean),
             torch.where(told, sigma, state.sigma),

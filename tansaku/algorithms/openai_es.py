@@ -17,17 +17,16 @@ import torch
 from torch import Tensor
 
 from tansaku import checks, draws
-from tansaku.algorithms.base import Needs, check_std
+from tansaku.algorithms.base import Needs, better, check_std
 from tansaku.algorithms.gaussian import (
     LARGEST,
     SMALLEST,
     GaussianSearch,
-    better,
     draw,
     first_std,
     hand_out_with,
     noise_of,
-    penalised_ranks,
+    penalised_order,
 )
 from tansaku.algorithms.steps import Memory, StepRule, check_optimizer, step_rule
 from tansaku.draws import Noise
@@ -105,13 +104,14 @@ class OpenAIES(GaussianSearch[OpenAIESState]):
 
     def tell(self, state: OpenAIESState, asked: Population) -> OpenAIESState:
         """One step of the optimiser along the estimated gradient (Algorithm 1, line 5)."""
-        shaped = centred_ranks(penalised_ranks(asked, state.std))
-        gradient = -weighted_sum(shaped, noise_of(asked)) / self.k  # of the cost, in units of std
+        shaped = centred_ranks(penalised_order(asked, state.std)).to(state.std.dtype)
+        gradient = weighted_sum(shaped, noise_of(asked)) / -self.k  # of the cost, in units of std
         if self.weight_decay:
             gradient = gradient + self.weight_decay * state.mean * state.std
         change, memory = self._rule().step(gradient, state.memory)
-        mean = torch.clamp(state.mean + state.std * change, -LARGEST, LARGEST)
-        return OpenAIESState(mean, (state.std * self.std_decay).clamp(min=SMALLEST), memory, better(asked, state.best))
+        mean = torch.clamp(torch.addcmul(state.mean, state.std, change), -LARGEST, LARGEST)
+        std = state.std if self.std_decay == 1 else (state.std * self.std_decay).clamp(min=SMALLEST)
+        return OpenAIESState(mean, std, memory, better(asked, state.best))
 
     def _rule(self) -> StepRule:
         return step_rule(self.optimizer, self.lr)

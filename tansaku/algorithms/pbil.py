@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tansaku import checks, draws
-from tansaku.algorithms.base import Algorithm, Needs
+from tansaku.algorithms.base import Algorithm, Needs, better
 from tansaku.algorithms.sampled import ravel, unravel
 from tansaku.draws import Noise
 from tansaku.functional import align, lowest
@@ -75,16 +75,15 @@ class PBIL(Algorithm[PBILState]):
         up = draws.coins(0.5, (1,), batch_shape, n, p, noise)
         traits = {_UP: mutates & up, _DOWN: mutates & ~up}
         return Population(
-            unravel(bits, state.best.individual()),
+            unravel(bits, state.best),
             state.best.batch_ndim,
             {name: x.expand(self.k, *x.shape[1:]) for name, x in traits.items()},
         )
 
     def tell(self, state: PBILState, asked: Population) -> PBILState:
         """The probabilities learn from the best and the worst sample; the best so far is kept apart."""
-        champion = asked.without_traits().best()
         cost = asked.cost
-        best = ravel(champion)[0]
+        best = ravel(asked.take(lowest(cost)))[0]
         worst = ravel(asked.take(lowest(-cost)))[0]
         p = state.probability
         goal = best.to(p.dtype)
@@ -96,7 +95,7 @@ class PBIL(Algorithm[PBILState]):
         mutated = learned * (1 - self.shift)
         up, down = asked.traits[_UP][0], asked.traits[_DOWN][0]
         learned = torch.where(up, mutated + self.shift, torch.where(down, mutated, learned))
-        return PBILState(learned, champion.where(champion.cost < state.best.cost, state.best))
+        return PBILState(learned, better(asked, state.best))
 
     def best(self, state: PBILState) -> Population:
         """The best candidate ever assessed."""

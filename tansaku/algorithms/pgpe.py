@@ -19,17 +19,16 @@ import torch
 from torch import Tensor
 
 from tansaku import checks, draws
-from tansaku.algorithms.base import Needs, check_std
+from tansaku.algorithms.base import Needs, better, check_std
 from tansaku.algorithms.gaussian import (
     LARGEST,
     SMALLEST,
     GaussianSearch,
-    better,
     draw,
     first_std,
     hand_out_with,
     noise_of,
-    penalised_ranks,
+    penalised_order,
 )
 from tansaku.algorithms.steps import Memory, StepRule, check_optimizer, step_rule
 from tansaku.draws import Noise
@@ -102,7 +101,7 @@ class PGPE(GaussianSearch[PGPEState]):
         """One step of the optimiser for the mean, one plain step for the standard deviations."""
         pairs = self.k // 2
         e = noise_of(asked)[:pairs]
-        plus, minus = centred_ranks(penalised_ranks(asked, state.std)).split(pairs)
+        plus, minus = centred_ranks(penalised_order(asked, state.std)).to(state.std.dtype).split(pairs)
         unit = self._unit(state.mean, state.best)
         gradient = -weighted_sum((plus - minus) / 2, e) / pairs * (state.std / unit)  # epsilon * (r+ - r-) / 2
         change, memory = self._rule(state.mean).step(gradient, state.memory)

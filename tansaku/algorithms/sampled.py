@@ -30,32 +30,36 @@ def ravel(x: Individual | Population) -> Tensor:
     return torch.cat([x[name].reshape((*x[name].shape[:lead], -1)) for name in sorted(x.genes)], -1)
 
 
-def unravel(vector: Tensor, like: Individual) -> dict[str, Tensor]:
+def unravel(vector: Tensor, like: Individual | Population) -> dict[str, Tensor]:
     """The genes that `ravel` would make into ``vector``: name -> [*lead, *event_shape].
 
     Args:
         vector: [*lead, n] for any leading dimensions.
-        like: an individual with the names, event shapes and dtypes.
+        like: an individual or a population with the names, event shapes and dtypes.
     """
+    lead = like.batch_ndim + isinstance(like, Population)
     names = sorted(like.genes)
-    events = {name: like[name].shape[like.batch_ndim :] for name in names}
-    parts = vector.split([math.prod(events[name]) for name in names], -1)
+    events = {name: like[name].shape[lead:] for name in names}
+    parts = vector.split([math.prod(events[name]) for name in names], -1) if len(names) > 1 else [vector]
     return {
         name: part.reshape((*part.shape[:-1], *events[name])).to(like[name].dtype)
         for name, part in zip(names, parts, strict=True)
     }
 
 
-def hand_out(raw: Tensor, like: Individual, bounds: Bounds | None) -> Population:
+def hand_out(raw: Tensor, like: Individual | Population, bounds: Bounds | None, **traits: Tensor) -> Population:
     """Candidates made of raw samples, inside the bounds; the raw ones ride along where they may differ.
 
     Args:
         raw: [k, *batch_shape, n].
-        like: an individual of the same search.
+        like: an individual or a population of the same search.
         bounds: the box, or None.
+        traits: of the candidates, [k, *batch_shape, ...].
     """
-    population = Population(unravel(raw, like), like.batch_ndim)
-    return population if bounds is None else bounds(population).with_traits(**{_RAW: raw})
+    population = Population._made(unravel(raw, like), like.batch_ndim, {})
+    if bounds is not None:
+        population, traits = bounds(population), {**traits, _RAW: raw}
+    return Population._made(population.genes, like.batch_ndim, traits)
 
 
 def raw_samples(asked: Population) -> Tensor:

@@ -14,18 +14,18 @@ import torch
 from torch import Tensor
 
 from tansaku import checks
-from tansaku.algorithms.base import Needs, check_std
+from tansaku.algorithms.base import Needs, better, check_std
 from tansaku.algorithms.gaussian import (
     LARGEST,
     SMALLEST,
     GaussianSearch,
-    better,
     draw,
     first_std,
     hand_out_with,
     noise_of,
-    penalised_ranks,
+    penalised_order,
 )
+from tansaku.compiling import cached
 from tansaku.draws import Noise
 from tansaku.functional import jitter, ranked_weights, weighted_sum
 from tansaku.operators.bounds import Bounds
@@ -89,7 +89,7 @@ class SNES(GaussianSearch[SNESState]):
         """One step along the natural gradient (Wierstra et al., Algorithm 6)."""
         s = noise_of(asked)
         n = s.shape[-1]
-        utility = ranked_weights(penalised_ranks(asked, state.std), utilities(self.k, s))
+        utility = ranked_weights(penalised_order(asked, state.std), utilities(self.k, s))
         to_mean, to_std = weighted_sum(utility, s), weighted_sum(utility, s.square() - 1)
         lr_std = (3 + math.log(n)) / (5 * math.sqrt(n)) if self.lr_std is None else self.lr_std
         mean = torch.clamp(state.mean + self.lr_mean * state.std * to_mean, -LARGEST, LARGEST)
@@ -108,6 +108,11 @@ def utilities(k: int, like: Tensor) -> Tensor:
         >>> utilities(4, torch.zeros(()))
         tensor([ 0.4804,  0.0196, -0.2500, -0.2500])
     """
-    place = torch.arange(1, k + 1, dtype=like.dtype, device=like.device)
+    return _utilities(k, like.dtype, like.device)
+
+
+@cached(16)
+def _utilities(k: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    place = torch.arange(1, k + 1, dtype=dtype, device=device)
     raw = (math.log(k / 2 + 1) - place.log()).clamp(min=0)
     return raw / raw.sum() - 1 / k

@@ -85,9 +85,10 @@ class Adam(StepRule):
         """One step."""
         b1, b2 = self.betas
         count = memory["count"] + 1
-        first = b1 * memory["first"] + (1 - b1) * gradient
-        second = b2 * memory["second"] + (1 - b2) * gradient.square()
-        change = -self.lr * (first / (1 - b1**count)) / ((second / (1 - b2**count)).sqrt() + self.eps)
+        first = torch.lerp(memory["first"], gradient, 1 - b1)
+        second = torch.addcmul(b2 * memory["second"], gradient, gradient, value=1 - b2)
+        unbiased = first / (1 - b1**count), second / (1 - b2**count)
+        change = -self.lr * unbiased[0] / (unbiased[1].sqrt() + self.eps)
         return change, {"first": first, "second": second, "count": count}
 
 

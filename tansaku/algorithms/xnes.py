@@ -15,17 +15,16 @@ import torch
 from torch import Tensor
 
 from tansaku import checks
-from tansaku.algorithms.base import Needs, check_std
+from tansaku.algorithms.base import Needs, better, check_std
 from tansaku.algorithms.gaussian import (
     LARGEST,
     SMALLEST,
     GaussianSearch,
-    better,
     draw,
     first_std,
     hand_out_with,
     noise_of,
-    penalised_ranks,
+    penalised_order,
 )
 from tansaku.algorithms.snes import utilities
 from tansaku.draws import Noise
@@ -93,7 +92,7 @@ class XNES(GaussianSearch[XNESState]):
         s = noise_of(asked)
         n = s.shape[-1]
         std = torch.linalg.vector_norm(state.root, dim=-1).clamp(min=SMALLEST)
-        utility = ranked_weights(penalised_ranks(asked, std), utilities(self.k, s))
+        utility = ranked_weights(penalised_order(asked, std), utilities(self.k, s))
         to_mean = weighted_sum(utility, s)
         # the sum of u (s s^T - I) as one product: no [k, n, n]; the utilities sum to 0, so no identity either
         to_root = torch.einsum("k...i,k...j->...ij", utility[..., None] * s, s)

@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 from tansaku import checks, draws
-from tansaku.algorithms.base import Algorithm, Assessor, Needs, check_std
-from tansaku.algorithms.gaussian import better, first_std
+from tansaku.algorithms.base import Algorithm, Assessor, Needs, better, check_std
+from tansaku.algorithms.gaussian import first_std
 from tansaku.algorithms.sampled import hand_out, penalised_cost, ravel, raw_samples
 from tansaku.draws import Noise
 from tansaku.functional import finite_costs
@@ -229,7 +229,7 @@ class EvotorchSearcher(Algorithm[EvotorchState]):
             raise RuntimeError(
                 "expected the searcher to evaluate in every step, got a step that evaluates nothing; wrap another one"
             )
-        asked = hand_out(values, state.best.individual(), self.bounds)
+        asked = hand_out(values, state.best, self.bounds)
         return asked.with_traits(**{_SEED: seed.expand(self.k)})
 
     def tell(self, state: EvotorchState, asked: Population) -> EvotorchState:
@@ -253,7 +253,7 @@ class EvotorchSearcher(Algorithm[EvotorchState]):
         if "center" not in status:
             return super().estimate(state)
         centre = status["center"].to(state.answers.device, state.answers.dtype)
-        return hand_out(centre[None], state.best.individual(), self.bounds).individual()
+        return hand_out(centre[None], state.best, self.bounds).individual()
 
     def _std(self, best: Population, like: Tensor) -> Tensor:
         return first_std(None, self.bounds, best, like)

@@ -6,8 +6,12 @@ as the worst finite one, so that one of them does not erase what the others say.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from tansaku import host
 
 
 def finite_costs(cost: Tensor) -> Tensor:
@@ -21,8 +25,14 @@ def finite_costs(cost: Tensor) -> Tensor:
 
 def ranks(cost: Tensor) -> Tensor:
     """0 for the lowest cost of each search, k - 1 for the highest; ties share the mean of their ranks."""
+    dtype = torch.promote_types(cost.dtype, torch.float32)
+    order = _order_here(cost)
+    if order is not None:
+        place = torch.empty(cost.shape, dtype=dtype)
+        host.array(place)[order] = np.arange(len(order))
+        return place
     below, upto = _places(cost)
-    return (below + upto - 1).to(torch.promote_types(cost.dtype, torch.float32)) / 2
+    return (below + upto - 1).to(dtype) / 2
 
 
 def centred_ranks(cost: Tensor) -> Tensor:
@@ -31,7 +41,7 @@ def centred_ranks(cost: Tensor) -> Tensor:
     Reference: T. Salimans et al., Evolution Strategies as a Scalable Alternative to Reinforcement Learning, 2017.
     """
     k = cost.shape[0]
-    return torch.zeros_like(cost) if k == 1 else 0.5 - ranks(cost).to(cost.dtype) / (k - 1)
+    return torch.zeros_like(cost) if k == 1 else ranks(cost).to(cost.dtype) / (1 - k) + 0.5
 
 
 def ranked_weights(cost: Tensor, weights: Tensor) -> Tensor:
@@ -40,6 +50,11 @@ def ranked_weights(cost: Tensor, weights: Tensor) -> Tensor:
     >>> ranked_weights(torch.tensor([5.0, 1.0, 5.0]), torch.tensor([1.0, 0.5, 0.0]))
     tensor([0.2500, 1.0000, 0.2500])
     """
+    order = _order_here(cost)
+    if order is not None and host.readable(weights):
+        given = torch.empty_like(weights)
+        host.array(given)[order] = host.array(weights)
+        return given
     below, upto = _places(cost)
     total = torch.cat([weights.new_zeros(1), weights.cumsum(0)])
     shared = (total[upto] - total[below]) / (upto - below)
@@ -48,7 +63,19 @@ def ranked_weights(cost: Tensor, weights: Tensor) -> Tensor:
 
 def weighted_sum(weights: Tensor, x: Tensor) -> Tensor:
     """The sum of ``weights`` [k, *batch_shape] times ``x`` [k, *batch_shape, n] over the candidates."""
+    if weights.ndim == 1 and x.ndim == 2:
+        return weights @ x  # einsum takes a dozen operations to say so
     return torch.einsum("k...,k...n->...n", weights, x)
+
+
+def _order_here(cost: Tensor) -> NDArray[np.int64] | None:
+    """The candidates' numbers by cost, in the host's memory; None elsewhere, for several searches, or if two tie."""
+    if cost.ndim != 1 or not host.numeric(cost):
+        return None
+    values = host.array(cost)
+    order = values.argsort()
+    ordered = values[order]
+    return None if bool((ordered[1:] == ordered[:-1]).any()) else order
 
 
 def _places(cost: Tensor) -> tuple[Tensor, Tensor]:

@@ -26,9 +26,10 @@ from tansaku import (
     Population,
     Search,
     TorchStep,
+    host,
     minimize,
 )
-from tansaku.algorithms.gaussian import penalised_ranks, shares
+from tansaku.algorithms.gaussian import penalised_order, shares
 from tansaku.functional import centred_ranks, ranked_weights, ranks
 from tansaku.testing import ellipsoid, sphere
 
@@ -288,21 +289,42 @@ def test_weights_by_rank_are_shared_by_ties() -> None:
     assert centred_ranks(cost)[:, 0].tolist() == pytest.approx([0.0, 0.5, 0.0, -0.5])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+@pytest.mark.parametrize("highest", [3, 10**6])
+def test_ranks_in_the_hosts_memory_are_those_of_a_device(dtype: torch.dtype, highest: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.rand(30, generator=generator)
+    for _ in range(5):
+        cost = torch.randint(highest, (30,), generator=generator).double().to(dtype)
+        with host.all_apart():
+            expected = ranks(cost), ranked_weights(cost, weights)
+        for got, wanted in zip((ranks(cost), ranked_weights(cost, weights)), expected, strict=True):
+            assert got.dtype == wanted.dtype
+            assert torch.equal(got, wanted)
+
+
+def test_the_price_of_leaving_the_box_alone_makes_ranks_of_costs() -> None:
+    cost = torch.tensor([1.0, 1.0 + 1e-12, 0.5], dtype=torch.float64)
+    free = Population({"x": torch.zeros(3, 2)}, assessment=Assessment(cost))
+    order = penalised_order(free, torch.ones(2))
+    assert torch.equal(order, cost)  # single precision would make two of them equal
+
+
 def test_a_sample_outside_pays_half_the_population_per_squared_deviation() -> None:
     asked = Population(
         {"x": torch.zeros(4, 2)},
         traits={"raw": torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 0.0], [0.0, -1.0]])},
         assessment=Assessment(torch.tensor([3.0, 0.0, 1.0, 2.0])),
     )
-    paid = penalised_ranks(asked, torch.tensor([2.0, 0.5])).tolist()
+    paid = penalised_order(asked, torch.tensor([2.0, 0.5])).tolist()
     assert paid == [3.0, 0.0 + 2 * (1 / 2), 1.0, 2.0 + 2 * (4 / 2)]
 
 
 def test_failed_evaluations_have_no_share() -> None:
     asked = Population({"x": torch.zeros(4, 1)}, assessment=Assessment(torch.tensor([math.nan, 1.0, math.inf, 2.0])))
-    assert shares(asked, ranks(asked.cost), 3).tolist() == pytest.approx([0.0, 0.5, 0.0, 0.5])
+    assert shares(asked, torch.ones(1), 3).tolist() == pytest.approx([0.0, 0.5, 0.0, 0.5])
     failed = asked.assessed(Assessment(torch.full((4,), math.nan)))
-    assert shares(failed, ranks(failed.cost), 3).tolist() == [0.0] * 4
+    assert shares(failed, torch.ones(1), 3).tolist() == [0.0] * 4
 
 
 # Hard cases.
