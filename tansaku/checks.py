@@ -25,8 +25,36 @@ def count(name: str, value: Any, minimum: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"expected {name} to be an integer, got {value!r} of type {type(value).__name__}; pass an int")
     if value < minimum:
-        raise ValueError(f"expected {name} >= {minimum}, got {value}; pass a larger {name}")
+        raise ValueError(f"expected {name} >= {minimum}, got {value}; pass {minimum} or more")
     return int(value)
+
+
+def seed(value: Any) -> int:
+    """A seed that torch's generators take.
+
+    Raises:
+        TypeError: ``value`` is no integer.
+        ValueError: ``value`` is below 0, or has more than 64 bits.
+    """
+    if count("seed", value, 0) >= 2**64:
+        raise ValueError(f"expected seed < 2**64, got {value}; take a smaller one")
+    return int(value)
+
+
+def start(genes: Mapping[str, Tensor]) -> None:
+    """Genes that a search can begin with.
+
+    Raises:
+        ValueError: a name without a gene, or real genes that are NaN or infinite.
+    """
+    for name, x in genes.items():
+        if x.numel() == 0:
+            raise ValueError(f"expected a start with genes, got {name!r} of shape {shape_text(x.shape)}; give it some")
+        if x.is_floating_point() and not bool(torch.isfinite(x).all()):
+            wrong = int((~torch.isfinite(x)).sum())
+            raise ValueError(
+                f"expected finite genes to start from, got {wrong} of {name!r} that are NaN or infinite; replace them"
+            )
 
 
 def number(name: str, value: Any, low: float = -float("inf"), high: float = float("inf")) -> float:

@@ -72,7 +72,7 @@ class SearchOptimizer(torch.optim.Optimizer):
         searched = self._searched()
         if not searched:
             raise ValueError("expected parameters that require a gradient, got none; name those to search over")
-        self._generator = torch.Generator(searched[0].device).manual_seed(checks.count("seed", seed, 0))
+        self._generator = torch.Generator(searched[0].device).manual_seed(checks.seed(seed))
         self._search: Any = None
 
     def _searched(self) -> list[nn.Parameter]:

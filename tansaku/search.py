@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
+from types import FunctionType
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -81,6 +82,7 @@ class Search(Generic[S]):
         start = start.populate(1) if isinstance(start, Individual) else start
         # a copy: what the caller writes into these tensors later is no part of the search
         genes = {name: x.detach().clone() for name, x in start.genes.items()}
+        checks.start(genes)
         traits = {name: x.detach().clone() for name, x in start.traits.items()}
         assessment = None if start.assessment is None else start.assessment.copied()
         start = Population(genes, start.batch_ndim, traits, assessment)
@@ -99,7 +101,7 @@ class Search(Generic[S]):
             )
         self._many = many
         self.reference = None if reference is None else _point(reference, start.device)
-        self.generator = torch.Generator(start.device).manual_seed(checks.count("seed", seed, 0))
+        self.generator = torch.Generator(start.device).manual_seed(checks.seed(seed))
         self.state: S | None = None
         self.evaluations = 0
         self.generations = 0
@@ -169,6 +171,11 @@ class Search(Generic[S]):
             raise ValueError(
                 f"expected maximize={self._history.maximize} as before, got {assessment.maximize}; keep one direction"
             )
+        if self.state is not None and assessment.value.ndim != 1 + asked.batch_ndim + self._many:
+            raise ValueError(
+                f"expected values {'[k, *batch_shape, m]' if self._many else '[k, *batch_shape]'} as before, got shape "
+                f"{checks.shape_text(assessment.value.shape)}; let the objective answer every generation alike"
+            )
         if isinstance(assessed, Population):
             assessed = asked.judged_as(assessed, self._dtype)
         else:
@@ -225,6 +232,10 @@ class Search(Generic[S]):
         token = inside.set(True)
         try:
             assessed = self.assess(asked)
+        except (TypeError, AttributeError) as error:
+            if self.state is None and isinstance(self.assess, FunctionType):
+                error.add_note("A search hands its assessor a Population: wrap a function of tensors in Objective.")
+            raise
         finally:
             inside.reset(token)
         self.tell(assessed)

@@ -132,9 +132,7 @@ def _run(fn: Callable[..., Any], maximize: bool, options: dict[str, Any]) -> Res
         algorithm.bounds.check(individual, inside=o["x0"] is not None)
     if "permutation" in algorithm.needs.dtypes and o["shape"] is not None and o["dtype"] is None:
         individual = Individual({name: x.long() for name, x in individual.genes.items()}, individual.batch_ndim)
-    generator = torch.Generator(next(iter(individual.genes.values())).device).manual_seed(
-        checks.count("seed", o["seed"], 0)
-    )
+    generator = torch.Generator(next(iter(individual.genes.values())).device).manual_seed(checks.seed(o["seed"]))
     start = _start(individual, algorithm, o["std"], o["x0"] is not None, generator)
     objective = Objective(fn, maximize, o["vectorized"], named)
     search: Search[Any] = Search(

@@ -20,7 +20,16 @@ import torch
 from torch import Tensor
 
 from tansaku import checks, draws
-from tansaku.algorithms.base import Algorithm, Assessor, Needs, better, check_std, discrete_mutation, step_size
+from tansaku.algorithms.base import (
+    Algorithm,
+    Assessor,
+    Needs,
+    better,
+    check_operators,
+    check_std,
+    discrete_mutation,
+    step_size,
+)
 from tansaku.draws import Noise
 from tansaku.functional import align, jitter
 from tansaku.operators.bounds import Bounds
@@ -88,6 +97,7 @@ class Annealing(Algorithm[AnnealingState]):
     def __post_init__(self) -> None:
         self.check_settings()
         check_std(self.std)
+        check_operators(mutate=self.mutate)
         checks.count("max_evaluations", self.max_evaluations)
         for name, value in (("coldest", self.coldest), ("first_acceptance", self.first_acceptance)):
             if not 0 < checks.probability(name, value) < 1:

@@ -255,8 +255,12 @@ def check_step(std: float | Tensor | Mapping[str, float | Tensor] | None, start:
     """The step size fits the genes.
 
     Raises:
-        ValueError: a tensor that does not broadcast against the event shape, or no step for a name.
+        ValueError: a tensor that does not broadcast against the event shape, no step for a name, or one for a name
+            that the genes lack.
     """
+    unknown = sorted(set(std) - set(start.genes)) if isinstance(std, Mapping) else []
+    if unknown:
+        raise ValueError(f"expected std for names among {sorted(start.genes)}, got {unknown}; drop these")
     for name, x in start.genes.items():
         event = x.shape[start.batch_ndim + isinstance(start, Population) :]
         checks.fits_event(f"std of {name!r}", step_size(std, None, name, x), event)
@@ -272,12 +276,30 @@ def check_std(std: object) -> None:
         if value is None:
             continue
         if isinstance(value, Tensor):
-            if not bool((value > 0).all()):
+            if not bool(((value > 0) & torch.isfinite(value)).all()):
                 raise ValueError(
-                    "expected std > 0 for every gene, got a value that is not; use Limit to hold genes fixed"
+                    "expected a finite std > 0 for every gene, got a value that is not; use Limit to hold genes fixed"
                 )
-        elif checks.number("std", value, 0.0) == 0.0:
-            raise ValueError("expected std > 0, got 0; choose the distance that the search should look ahead at first")
+        elif not 0.0 < checks.number("std", value, 0.0) < float("inf"):
+            raise ValueError(
+                f"expected a finite std > 0, got {value:g}; choose the distance that the search should look ahead at "
+                "first"
+            )
+
+
+def check_operators(**given: Any) -> None:
+    """Every setting is an operator, None, or a mapping from names to operators.
+
+    Raises:
+        TypeError: something else, such as the class of an operator.
+    """
+    for setting, operators in given.items():
+        for operator in operators.values() if isinstance(operators, Mapping) else [operators]:
+            if operator is not None and (isinstance(operator, type) or not callable(operator)):
+                got = f"the class {operator.__name__}" if isinstance(operator, type) else repr(operator)
+                raise TypeError(
+                    f"expected {setting} to be an operator, got {got}; pass an instance, such as Gaussian(0.3)"
+                )
 
 
 def discrete_mutation(name: str, x: Tensor, batch_ndim: int, bounds: Bounds | None) -> Mutation:

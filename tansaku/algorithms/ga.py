@@ -12,11 +12,22 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from tansaku.algorithms.base import Algorithm, Assessor, Needs, better, discrete_mutation
+from tansaku import draws
+from tansaku.algorithms.base import (
+    Algorithm,
+    Assessor,
+    Needs,
+    better,
+    check_operators,
+    check_std,
+    discrete_mutation,
+    step_size,
+)
 from tansaku.draws import Noise
+from tansaku.functional import jitter
 from tansaku.operators.bounds import Bounds
 from tansaku.operators.crossover import Blend, Crossover, UniformCrossover, crossover_of
-from tansaku.operators.mutation import Mutation, mutation_of
+from tansaku.operators.mutation import Mutation, mutation_of, shapes
 from tansaku.operators.selection import Tournament
 from tansaku.operators.survival import Comma
 from tansaku.population import Population
@@ -45,6 +56,9 @@ class GA(Algorithm[GAState]):
             dictionary gives each name its own, such as ``{"w": Gaussian(0.1), "mask": BitFlip(0.01)}``.
         survive: (parents, children) -> the next parents.
         bounds: `Bounds` or (lower, upper).
+        std: how far the first children lie from a start of one candidate, which no crossover of real genes would
+            leave: a number, a tensor that broadcasts against [*event_shape], or a mapping from names to either; a
+            fifth of the bounds' span if not given, else 1. With ``mutate`` it has no effect.
     """
 
     k: int = 100
@@ -53,10 +67,13 @@ class GA(Algorithm[GAState]):
     mutate: Mutation | Mapping[str, Mutation] | None = None
     survive: Callable[[Population, Population], Population] = field(default_factory=lambda: Comma(1))
     bounds: Bounds | None = None
+    std: float | Tensor | Mapping[str, float | Tensor] | None = None
     needs = Needs(dtypes=frozenset({"real", "integer", "boolean"}))
 
     def __post_init__(self) -> None:
         self.check_settings()
+        check_std(self.std)
+        check_operators(select=self.select, crossover=self.crossover, mutate=self.mutate, survive=self.survive)
 
     def init(self, start: Population) -> GAState:
         """The start, whatever its number, is the first generation of parents."""
@@ -70,7 +87,7 @@ class GA(Algorithm[GAState]):
         if self.crossover is None:
             parents = parents.unassessed()  # our own crossovers do not ask what a parent costs
         mothers, fathers = parents.take(chosen[: self.k]), parents.take(chosen[self.k :])
-        children = self._mutated(self._crossed(mothers, fathers, noise), noise)
+        children = self._mutated(self._crossed(mothers, fathers, noise), noise, alone=parents.k == 1)
         if self.bounds is None:
             return children
         if self.crossover is not None or self.mutate is not None or type(self.bounds) is not Bounds:
@@ -101,17 +118,21 @@ class GA(Algorithm[GAState]):
         }
         return Population._made(genes, a.batch_ndim, a.traits)
 
-    def _mutated(self, children: Population, noise: Noise) -> Population:
+    def _mutated(self, children: Population, noise: Noise, alone: bool) -> Population:
+        """``alone``: whether they are children of a single parent."""
         if self.mutate is not None:
             return mutation_of(self.mutate)(children, noise)
-        if all(x.is_floating_point() for x in children.genes.values()):
+        if not alone and all(x.is_floating_point() for x in children.genes.values()):
             return children
         n = children.batch_ndim
-        return children.with_genes(
-            {
-                name: x
-                if x.is_floating_point()
-                else discrete_mutation(name, x, n, self.bounds).mutate(name, x, n, noise)
-                for name, x in children.genes.items()
-            }
-        )
+        genes = {}
+        for name, x in children.genes.items():
+            if not x.is_floating_point():
+                genes[name] = discrete_mutation(name, x, n, self.bounds).mutate(name, x, n, noise)
+            elif alone:
+                genes[name] = jitter(
+                    x, draws.normal(*shapes(x, n), x, noise), step_size(self.std, self.bounds, name, x)
+                )
+            else:
+                genes[name] = x
+        return children.with_genes(genes)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tansaku import draws
-from tansaku.algorithms.base import Algorithm, Needs, better, check_std, discrete_mutation, step_size
+from tansaku.algorithms.base import Algorithm, Needs, better, check_operators, check_std, discrete_mutation, step_size
 from tansaku.draws import Noise
 from tansaku.functional import align, jitter
 from tansaku.operators.bounds import Bounds
@@ -67,6 +67,7 @@ class HillClimb(Algorithm[HillClimbState]):
             object.__setattr__(self, "needs", replace(self.needs, min_k=2, k_multiple=2))
         self.check_settings()
         check_std(self.std)
+        check_operators(mutate=self.mutate)
 
     def init(self, start: Population) -> HillClimbState:
         """The best of the start is the incumbent."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 from pathlib import Path
@@ -12,7 +13,18 @@ import torch
 from torch import Tensor, nn
 
 import tansaku
-from tansaku import GA, Bounds, Gaussian, HillClimb, Individual, ModuleObjective, Objective, Population, Search
+from tansaku import (
+    ALGORITHMS,
+    GA,
+    Bounds,
+    Gaussian,
+    HillClimb,
+    Individual,
+    ModuleObjective,
+    Objective,
+    Population,
+    Search,
+)
 from tansaku.functional import standardised_weights
 from tansaku.storage import Storages, buffer
 from tansaku.testing import sphere
@@ -25,6 +37,102 @@ def test_an_objective_that_changes_its_argument_is_refused() -> None:
 
     with pytest.raises(RuntimeError, match=r"expected fn to leave its argument as it is, got it changed in place"):
         tansaku.minimize(shifting, x0=torch.ones(5), algorithm="ga", max_generations=3)
+
+
+def test_an_objective_that_writes_by_numpy_is_refused_at_its_first_call() -> None:
+    def shifting(x: Tensor) -> Tensor:
+        array = x.numpy()
+        array -= 1.0  # torch counts no version
+        return sphere(x)
+
+    with pytest.raises(RuntimeError, match=r"expected fn to leave its argument as it is, got it changed in place"):
+        tansaku.minimize(shifting, x0=torch.ones(5), algorithm="pso", max_generations=3)
+
+
+def test_a_function_of_one_candidate_may_write_to_it() -> None:
+    def shifted(x: Tensor) -> float:
+        array = x.numpy()
+        array -= 3.0
+        return float((array**2).sum())
+
+    result = tansaku.minimize(shifted, shape=3, algorithm="pso", vectorized=False, max_evaluations=500)
+    assert result.value == shifted(result.best["x"].clone())
+
+
+def test_candidates_assessed_one_by_one_answer_alike() -> None:
+    answers = iter([{"value": 1.0, "violation": torch.zeros(1)}, {"value": 1.0}])
+    with pytest.raises(ValueError, match=r"expected fn to return \['value', 'violation'\] for every candidate, got "):
+        Objective(lambda x: next(answers), vectorized=False)(Individual({"x": torch.ones(2)}).populate(2))
+
+
+@pytest.mark.parametrize("algorithm", ["pso", "ga", "hill_climb", "cma_es"])
+def test_an_objective_answers_every_generation_alike(algorithm: str) -> None:
+    calls = []
+
+    def changing(x: Tensor) -> Tensor:
+        calls.append(1)
+        return x if len(calls) == 3 else sphere(x)
+
+    with pytest.raises(ValueError, match=r"expected values \[k, \*batch_shape\] as before, got shape"):
+        tansaku.minimize(changing, shape=3, algorithm=algorithm, max_generations=9)
+
+
+@pytest.mark.parametrize("x0", [torch.tensor([math.nan, 1.0]), {"w": torch.tensor([-math.inf])}])
+def test_a_start_that_is_not_finite_is_refused(x0: Any) -> None:
+    with pytest.raises(ValueError, match=r"expected finite genes to start from, got 1 of '[xw]' that are NaN or inf"):
+        tansaku.minimize(sphere, x0=x0)
+
+
+def test_a_start_without_genes_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"expected a start with genes, got 'x' of shape \[1, 0\]; give it some"):
+        Search("pso", Objective(sphere), Individual({"x": torch.ones(0)}))
+
+
+@pytest.mark.parametrize("name", [name for name, make in ALGORITHMS.items() if "real" in make.needs.dtypes])
+def test_no_algorithm_stays_at_a_start_of_one_candidate(name: str) -> None:
+    needs = ALGORITHMS[name].needs
+    if needs.objectives == "many" or needs.descriptor:
+        pytest.skip("asks for more than a cost")
+    whole = Objective(lambda genes: sphere(genes["x"]) + sphere(genes["w"][..., 0]))
+    search = Search(name, whole, Individual({"x": torch.ones(4), "w": torch.ones(2, 1)}))
+    search.run(max_generations=40)
+    assert float(search.value) < 6.0
+    assert len({tuple(x) for x in search.ask()["x"].tolist()}) > 1
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: GA(select=3), "expected select to be an operator, got 3; pass an instance"),  # type: ignore[arg-type]
+        (lambda: HillClimb(mutate=Gaussian), "expected mutate to be an operator, got the class Gaussian"),  # type: ignore[arg-type]
+        (lambda: GA(mutate={"x": Gaussian}), "expected mutate to be an operator, got the class Gaussian"),  # type: ignore[dict-item]
+    ],
+)
+def test_what_is_no_operator_is_refused_when_the_algorithm_is_made(make: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        make()
+
+
+def test_a_plain_function_as_an_assessor_fails_with_a_hint() -> None:
+    with pytest.raises(TypeError) as caught:
+        Search("pso", lambda x: x**2, Individual({"x": torch.ones(2)})).step()  # type: ignore[operator]
+    assert caught.value.__notes__ == [
+        "A search hands its assessor a Population: wrap a function of tensors in Objective."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seed": 2**70}, r"expected seed < 2\*\*64, got 1180591620717411303424; take a smaller one"),
+        ({"std": math.inf}, "expected a finite std > 0, got inf"),
+        ({"std": {"x": 1.0, "zz": 2.0}}, r"expected std for names among \['x'\], got \['zz'\]; drop these"),
+        ({"shape": 0}, "expected every size of shape >= 1, got 0; pass 1 or more"),
+    ],
+)
+def test_settings_that_no_search_could_use_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tansaku.minimize(sphere, **{"shape": 2, **options})
 
 
 def test_an_objective_that_asks_for_gradients_marks_no_gene() -> None:

@@ -204,9 +204,9 @@ ONE = {"shape": 2, "max_generations": 1}
         ({"shape": 2, "dtype": torch.int64}, "expected finite bounds for 'x' to draw from, got none"),
         ({"shape": 2, "seed": float("nan")}, "expected seed to be an integer, got nan"),
         ({"shape": 2, "seed": -1}, "expected seed >= 0, got -1"),
-        ({"shape": 2, "std": 0.0}, "expected std > 0, got 0"),
+        ({"shape": 2, "std": 0.0}, "expected a finite std > 0, got 0"),
         ({"shape": 2, "std": -1.0}, "expected std in"),
-        ({"shape": 2, "std": torch.tensor([1.0, 0.0])}, "expected std > 0 for every gene"),
+        ({"shape": 2, "std": torch.tensor([1.0, 0.0])}, "expected a finite std > 0 for every gene"),
         ({"shape": 2, "vectorized": "no"}, "expected vectorized True, False or 'vmap', got 'no'"),
         (
             {"x0": Individual({"x": torch.zeros(2)}), "batch_shape": (3,)},
