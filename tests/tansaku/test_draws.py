@@ -31,13 +31,15 @@ def test_every_draw_is_laid_out_lead_batch_event() -> None:
         assert drawn.shape == (2, 3, 4, 5, 6)
 
 
-def test_uniform_numbers_fill_zero_to_one() -> None:
-    for dtype in (torch.float32, torch.float64):
-        u = draws.uniform((200_000,), (), (), torch.zeros((), dtype=dtype), noise())
-        assert u.dtype == dtype
-        assert float(u.min()) >= 0.0
-        assert float(u.max()) < 1.0
-        assert near(float((u < 0.3).double().mean()), 0.3, 200_000)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+@pytest.mark.parametrize("n", [1000, 200_000])
+def test_uniform_numbers_fill_zero_to_one(n: int, dtype: torch.dtype) -> None:
+    u = draws.uniform((n,), (), (), torch.zeros((), dtype=dtype), noise())
+    assert u.dtype == dtype
+    assert float(u.min()) >= 0.0
+    assert float(u.max()) < 1.0
+    for share in (1 / 64, 0.3, 63 / 64):
+        assert near(float((u < share).double().mean()), share, n)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -95,16 +97,22 @@ def test_many_random_bits_are_those_of_sfc64_seeded_by_the_generator() -> None:
     assert len(torch.cat([first, second]).unique()) == 2 * count
 
 
-def test_normal_numbers_are_standard() -> None:
-    z = draws.normal((200_000,), (), (), LIKE, noise())
-    assert abs(float(z.mean())) < 5 / 200_000**0.5
-    assert float(z.var()) == pytest.approx(1.0, abs=0.02)
-    assert near(float((z > 1).double().mean()), 0.158655, 200_000)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("n", [1000, 200_000])
+def test_normal_numbers_are_standard(n: int, dtype: torch.dtype) -> None:
+    z = draws.normal((n,), (), (), torch.zeros((), dtype=dtype), noise()).double()
+    assert abs(float(z.mean())) < 5 / n**0.5
+    assert float(z.var()) == pytest.approx(1.0, abs=5 * (2 / n) ** 0.5)
+    for bound, share in ((1, 0.158655), (2, 0.022750), (3, 0.001350)):
+        assert near(float((z > bound).double().mean()), share, n)
+        assert near(float((z < -bound).double().mean()), share, n)
 
 
-def test_pairs_are_antithetic() -> None:
-    z = draws.normal_pairs((6,), (2,), (3,), LIKE, noise())
+@pytest.mark.parametrize("n", [3, 5000])
+def test_pairs_are_antithetic(n: int) -> None:
+    z = draws.normal_pairs((6,), (2,), (n,), LIKE, noise())
     assert torch.equal(z[:3], -z[3:])
+    assert torch.equal(z[:3], draws.normal((3,), (2,), (n,), LIKE, noise()))
     with pytest.raises(ValueError, match="expected an even number for antithetic pairs, got 5; use 6"):
         draws.normal_pairs((5,), (), (), LIKE, noise())
     with pytest.raises(ValueError, match="expected an even number for antithetic pairs, got 5; use 6"):
@@ -163,9 +171,10 @@ def test_coins_in_one_large_draw_are_fair_word_by_word() -> None:
 
 
 @pytest.mark.parametrize("probability", [0.0, 1e-9, 0.001, 0.3, 0.7, 1 - 1e-9, 1.0])
-def test_unfair_coins_have_their_probability(probability: float) -> None:
-    tosses = draws.coins(probability, (300_000,), (), (), LIKE, noise())
-    assert near(float(tosses.double().mean()), probability, 300_000) or probability in (1e-9, 1 - 1e-9)
+@pytest.mark.parametrize("n", [5000, 300_000])
+def test_unfair_coins_have_their_probability(probability: float, n: int) -> None:
+    tosses = draws.coins(probability, (n,), (), (), LIKE, noise())
+    assert near(float(tosses.double().mean()), probability, n) or probability in (1e-9, 1 - 1e-9)
     if probability in (0.0, 1e-9):
         assert not bool(tosses.any())
     if probability in (1.0, 1 - 1e-9):
