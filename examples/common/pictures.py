@@ -33,10 +33,7 @@ def png(figure: Figure) -> bytes:
 
 
 def curves(runs: Sequence[Run]) -> Figure:
-    """Draw what happened in training: with few networks in detail, with many the accuracies, a panel each experiment.
-
-    The horizontal axis is the share of a run's own training, for budgets differ.
-    """
+    """Draw what happened in training: with few networks in detail, with many the accuracies, a panel each experiment."""
     networks = {(run.experiment, run.variant, run.search) for run in runs if run.control is None}
     seeds = {run.seed for run in runs}
     return _detailed(runs) if len(networks) <= FEW and len(seeds) == 1 else _panels(runs)
@@ -52,8 +49,7 @@ def _detailed(runs: Sequence[Run]) -> Figure:
     colors = {name: f"C{i}" for i, name in enumerate(dict.fromkeys(run.experiment for run in runs))}
     for run in runs:
         style = "-" if run.control is None else "--" if run.control == "frozen" else ":"
-        label = f"{run.name}, {run.planned_epochs} epochs"
-        accuracy.plot(_shares(run), run.test, style, color=colors[run.experiment], marker=".", label=label)
+        accuracy.plot(_epochs(run), run.test, style, color=colors[run.experiment], marker=".", label=run.name)
         if run.control is None:
             _draw_layers(distance, run, "distance", colors[run.experiment])
             _draw_layers(local, run, "local", colors[run.experiment])
@@ -89,7 +85,7 @@ def _panels(runs: Sequence[Run]) -> Figure:
             label = run.control or run.name
             color = CONTROLS.get(run.control, "0.8") if run.control else colors[label]
             style = "--" if run.control else "-"
-            panel.plot(_shares(run), run.test, style, color=color, label=None if label in told else label)
+            panel.plot(_epochs(run), run.test, style, color=color, label=None if label in told else label)
             told.add(label)
         _decorate(panel, name, "test accuracy")
     return result
@@ -143,19 +139,18 @@ def _error(accuracy: float) -> float:
 def _draw_layers(axes: Axes, run: Run, quantity: str, color: str) -> None:
     names = dict.fromkeys(name for layers in run.layers for name in layers)
     for style, name in zip(itertools.cycle(STYLES), names):
-        layers = zip(_shares(run), run.layers, strict=True)
-        points = [(share, found[name][quantity]) for share, found in layers if quantity in found.get(name, {})]
+        layers = zip(_epochs(run), run.layers, strict=True)
+        points = [(epoch, found[name][quantity]) for epoch, found in layers if quantity in found.get(name, {})]
         if points:
             axes.plot(*zip(*points, strict=True), style, color=color, label=f"{run.experiment}: {name}")
 
 
-def _shares(run: Run) -> list[float]:
-    """Return the share of the planned training, in percent, that was done at the end of each finished epoch."""
-    return [100.0 * epoch / run.planned_epochs for epoch in range(1, run.epochs + 1)]
+def _epochs(run: Run) -> range:
+    return range(1, run.epochs + 1)
 
 
 def _decorate(axes: Axes, title: str, unit: str) -> None:
-    axes.set(title=title, xlabel="share of the training done (%)", ylabel=unit, xlim=(0, 101))
+    axes.set(title=title, xlabel="epoch", ylabel=unit)
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend(fontsize="small")
