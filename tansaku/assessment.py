@@ -102,12 +102,17 @@ class Assessment:
         """Both assessments joined field by field, by ``join(mine, theirs)``.
 
         Raises:
-            ValueError: the two differ in direction or in the fields they hold.
+            ValueError: the two differ in direction, in the fields they hold, or in the number of objectives.
         """
         if self.maximize != other.maximize:
             raise ValueError(
                 f"expected two assessments of one direction, got maximize={self.maximize} and {other.maximize}; "
                 "negate the values of one"
+            )
+        if self.value.shape[1:] != other.value.shape[1:]:
+            raise ValueError(
+                f"expected two assessments of as many searches and objectives, got values of shape "
+                f"{checks.shape_text(self.value.shape)} and {checks.shape_text(other.value.shape)}; assess both alike"
             )
         if self._plain and other._plain:
             both = Assessment._made(self.maximize, {"value": join(self.value, other.value)})

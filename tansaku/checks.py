@@ -108,6 +108,12 @@ def fits_event(name: str, value: Any, event_shape: Iterable[int]) -> None:
         )
 
 
+def instance(name: str, value: Any, kind: type, remedy: str) -> None:
+    """A value of the class ``kind``, or a TypeError that names its own."""
+    if not isinstance(value, kind):
+        raise TypeError(f"expected {name} of type {kind.__name__}, got {type(value).__name__}; {remedy}")
+
+
 def tensors(what: str, named: Any, lead: int) -> dict[str, Tensor]:
     """A non-empty mapping name -> tensor whose first ``lead`` dimensions agree, as a plain dict.
 
