@@ -96,6 +96,18 @@ class Bounds:
             return cls(bounds[0], bounds[1])
         raise TypeError(f"expected bounds as (lower, upper) or Bounds, got {bounds!r}; pass e.g. (-1.0, 1.0)")
 
+    @classmethod
+    def needed(cls, who: str, bounds: Bounds | tuple[Limits, Limits] | None) -> Bounds:
+        """As `of`, for ``who`` cannot work without bounds.
+
+        Raises:
+            TypeError: None, or anything else that is no bounds.
+        """
+        box = cls.of(bounds)
+        if box is None:
+            raise TypeError(f"expected bounds for {who}, got None; pass e.g. (-1.0, 1.0)")
+        return box
+
     def ends(self, name: str, like: Tensor) -> tuple[Tensor, Tensor] | None:
         """Lower and upper end for the genes ``name``, of the dtype and on the device of ``like``; None if unbounded.
 
@@ -143,13 +155,7 @@ class Bounds:
                 continue
             event = x.shape[individual.batch_ndim + isinstance(individual, Population) :]
             for end in ends:
-                if end.ndim > len(event) or any(
-                    own not in (1, size) for own, size in zip(end.shape[::-1], event[::-1], strict=False)
-                ):
-                    raise ValueError(
-                        f"expected bounds of {name!r} to broadcast against its event_shape {checks.shape_text(event)}, "
-                        f"got {checks.shape_text(end.shape)}; give one number, or one per gene"
-                    )
+                checks.fits_event(f"bounds of {name!r}", end, event)
             if not x.is_floating_point() and bool((ends[0] > ends[1]).any()):
                 raise ValueError(f"expected a whole number within the bounds of {name!r}, got none; widen them")
             outside = ~((x >= ends[0]) & (x <= ends[1]))

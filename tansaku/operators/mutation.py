@@ -149,12 +149,12 @@ class UniformReset(Mutation):
     """Uniform mutation: each gene, with probability ``rate``, is drawn anew from the whole of its bounds.
 
     Args:
-        bounds: the finite box to draw from, both ends included for integers.
+        bounds: the finite box to draw from, `Bounds` or (lower, upper), both ends included for integers.
         rate: the share of genes drawn anew, in [0, 1].
 
     Raises:
-        TypeError: boolean genes (at the call).
-        ValueError: genes without finite bounds (at the call), or a rate outside [0, 1].
+        TypeError: no bounds, or boolean genes (at the call).
+        ValueError: genes without finite bounds that fit them (at the call), or a rate outside [0, 1].
 
     Reference: Z. Michalewicz, Genetic Algorithms + Data Structures = Evolution Programs, 1992.
     """
@@ -163,6 +163,7 @@ class UniformReset(Mutation):
     rate: float = 0.1
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "bounds", Bounds.needed("UniformReset", self.bounds))
         checks.probability("rate", self.rate)
 
     def mutate(self, name: str, x: Tensor, batch_ndim: int, noise: Noise) -> Tensor:
@@ -173,36 +174,34 @@ class UniformReset(Mutation):
         return select(draws.coins(self.rate, *shapes(x, batch_ndim), x, noise), fresh, x)
 
 
-def uniform_within(bounds: Bounds, name: str, x: Tensor, batch_ndim: int, noise: Noise) -> Tensor:
+def uniform_within(bounds: Bounds | None, name: str, x: Tensor, batch_ndim: int, noise: Noise) -> Tensor:
     """Genes of the shape of ``x`` drawn uniformly from the bounds of ``name``.
 
     Raises:
-        ValueError: the genes have no finite bounds.
+        ValueError: the genes have no finite bounds that fit them.
     """
     like = x if x.is_floating_point() else torch.zeros((), dtype=torch.float64, device=x.device)
-    finite_ends(bounds, name, x)
-    return place_within(bounds, name, x, draws.uniform(*shapes(x, batch_ndim), like, noise))
+    ends = finite_ends(bounds, name, x, batch_ndim)
+    return place_within(ends, x, draws.uniform(*shapes(x, batch_ndim), like, noise))
 
 
-def finite_ends(bounds: Bounds | None, name: str, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Lower and upper end for the genes ``name``.
+def finite_ends(bounds: Bounds | None, name: str, x: Tensor, batch_ndim: int) -> tuple[Tensor, Tensor]:
+    """Lower and upper end for the genes ``name`` [k, *batch_shape, *event_shape].
 
     Raises:
-        ValueError: the genes have no finite bounds.
+        ValueError: the genes have no finite bounds, or ends that do not broadcast against [*event_shape].
     """
     ends = None if bounds is None else bounds.ends(name, x)
     if bounds is None or ends is None or not bounds.finite(name):
         raise ValueError(f"expected finite bounds for {name!r} to draw from, got none; give lower and upper")
+    for end in ends:
+        checks.fits_event(f"bounds of {name!r}", end, x.shape[1 + batch_ndim :])
     return ends
 
 
-def place_within(bounds: Bounds | None, name: str, x: Tensor, unit: Tensor) -> Tensor:
-    """Genes of the dtype of ``x`` at ``unit`` of the way between their bounds; ``unit``, in [0, 1), is overwritten.
-
-    Raises:
-        ValueError: the genes have no finite bounds.
-    """
-    low, high = finite_ends(bounds, name, x)
+def place_within(ends: tuple[Tensor, Tensor], x: Tensor, unit: Tensor) -> Tensor:
+    """Genes of the dtype of ``x`` at ``unit`` of the way between their ends; ``unit``, in [0, 1), is overwritten."""
+    low, high = ends
     if x.is_floating_point():
         return unit.mul_(high - low).add_(low).clamp_(low, high).to(x.dtype)
     first = low.to(torch.float64)  # the number of choices may not fit into the genes' own dtype

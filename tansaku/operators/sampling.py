@@ -51,13 +51,16 @@ class UniformSampler:
     """Candidates uniform within bounds; booleans are fair coins. Of the individual only the shapes matter.
 
     Args:
-        bounds: finite for every gene that is not boolean.
+        bounds: `Bounds` or (lower, upper), finite for every gene that is not boolean.
 
     Raises:
-        ValueError: genes without finite bounds (at the call).
+        ValueError: genes without finite bounds that fit them (at the call).
     """
 
     bounds: Bounds | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bounds", Bounds.of(self.bounds))
 
     def __call__(self, individual: Individual, k: int, noise: Noise) -> Population:
         """[k, *batch_shape, *event_shape] candidates."""
@@ -66,10 +69,8 @@ class UniformSampler:
         for name, x in population.genes.items():
             if x.dtype == torch.bool:
                 genes[name] = draws.coins(0.5, *shapes(x, population.batch_ndim), x, noise)
-                continue
-            if self.bounds is None:
-                raise ValueError(f"expected finite bounds for {name!r} to draw from, got none; give lower and upper")
-            genes[name] = uniform_within(self.bounds, name, x, population.batch_ndim, noise)
+            else:
+                genes[name] = uniform_within(self.bounds, name, x, population.batch_ndim, noise)
         return population.with_genes(genes)
 
 

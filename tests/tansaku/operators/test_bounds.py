@@ -193,9 +193,7 @@ def test_check_finds_what_does_not_fit() -> None:
     with pytest.raises(ValueError, match="expected the start of 'x' inside its bounds, got 2 genes outside or NaN"):
         Bounds(-1.0, 1.0).check(x)
     Bounds(-1.0, 1.0).check(x, inside=False)
-    with pytest.raises(
-        ValueError, match=r"expected bounds of 'x' to broadcast against its event_shape \[3\], got \[2\]"
-    ):
+    with pytest.raises(ValueError, match=r"expected bounds of 'x' to broadcast against event_shape \[3\], got \[2\]"):
         Bounds(torch.zeros(2), torch.ones(2)).check(x)
     with pytest.raises(ValueError, match=r"expected bounds for names among \['x'\], got \['y'\]; drop these"):
         Bounds({"y": 0.0}, {"y": 1.0}).check(x)
