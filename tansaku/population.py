@@ -395,12 +395,7 @@ class Population:
             )
         for mine, theirs in ((self.genes, other.genes), (self.traits, other.traits)):
             for name, x in mine.items():
-                y = theirs[name]
-                if x.dtype != y.dtype or x.shape[free:] != y.shape[free:]:
-                    raise ValueError(
-                        f"expected {name!r} of two populations alike{' but for k' * free}, got {x.dtype} "
-                        f"{checks.shape_text(x.shape)} and {y.dtype} {checks.shape_text(y.shape)}; cast or reshape one"
-                    )
+                checks.alike(name, x, theirs[name], free)
         assessment = None
         if self.assessment is not None and other.assessment is not None:
             assessment = self.assessment.zip(other.assessment, join)
@@ -410,3 +405,8 @@ class Population:
             {name: join(x, other.traits[name]) for name, x in self.traits.items()},
             assessment,
         )
+
+
+def check_population(what: str, given: Any) -> None:
+    """``given`` is a population, or a TypeError that says how to make one."""
+    checks.instance(what, given, Population, "make one with individual.populate(k) or Population({'x': tensor})")

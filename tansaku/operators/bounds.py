@@ -28,7 +28,8 @@ class Bounds:
             names that a mapping leaves out are unbounded.
         repair: ``"clip"`` to the nearest end; ``"reflect"`` at the ends, as often as needed; ``"wrap"`` around, as
             on a circle; ``"resample"``, an algorithm draws a candidate outside anew, at most 10 times, and then
-            clips it (where nothing is drawn, as in ``Bounds(...)(population)``, it clips at once).
+            clips it (where nothing is drawn, as in ``Bounds(...)(population)``, it clips at once). An infinite gene
+            is clipped by all of them, for it has no place on a circle; NaN stays NaN.
 
     Raises:
         ValueError: lower > upper anywhere, NaN, an unknown repair, or names in only one of the two mappings.
@@ -180,7 +181,7 @@ class Bounds:
         return (lower, upper) if isinstance(lower, int | float) and isinstance(upper, int | float) else None
 
     def repaired(self, name: str, x: Tensor, overwrite: bool = False) -> Tensor:
-        """``x`` [..., *event_shape] with every gene inside; NaN stays NaN; ``overwrite``: in its memory, if need be."""
+        """``x`` [..., *event_shape] with all but NaN inside; ``overwrite``: in its memory, if need be."""
         numbers = self.numbers
         if numbers is not None and not self._folds and x.is_floating_point():
             return torch.clamp(x, *numbers, out=x if overwrite else buffer_like(x))
@@ -192,7 +193,10 @@ class Bounds:
             whole = not x.is_floating_point()
             bottom, top, place = (low.long(), high.long(), x.long()) if whole else (low, high, x)
             folded = bottom + self._folded(place - bottom, top - bottom)
-            x = torch.where((x < low) | (x > high), folded.to(x.dtype), x)
+            outside = (x < low) | (x > high)
+            if not whole:
+                outside &= torch.isfinite(folded)  # an infinite gene, or one too far away to be folded, is clipped
+            x = torch.where(outside, folded.to(x.dtype), x)
         return torch.clamp(x, low, high, out=buffer_like(x))
 
     @property

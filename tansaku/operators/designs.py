@@ -18,6 +18,7 @@ from tansaku import draws
 from tansaku.draws import Noise
 from tansaku.operators.bounds import Bounds
 from tansaku.operators.mutation import finite_ends, place_within, shapes
+from tansaku.operators.sampling import populated
 from tansaku.population import Individual, Population
 
 _BITS = 30  # of the numbers of torch's Sobol engine
@@ -52,7 +53,7 @@ class LatinHypercubeSampler:
 
     def __call__(self, individual: Individual, k: int, noise: Noise) -> Population:
         """[k, *batch_shape, *event_shape] candidates."""
-        population = individual.populate(k)
+        population = populated(individual, k)
         genes = {}
         for name, x in population.genes.items():
             like = torch.zeros((), dtype=_UNIT, device=x.device)
@@ -84,7 +85,7 @@ class SobolSampler:
 
     def __call__(self, individual: Individual, k: int, noise: Noise) -> Population:
         """[k, *batch_shape, *event_shape] candidates."""
-        population = individual.populate(k)
+        population = populated(individual, k)
         names = sorted(population.genes)
         sizes = [math.prod(population.event_shape(name)) for name in names]
         most = torch.quasirandom.SobolEngine.MAXDIM

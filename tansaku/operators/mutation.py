@@ -12,7 +12,7 @@ from tansaku import checks, draws
 from tansaku.draws import Noise
 from tansaku.functional import flip, jitter, select
 from tansaku.operators.bounds import Bounds
-from tansaku.population import Population
+from tansaku.population import Population, check_population
 
 
 class Mutation:
@@ -36,7 +36,12 @@ class Mutation:
         raise TypeError(f"expected a mutation with a method mutate, got {type(self).__name__}; define it")
 
     def __call__(self, population: Population, noise: Noise) -> Population:
-        """The population with changed genes; traits stay, the assessment is dropped."""
+        """The population with changed genes; traits stay, the assessment is dropped.
+
+        Raises:
+            TypeError: no population.
+        """
+        check_population("population", population)
         return population.with_genes(
             {name: self.mutate(name, x, population.batch_ndim, noise) for name, x in population.genes.items()}
         )
@@ -256,6 +261,7 @@ class PerName(Mutation):
 
     def __call__(self, population: Population, noise: Noise) -> Population:
         """The population with changed genes; traits stay, the assessment is dropped."""
+        check_population("population", population)
         unknown = sorted(set(self.mutations) - set(population.genes))
         if unknown:
             raise ValueError(f"expected names among {sorted(population.genes)}, got {unknown}; name existing genes")

@@ -16,6 +16,12 @@ from tansaku.operators.mutation import shapes, uniform_within
 from tansaku.population import Individual, Population
 
 
+def populated(individual: Individual, k: int) -> Population:
+    """``k`` copies of an individual, or a TypeError that says how to make one."""
+    checks.instance("individual", individual, Individual, "use Individual({'x': tensor}) or population.individual()")
+    return individual.populate(k)
+
+
 @dataclass(frozen=True)
 class GaussianSampler:
     """Candidates x + std * N(0, 1) around an individual.
@@ -37,7 +43,7 @@ class GaussianSampler:
 
     def __call__(self, individual: Individual, k: int, noise: Noise) -> Population:
         """[k, *batch_shape, *event_shape] candidates."""
-        population = individual.populate(k)
+        population = populated(individual, k)
         genes = {}
         for name, x in population.genes.items():
             checks.real("Gaussian sampling", name, x, "use UniformSampler")
@@ -64,7 +70,7 @@ class UniformSampler:
 
     def __call__(self, individual: Individual, k: int, noise: Noise) -> Population:
         """[k, *batch_shape, *event_shape] candidates."""
-        population = individual.populate(k)
+        population = populated(individual, k)
         genes = {}
         for name, x in population.genes.items():
             if x.dtype == torch.bool:
@@ -99,7 +105,7 @@ class BernoulliSampler:
 
     def __call__(self, individual: Individual, k: int, noise: Noise) -> Population:
         """[k, *batch_shape, *event_shape] candidates."""
-        population = individual.populate(k)
+        population = populated(individual, k)
         genes = {}
         for name, x in population.genes.items():
             if x.dtype != torch.bool:

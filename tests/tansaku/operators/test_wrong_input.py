@@ -10,18 +10,28 @@ import torch
 from tansaku import (
     Age,
     Assessment,
+    BernoulliSampler,
     Best,
     BinaryProbability,
+    BitFlip,
+    Blend,
     Boltzmann,
     Bounds,
     Comma,
     Crowding,
     ExponentialRank,
+    Gaussian,
+    GaussianSampler,
     Greedy,
     Individual,
     LatinHypercubeSampler,
+    Limit,
     LinearRank,
     Momentum,
+    OnePointCrossover,
+    PermutationSampler,
+    PerName,
+    PerNameCrossover,
     Plus,
     Polynomial,
     Population,
@@ -31,6 +41,7 @@ from tansaku import (
     StochasticUniversal,
     Tournament,
     Truncation,
+    UniformCrossover,
     UniformReset,
     UniformSampler,
     WeightedMean,
@@ -107,3 +118,105 @@ def test_bounds_of_another_shape_than_the_genes_are_refused(make: Any) -> None:
 def test_a_mutation_within_bounds_needs_some(make: Any) -> None:
     with pytest.raises(TypeError, match=rf"expected bounds for {make.__name__}, got None; pass e.g. \(-1.0, 1.0\)"):
         make(None)
+
+
+# what is no population, and parents that differ
+
+
+@pytest.mark.parametrize(
+    "mutation", [Gaussian(), BitFlip(), PerName({"x": Gaussian()}), Limit(Gaussian(), {"x": None})], ids=str
+)
+def test_a_mutation_of_an_individual_says_how_to_make_a_population(mutation: Any) -> None:
+    message = r"expected population of type Population, got Individual; make one with individual.populate\(k\)"
+    with pytest.raises(TypeError, match=message):
+        mutation(Individual({"x": torch.zeros(3)}), noise())
+
+
+@pytest.mark.parametrize("crossover", [UniformCrossover(), Blend(), PerNameCrossover({"x": Blend()})], ids=str)
+def test_a_crossover_of_individuals_says_how_to_make_a_population(crossover: Any) -> None:
+    one = Individual({"x": torch.zeros(3)})
+    with pytest.raises(TypeError, match="expected a of type Population, got Individual; make one with"):
+        crossover(one, one, noise())
+    with pytest.raises(TypeError, match="expected b of type Population, got Tensor; make one with"):
+        crossover(one.populate(3), torch.zeros(3), noise())
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        GaussianSampler(),
+        UniformSampler((-1.0, 1.0)),
+        BernoulliSampler(),
+        LatinHypercubeSampler((-1.0, 1.0)),
+        SobolSampler((-1.0, 1.0)),
+        PermutationSampler(),
+    ],
+    ids=str,
+)
+def test_a_sampler_around_a_population_asks_for_an_individual(sampler: Any) -> None:
+    message = r"expected individual of type Individual, got Population; .*population.individual\(\)"
+    with pytest.raises(TypeError, match=message):
+        sampler(Population({"x": torch.zeros(4, 3)}), 4, noise())
+
+
+@pytest.mark.parametrize(
+    "crossover",
+    [UniformCrossover(), Blend(), OnePointCrossover(), PerNameCrossover({"x": UniformCrossover()})],
+    ids=str,
+)
+def test_parents_of_other_dtypes_or_shapes_are_not_crossed(crossover: Any) -> None:
+    a = Population({"x": torch.rand(8, 5)})
+    with pytest.raises(
+        ValueError, match=r"expected 'x' of two populations alike, got .* \[8, 5\] and .*bool \[8, 5\]; cast"
+    ):
+        crossover(a, Population({"x": torch.rand(8, 5) > 0.5}), noise())
+    with pytest.raises(
+        ValueError, match=r"alike, got torch.float32 \[8, 5\] and torch.float32 \[8, 4\]; cast or reshape"
+    ):
+        crossover(a, Population({"x": torch.rand(8, 4)}), noise())
+
+
+# limits
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (torch.tensor([True, False]), r"expected the mask of 'x' to broadcast against event_shape \[2, 3\], got \[2\]"),
+        (torch.ones(4, 2, 3, dtype=torch.bool), r"against event_shape \[2, 3\], got \[4, 2, 3\]"),
+        (torch.tensor([0, 7]), "expected features of 'x' among its 3 along the last event dimension, got index 7"),
+        (torch.tensor([2, -4]), "among its 3 along the last event dimension, got index -4; count from 0"),
+    ],
+)
+def test_a_limit_names_features_that_the_genes_have(features: torch.Tensor, message: str) -> None:
+    x = Population({"x": torch.zeros(4, 2, 3)})
+    limit = Limit(Gaussian(), {"x": features})
+    with pytest.raises(ValueError, match=message):
+        limit(x, noise())
+    with pytest.raises(ValueError, match=message):
+        limit.mutate("x", x["x"], 0, noise())
+
+
+def test_genes_without_dimensions_have_no_features_to_count() -> None:
+    with pytest.raises(ValueError, match="expected features of 'x' among its 0 along the last event dimension, got"):
+        Limit(Gaussian(), {"x": torch.tensor([0])})(Population({"x": torch.zeros(4)}), noise())
+    changed = Limit(Gaussian(), {"x": torch.tensor(True)})(Population({"x": torch.zeros(4)}), noise())
+    assert bool((changed["x"] != 0).all())
+
+
+def test_a_limit_is_a_mapping_of_tensors() -> None:
+    with pytest.raises(TypeError, match="expected only of type Mapping, got list; pass names and their features"):
+        Limit(Gaussian(), ["x"])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"got \[0, 1\]; pass a tensor of booleans or integers, such as"):
+        Limit(Gaussian(), {"x": [0, 1]})  # type: ignore[dict-item]
+
+
+def test_a_limit_that_changes_nothing_is_allowed() -> None:
+    x = Population({"x": torch.zeros(4, 3), "y": torch.zeros(4, 3)})
+    nothing = torch.zeros(0, dtype=torch.int64)
+    assert torch.equal(Limit(Gaussian(), {"x": nothing})(x, noise())["x"], x["x"])
+    one = Limit({"x": Gaussian()}, {"x": None, "y": None})
+    changed = one(x, noise())
+    assert bool((changed["x"] != 0).all())
+    assert torch.equal(changed["y"], x["y"])
+    assert one.mutate("y", x["y"], 0, noise()) is x["y"]
