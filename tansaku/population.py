@@ -395,7 +395,9 @@ class Population:
             )
         for mine, theirs in ((self.genes, other.genes), (self.traits, other.traits)):
             for name, x in mine.items():
-                checks.alike(name, x, theirs[name], free)
+                y = theirs[name]
+                if x.shape != y.shape or x.dtype != y.dtype:
+                    checks.alike(name, x, y, free)
         assessment = None
         if self.assessment is not None and other.assessment is not None:
             assessment = self.assessment.zip(other.assessment, join)
