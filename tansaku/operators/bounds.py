@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -155,8 +155,7 @@ class Bounds:
             if ends is None:
                 continue
             event = x.shape[individual.batch_ndim + isinstance(individual, Population) :]
-            for end in ends:
-                checks.fits_event(f"bounds of {name!r}", end, event)
+            fits(name, ends, event)
             if not x.is_floating_point() and bool((ends[0] > ends[1]).any()):
                 raise ValueError(f"expected a whole number within the bounds of {name!r}, got none; widen them")
             outside = ~((x >= ends[0]) & (x <= ends[1]))
@@ -224,7 +223,14 @@ class Bounds:
         return torch.minimum(offset, width - offset)
 
     def __call__(self, population: Population) -> Population:
-        """Every gene repaired; the assessment is dropped."""
+        """Every gene repaired; the assessment is dropped.
+
+        Raises:
+            ValueError: ends that do not broadcast against the genes' event_shape.
+        """
+        if self.numbers is None:
+            for name, x in population.genes.items():
+                fits(name, self.ends(name, x), population.event_shape(name))
         return population.with_genes({name: self.repaired(name, x) for name, x in population.genes.items()})
 
 
@@ -238,6 +244,12 @@ class OpenBounds(Bounds):
     def __call__(self, population: Population) -> Population:
         """The population as it is."""
         return population
+
+
+def fits(name: str, ends: tuple[Tensor, Tensor] | None, event_shape: Iterable[int]) -> None:
+    """The ends of the genes ``name`` broadcast against their [*event_shape], or a ValueError."""
+    for end in ends or ():
+        checks.fits_event(f"bounds of {name!r}", end, event_shape)
 
 
 def _as_tensor(end: float | Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from tansaku import checks, draws
 from tansaku.draws import Noise
 from tansaku.functional import flip, jitter, select
-from tansaku.operators.bounds import Bounds
+from tansaku.operators.bounds import Bounds, fits
 from tansaku.population import Population, check_population
 
 
@@ -63,7 +63,7 @@ class Gaussian(Mutation):
 
     Raises:
         TypeError: genes that are not real (at the call).
-        ValueError: a negative std or a rate outside [0, 1].
+        ValueError: a negative std, one of another shape (at the call), or a rate outside [0, 1].
     """
 
     std: float | Tensor = 0.1
@@ -94,7 +94,7 @@ class Cauchy(Mutation):
 
     Raises:
         TypeError: genes that are not real (at the call).
-        ValueError: a negative scale or a rate outside [0, 1].
+        ValueError: a negative scale, one of another shape (at the call), or a rate outside [0, 1].
 
     Reference: X. Yao, Y. Liu and G. Lin, Evolutionary Programming Made Faster, 1999.
     """
@@ -103,13 +103,13 @@ class Cauchy(Mutation):
     rate: float = 1.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.scale, Tensor):
-            checks.number("scale", self.scale, 0.0)
+        checks.std("scale", self.scale)
         checks.probability("rate", self.rate)
 
     def mutate(self, name: str, x: Tensor, batch_ndim: int, noise: Noise) -> Tensor:
         """See `Mutation.mutate`."""
         checks.real("Cauchy mutation", name, x, "use BitFlip for booleans or Creep for integers")
+        checks.fits_event("scale", self.scale, shapes(x, batch_ndim)[2])
         moved = jitter(x, draws.cauchy(*shapes(x, batch_ndim), x, noise), self.scale)
         if self.rate == 1.0:
             return moved
@@ -199,8 +199,7 @@ def finite_ends(bounds: Bounds | None, name: str, x: Tensor, batch_ndim: int) ->
     ends = None if bounds is None else bounds.ends(name, x)
     if bounds is None or ends is None or not bounds.finite(name):
         raise ValueError(f"expected finite bounds for {name!r} to draw from, got none; give lower and upper")
-    for end in ends:
-        checks.fits_event(f"bounds of {name!r}", end, x.shape[1 + batch_ndim :])
+    fits(name, ends, x.shape[1 + batch_ndim :])
     return ends
 
 

@@ -32,7 +32,7 @@ class GaussianSampler:
 
     Raises:
         TypeError: genes that are not real (at the call).
-        ValueError: an odd k for antithetic pairs (at the call), or a negative std.
+        ValueError: an odd k for antithetic pairs, a std of another shape (at the call), or a negative std.
     """
 
     std: float | Tensor = 1.0
@@ -47,6 +47,7 @@ class GaussianSampler:
         genes = {}
         for name, x in population.genes.items():
             checks.real("Gaussian sampling", name, x, "use UniformSampler")
+            checks.fits_event("std", self.std, population.event_shape(name))
             draw = draws.normal_pairs if self.antithetic else draws.normal
             genes[name] = jitter(x, draw(*shapes(x, population.batch_ndim), x, noise), self.std)
         return population.with_genes(genes)
@@ -90,7 +91,7 @@ class BernoulliSampler:
 
     Raises:
         TypeError: genes that are not boolean (at the call).
-        ValueError: a probability outside [0, 1], or a name without one (at the call).
+        ValueError: a probability outside [0, 1], a name without one, or a tensor of another shape (at the call).
     """
 
     probability: float | Tensor | Mapping[str, float | Tensor] = 0.5
@@ -117,6 +118,7 @@ class BernoulliSampler:
                 if name not in given:
                     raise ValueError(f"expected a probability for {name!r}, got {sorted(given)}; name every gene")
                 given = given[name]
+            checks.fits_event("probability", given, x.shape[1:])
             like = torch.zeros((), dtype=torch.float64, device=x.device)
             genes[name] = draws.uniform(*shapes(x, population.batch_ndim), like, noise) < given
         return population.with_genes(genes)

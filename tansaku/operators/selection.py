@@ -201,10 +201,20 @@ class StochasticUniversal:
     Args:
         scheme: whose probabilities: `Roulette`, `LinearRank`, `ExponentialRank`, `Boltzmann`.
 
+    Raises:
+        TypeError: a scheme without probabilities, such as `Tournament`.
+
     Reference: J. E. Baker, Reducing Bias and Inefficiency in the Selection Algorithm, 1987.
     """
 
     scheme: Scheme = field(default_factory=Roulette)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.scheme, type) or not hasattr(self.scheme, "probability"):
+            raise TypeError(
+                f"expected a scheme with probabilities, got {self.scheme!r}; use Roulette(), LinearRank(), "
+                "ExponentialRank() or Boltzmann()"
+            )
 
     def __call__(self, population: Population, count: int, noise: Noise) -> Tensor:
         """[count, *batch_shape] indices."""

@@ -17,6 +17,7 @@ from tansaku import (
     Blend,
     Boltzmann,
     Bounds,
+    Cauchy,
     Comma,
     Crowding,
     ExponentialRank,
@@ -112,6 +113,15 @@ def test_bounds_of_another_shape_than_the_genes_are_refused(make: Any) -> None:
     for x in (torch.zeros(3), torch.zeros(1), torch.zeros(())):
         with pytest.raises(ValueError, match=r"expected bounds of 'x' to broadcast against event_shape .*, got \[2\]"):
             drawn(make(box), x)
+
+
+@pytest.mark.parametrize("repair", ["clip", "reflect"])
+def test_a_repair_never_changes_a_shape(repair: Any) -> None:
+    box = Bounds(torch.zeros(2), torch.ones(2), repair)
+    for event in ((1,), (3,), ()):
+        with pytest.raises(ValueError, match=r"expected bounds of 'x' to broadcast against event_shape .*, got \[2\]"):
+            box(Population({"x": torch.zeros(2, *event)}))
+    assert box(Population({"x": torch.full((4, 2), 3.0), "m": torch.zeros(4, dtype=torch.bool)}))["x"].shape == (4, 2)
 
 
 @pytest.mark.parametrize("make", [UniformReset, Polynomial])
@@ -220,3 +230,35 @@ def test_a_limit_that_changes_nothing_is_allowed() -> None:
     assert bool((changed["x"] != 0).all())
     assert torch.equal(changed["y"], x["y"])
     assert one.mutate("y", x["y"], 0, noise()) is x["y"]
+
+
+# scales, probabilities and schemes
+
+
+def test_a_scale_fits_the_genes_and_is_not_negative() -> None:
+    x, two = torch.zeros(3), torch.ones(2)
+    for call in (
+        lambda: Gaussian(two)(Individual({"x": x}).populate(4), noise()),
+        lambda: Cauchy(two)(Individual({"x": x}).populate(4), noise()),
+        lambda: GaussianSampler(two)(Individual({"x": x}), 4, noise()),
+    ):
+        with pytest.raises(ValueError, match=r"expected (std|scale) to broadcast against event_shape \[3\], got \[2\]"):
+            call()
+    with pytest.raises(ValueError, match="expected scale >= 0 everywhere, got a negative or NaN entry"):
+        Cauchy(-two)
+
+
+def test_probabilities_fit_the_genes() -> None:
+    bits = torch.zeros(3, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"expected probability to broadcast against event_shape \[3\], got \[2\]"):
+        BernoulliSampler(torch.tensor([0.1, 0.2]))(Individual({"x": bits}), 4, noise())
+    searches = BernoulliSampler(torch.tensor([[0.0], [1.0]]))(
+        Individual({"x": torch.stack([bits, bits])}, 1), 4, noise()
+    )
+    assert searches["x"].all(-1).tolist() == [[False, True]] * 4
+
+
+@pytest.mark.parametrize("scheme", [Tournament(), Roulette])
+def test_universal_sampling_needs_probabilities(scheme: Any) -> None:
+    with pytest.raises(TypeError, match=r"expected a scheme with probabilities, got .*; use Roulette\(\)"):
+        StochasticUniversal(scheme)
