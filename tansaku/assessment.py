@@ -102,22 +102,28 @@ class Assessment:
         """Both assessments joined field by field, by ``join(mine, theirs)``.
 
         Raises:
-            ValueError: the two differ in direction or in the fields they hold.
+            ValueError: the two differ in direction, in the fields they hold, or in the number of objectives.
         """
         if self.maximize != other.maximize:
             raise ValueError(
                 f"expected two assessments of one direction, got maximize={self.maximize} and {other.maximize}; "
                 "negate the values of one"
             )
+        mine, theirs = self.value.shape, other.value.shape
+        if mine != theirs and mine[1:] != theirs[1:]:
+            raise ValueError(
+                f"expected two assessments of as many searches and objectives, got values of shape "
+                f"{checks.shape_text(mine)} and {checks.shape_text(theirs)}; assess both alike"
+            )
         if self._plain and other._plain:
             both = Assessment._made(self.maximize, {"value": join(self.value, other.value)})
             if not torch.compiler.is_dynamo_compiling() and "_cost" in self.__dict__ and "_cost" in other.__dict__:
                 both.__dict__["_cost"] = join(self.cost, other.cost)  # in place of looking for NaN again
             return both
-        mine, theirs = [name for name, _ in self._present()], [name for name, _ in other._present()]
-        if mine != theirs:
+        own, others = ([name for name, _ in assessment._present()] for assessment in (self, other))
+        if own != others:
             raise ValueError(
-                f"expected two assessments with the same fields, got {mine} and {theirs}; assess both alike"
+                f"expected two assessments with the same fields, got {own} and {others}; assess both alike"
             )
         return Assessment._made(self.maximize, {name: join(x, getattr(other, name)) for name, x in self._present()})
 

@@ -108,6 +108,25 @@ def fits_event(name: str, value: Any, event_shape: Iterable[int]) -> None:
         )
 
 
+def instance(name: str, value: Any, kind: type, remedy: str) -> None:
+    """A value of the class ``kind``, or a TypeError that names its own."""
+    if not isinstance(value, kind):
+        raise TypeError(f"expected {name} of type {kind.__name__}, got {type(value).__name__}; {remedy}")
+
+
+def alike(name: str, x: Tensor, y: Tensor, free: int = 0) -> None:
+    """Two populations' tensors of one dtype and shape, but for the first ``free`` dimensions.
+
+    Raises:
+        ValueError: they differ.
+    """
+    if x.dtype != y.dtype or x.shape[free:] != y.shape[free:]:
+        raise ValueError(
+            f"expected {name!r} of two populations alike{' but for k' * free}, got {x.dtype} {shape_text(x.shape)} "
+            f"and {y.dtype} {shape_text(y.shape)}; cast or reshape one"
+        )
+
+
 def tensors(what: str, named: Any, lead: int) -> dict[str, Tensor]:
     """A non-empty mapping name -> tensor whose first ``lead`` dimensions agree, as a plain dict.
 

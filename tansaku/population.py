@@ -102,6 +102,7 @@ class Individual:
 
 
 _NONE: Mapping[str, Tensor] = MappingProxyType({})
+_WHOLE = (torch.int64, torch.int32)  # what numbers a candidate
 
 
 def _alike(x: Tensor, other: Tensor) -> bool:
@@ -123,7 +124,8 @@ class Population:
         assessment: the cost of every candidate, or None.
 
     Raises:
-        TypeError, ValueError: see `tansaku.checks.tensors` and `check_assessment`.
+        TypeError: a trait that is no tensor, an assessment that is none; see `tansaku.checks.tensors`.
+        ValueError: shapes that do not agree, or batch_ndim < 0; see `check_assessment`.
     """
 
     genes: Mapping[str, Tensor]
@@ -132,6 +134,8 @@ class Population:
     assessment: Assessment | None = None
 
     def __post_init__(self) -> None:
+        if type(self.batch_ndim) is not int or self.batch_ndim < 0:
+            checks.count("batch_ndim", self.batch_ndim, 0)
         lead = 1 + self.batch_ndim
         genes = checks.tensors("genes", self.genes, lead)
         first = next(iter(genes.values()))
@@ -141,6 +145,7 @@ class Population:
         traits = dict(self.traits)
         if traits:
             for name, trait in traits.items():
+                checks.instance(f"trait {name!r}", trait, Tensor, "use torch.as_tensor")
                 if trait.shape[:lead] != first.shape[:lead]:
                     raise ValueError(
                         f"expected trait {name!r} with leading dimensions {checks.shape_text(first.shape[:lead])}, "
@@ -148,6 +153,7 @@ class Population:
                     )
         object.__setattr__(self, "traits", MappingProxyType(traits))
         if self.assessment is not None:
+            checks.instance("assessment", self.assessment, Assessment, "use Assessment(costs)")
             check_assessment(self.assessment, first.shape[0], first.shape[1:lead], first.device)
 
     def __getitem__(self, name: str) -> Tensor:
@@ -192,7 +198,7 @@ class Population:
 
     @property
     def cost(self) -> Tensor:
-        """[k, *batch_shape] lower is better, NaN is +inf.
+        """[k, *batch_shape], or [k, *batch_shape, m] of m objectives: lower is better, NaN is +inf.
 
         Raises:
             RuntimeError: not assessed yet.
@@ -200,6 +206,22 @@ class Population:
         if self.assessment is None:
             raise RuntimeError("expected an assessed population, got one without an assessment; assess it first")
         return self.assessment.cost
+
+    @property
+    def scalar_cost(self) -> Tensor:
+        """[k, *batch_shape] the cost of one objective, by which candidates have an order.
+
+        Raises:
+            RuntimeError: not assessed yet.
+            ValueError: several objectives.
+        """
+        cost = self.cost
+        if cost.ndim != 1 + self.batch_ndim:
+            raise ValueError(
+                f"expected one objective, got {cost.shape[-1]}; a population with several has a Pareto front, no best: "
+                "use front(), NSGA2, or one weighted sum of them"
+            )
+        return cost
 
     @property
     def _first(self) -> Tensor:
@@ -236,8 +258,23 @@ class Population:
         """The same candidates with their assessment dropped."""
         return Population._made(self.genes, self.batch_ndim, self.traits)
 
-    def assessed(self, assessment: Assessment) -> Population:
-        """The same candidates with ``assessment`` attached."""
+    def assessed(self, assessment: Assessment | Tensor) -> Population:
+        """The same candidates with their assessment attached.
+
+        Args:
+            assessment: of all of them; or their costs [k, *batch_shape].
+
+        Raises:
+            TypeError: neither.
+            ValueError: an assessment of another shape or on another device.
+
+        Example:
+            >>> population = Population({"x": torch.eye(3)})
+            >>> population.assessed(population["x"].sum(-1)).cost
+            tensor([1., 1., 1.])
+        """
+        if not isinstance(assessment, Assessment):
+            assessment = Assessment(assessment)
         first = self._first
         check_assessment(assessment, first.shape[0], first.shape[1 : 1 + self.batch_ndim], first.device)
         return Population._made(self.genes, self.batch_ndim, self.traits, assessment)
@@ -256,8 +293,22 @@ class Population:
         """The candidates at ``index``, genes, traits and assessment together.
 
         Args:
-            index: [j] the same candidates for every search, or [j, *batch_shape] each search its own.
+            index: [j] the same candidates for every search, or [j, *batch_shape] each search its own; j >= 1.
+
+        Raises:
+            TypeError: an index that is no tensor of torch.int64 or torch.int32.
+            ValueError: an index of another shape.
         """
+        if not isinstance(index, Tensor) or index.dtype not in _WHOLE:
+            got = index.dtype if isinstance(index, Tensor) else type(index).__name__
+            remedy = "mask.nonzero().squeeze(1)" if got == torch.bool else "torch.as_tensor(index).long()"
+            raise TypeError(f"expected index as a tensor of candidates' numbers, got {got}; use {remedy}")
+        if index.numel() == 0 or (index.ndim != 1 and (index.ndim == 0 or index.shape[1:] != self.batch_shape)):
+            each = "".join(f", {size}" for size in self.batch_shape)
+            raise ValueError(
+                f"expected index with shape [j] or [j, *batch_shape] = [j{each}] and j >= 1, "
+                f"got {checks.shape_text(index.shape)}; give every search as many candidates"
+            )
         return Population._made(
             {name: take_rows(x, index) for name, x in self.genes.items()},
             self.batch_ndim,
@@ -266,26 +317,44 @@ class Population:
         )
 
     def cat(self, other: Population) -> Population:
-        """The candidates of both, mine first; assessed if both are."""
-        return self._zip(other, cat_rows)
+        """The candidates of both, mine first; assessed if both are.
+
+        Raises:
+            ValueError: another population of other names, dtypes or shapes, or assessed in another way.
+        """
+        return self._zip(other, cat_rows, 1)
 
     def where(self, mask: Tensor, other: Population) -> Population:
-        """Candidate by candidate: mine where ``mask`` [k, *batch_shape], else the other's; assessed if both are."""
-        return self._zip(other, lambda a, b: select(mask, a, b))
+        """Candidate by candidate: mine where ``mask``, else the other's; assessed if both are.
+
+        Args:
+            mask: [k, *batch_shape] booleans.
+            other: as many candidates.
+
+        Raises:
+            TypeError: a mask that is no boolean tensor.
+            ValueError: a mask of another shape; another population of other names, dtypes or shapes, or assessed in
+                another way.
+        """
+        if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+            got = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+            raise TypeError(f"expected mask as a boolean tensor, got {got}; compare, as in mask > 0")
+        lead = self._first.shape[: 1 + self.batch_ndim]
+        if mask.shape != lead:
+            raise ValueError(
+                f"expected mask with shape [k, *batch_shape] = {checks.shape_text(lead)}, "
+                f"got {checks.shape_text(mask.shape)}; give one boolean per candidate and search"
+            )
+        return self._zip(other, lambda a, b: select(mask, a, b), 0)
 
     def best(self) -> Population:
         """The candidate of lowest cost of each search, k = 1; ties keep the lower index, NaN is never preferred.
 
         Raises:
             RuntimeError: not assessed.
-            ValueError: several objectives, which have no single best.
+            ValueError: several objectives, which have no single best; see `front`.
         """
-        cost = self.cost
-        if cost.ndim != 1 + self.batch_ndim:
-            raise ValueError(
-                f"expected one objective, got {cost.shape[-1]}; a population with several has a Pareto front, no best"
-            )
-        return self.take(lowest(cost))
+        return self.take(lowest(self.scalar_cost))
 
     def front(self) -> Population:
         """The candidates that no other dominates, in their order; with one objective, all that tie for the best.
@@ -313,12 +382,22 @@ class Population:
         """Candidate ``i`` of every search."""
         return Individual({name: x[i] for name, x in self.genes.items()}, self.batch_ndim)
 
-    def _zip(self, other: Population, join: Callable[[Tensor, Tensor], Tensor]) -> Population:
+    def _zip(self, other: Population, join: Callable[[Tensor, Tensor], Tensor], free: int) -> Population:
+        """Both populations joined tensor by tensor, which may differ in the first ``free`` dimensions."""
         if self.genes.keys() != other.genes.keys() or self.traits.keys() != other.traits.keys():
             raise ValueError(
                 f"expected populations of the same names, got genes {sorted(self.genes)} and {sorted(other.genes)}, "
                 f"traits {sorted(self.traits)} and {sorted(other.traits)}"
             )
+        if self.batch_ndim != other.batch_ndim:
+            raise ValueError(
+                f"expected populations of one batch_ndim, got {self.batch_ndim} and {other.batch_ndim}; give both one"
+            )
+        for mine, theirs in ((self.genes, other.genes), (self.traits, other.traits)):
+            for name, x in mine.items():
+                y = theirs[name]
+                if x.shape != y.shape or x.dtype != y.dtype:
+                    checks.alike(name, x, y, free)
         assessment = None
         if self.assessment is not None and other.assessment is not None:
             assessment = self.assessment.zip(other.assessment, join)
@@ -328,3 +407,8 @@ class Population:
             {name: join(x, other.traits[name]) for name, x in self.traits.items()},
             assessment,
         )
+
+
+def check_population(what: str, given: Any) -> None:
+    """``given`` is a population, or a TypeError that says how to make one."""
+    checks.instance(what, given, Population, "make one with individual.populate(k) or Population({'x': tensor})")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -28,7 +28,8 @@ class Bounds:
             names that a mapping leaves out are unbounded.
         repair: ``"clip"`` to the nearest end; ``"reflect"`` at the ends, as often as needed; ``"wrap"`` around, as
             on a circle; ``"resample"``, an algorithm draws a candidate outside anew, at most 10 times, and then
-            clips it (where nothing is drawn, as in ``Bounds(...)(population)``, it clips at once).
+            clips it (where nothing is drawn, as in ``Bounds(...)(population)``, it clips at once). An infinite gene
+            is clipped by all of them, for it has no place on a circle; NaN stays NaN.
 
     Raises:
         ValueError: lower > upper anywhere, NaN, an unknown repair, or names in only one of the two mappings.
@@ -96,6 +97,18 @@ class Bounds:
             return cls(bounds[0], bounds[1])
         raise TypeError(f"expected bounds as (lower, upper) or Bounds, got {bounds!r}; pass e.g. (-1.0, 1.0)")
 
+    @classmethod
+    def needed(cls, who: str, bounds: Bounds | tuple[Limits, Limits] | None) -> Bounds:
+        """As `of`, for ``who`` cannot work without bounds.
+
+        Raises:
+            TypeError: None, or anything else that is no bounds.
+        """
+        box = cls.of(bounds)
+        if box is None:
+            raise TypeError(f"expected bounds for {who}, got None; pass e.g. (-1.0, 1.0)")
+        return box
+
     def ends(self, name: str, like: Tensor) -> tuple[Tensor, Tensor] | None:
         """Lower and upper end for the genes ``name``, of the dtype and on the device of ``like``; None if unbounded.
 
@@ -142,14 +155,7 @@ class Bounds:
             if ends is None:
                 continue
             event = x.shape[individual.batch_ndim + isinstance(individual, Population) :]
-            for end in ends:
-                if end.ndim > len(event) or any(
-                    own not in (1, size) for own, size in zip(end.shape[::-1], event[::-1], strict=False)
-                ):
-                    raise ValueError(
-                        f"expected bounds of {name!r} to broadcast against its event_shape {checks.shape_text(event)}, "
-                        f"got {checks.shape_text(end.shape)}; give one number, or one per gene"
-                    )
+            fits(name, ends, event)
             if not x.is_floating_point() and bool((ends[0] > ends[1]).any()):
                 raise ValueError(f"expected a whole number within the bounds of {name!r}, got none; widen them")
             outside = ~((x >= ends[0]) & (x <= ends[1]))
@@ -174,7 +180,7 @@ class Bounds:
         return (lower, upper) if isinstance(lower, int | float) and isinstance(upper, int | float) else None
 
     def repaired(self, name: str, x: Tensor, overwrite: bool = False) -> Tensor:
-        """``x`` [..., *event_shape] with every gene inside; NaN stays NaN; ``overwrite``: in its memory, if need be."""
+        """``x`` [..., *event_shape] with all but NaN inside; ``overwrite``: in its memory, if need be."""
         numbers = self.numbers
         if numbers is not None and not self._folds and x.is_floating_point():
             return torch.clamp(x, *numbers, out=x if overwrite else buffer_like(x))
@@ -186,7 +192,10 @@ class Bounds:
             whole = not x.is_floating_point()
             bottom, top, place = (low.long(), high.long(), x.long()) if whole else (low, high, x)
             folded = bottom + self._folded(place - bottom, top - bottom)
-            x = torch.where((x < low) | (x > high), folded.to(x.dtype), x)
+            outside = (x < low) | (x > high)
+            if not whole:
+                outside &= torch.isfinite(folded)  # an infinite gene, or one too far away to be folded, is clipped
+            x = torch.where(outside, folded.to(x.dtype), x)
         return torch.clamp(x, low, high, out=buffer_like(x))
 
     @property
@@ -214,7 +223,14 @@ class Bounds:
         return torch.minimum(offset, width - offset)
 
     def __call__(self, population: Population) -> Population:
-        """Every gene repaired; the assessment is dropped."""
+        """Every gene repaired; the assessment is dropped.
+
+        Raises:
+            ValueError: ends that do not broadcast against the genes' event_shape.
+        """
+        if self.numbers is None:
+            for name, x in population.genes.items():
+                fits(name, self.ends(name, x), population.event_shape(name))
         return population.with_genes({name: self.repaired(name, x) for name, x in population.genes.items()})
 
 
@@ -228,6 +244,12 @@ class OpenBounds(Bounds):
     def __call__(self, population: Population) -> Population:
         """The population as it is."""
         return population
+
+
+def fits(name: str, ends: tuple[Tensor, Tensor] | None, event_shape: Iterable[int]) -> None:
+    """The ends of the genes ``name`` broadcast against their [*event_shape], or a ValueError."""
+    for end in ends or ():
+        checks.fits_event(f"bounds of {name!r}", end, event_shape)
 
 
 def _as_tensor(end: float | Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from tansaku import checks, draws
 from tansaku.draws import Noise
 from tansaku.functional import align, blend, exchange
 from tansaku.operators.mutation import shapes
-from tansaku.population import Population
+from tansaku.population import Population, check_population
 
 
 class Crossover:
@@ -28,13 +28,18 @@ class Crossover:
         """Children of ``a`` and ``b``, with the traits of ``a``, not assessed.
 
         Raises:
-            ValueError: parents of different number or names.
+            TypeError: parents that are no populations.
+            ValueError: parents of different number, names, dtypes or shapes.
         """
+        check_population("a", a)
+        check_population("b", b)
         if a.k != b.k or set(a.genes) != set(b.genes):
             raise ValueError(
                 f"expected parents of one number and the same names, got {a.k} of {sorted(a.genes)} and "
                 f"{b.k} of {sorted(b.genes)}; take the same number of both"
             )
+        for name, x in a.genes.items():
+            checks.alike(name, x, b[name])
         return a.with_genes({name: self.cross(name, x, b[name], a.batch_ndim, noise) for name, x in a.genes.items()})
 
 
@@ -133,6 +138,8 @@ class PerNameCrossover(Crossover):
 
     def __call__(self, a: Population, b: Population, noise: Noise) -> Population:
         """Children of ``a`` and ``b``, with the traits of ``a``, not assessed."""
+        check_population("a", a)
+        check_population("b", b)
         unknown = sorted(set(self.crossovers) - set(a.genes))
         if unknown:
             raise ValueError(f"expected names among {sorted(a.genes)}, got {unknown}; name existing genes")

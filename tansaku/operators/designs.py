@@ -17,18 +17,19 @@ from torch import Tensor
 from tansaku import draws
 from tansaku.draws import Noise
 from tansaku.operators.bounds import Bounds
-from tansaku.operators.mutation import place_within, shapes
+from tansaku.operators.mutation import finite_ends, place_within, shapes
+from tansaku.operators.sampling import populated
 from tansaku.population import Individual, Population
 
 _BITS = 30  # of the numbers of torch's Sobol engine
 _UNIT = torch.float64
 
 
-def _placed(bounds: Bounds | None, name: str, x: Tensor, unit: Tensor) -> Tensor:
+def _placed(bounds: Bounds | None, name: str, x: Tensor, batch_ndim: int, unit: Tensor) -> Tensor:
     """Genes of the dtype of ``x`` at ``unit`` in [0, 1) of their range; booleans are True in its upper half."""
     if x.dtype == torch.bool:
         return unit >= 0.5
-    return place_within(bounds, name, x, unit)
+    return place_within(finite_ends(bounds, name, x, batch_ndim), x, unit)
 
 
 @dataclass(frozen=True)
@@ -39,23 +40,26 @@ class LatinHypercubeSampler:
     or less).
 
     Args:
-        bounds: finite for every gene that is not boolean.
+        bounds: `Bounds` or (lower, upper), finite for every gene that is not boolean.
 
     Raises:
-        ValueError: genes without finite bounds (at the call).
+        ValueError: genes without finite bounds that fit them (at the call).
     """
 
     bounds: Bounds | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bounds", Bounds.of(self.bounds))
+
     def __call__(self, individual: Individual, k: int, noise: Noise) -> Population:
         """[k, *batch_shape, *event_shape] candidates."""
-        population = individual.populate(k)
+        population = populated(individual, k)
         genes = {}
         for name, x in population.genes.items():
             like = torch.zeros((), dtype=_UNIT, device=x.device)
             part = draws.uniform(*shapes(x, population.batch_ndim), like, noise).argsort(0)
             within = draws.uniform(*shapes(x, population.batch_ndim), like, noise)
-            genes[name] = _placed(self.bounds, name, x, within.add_(part).div_(k))
+            genes[name] = _placed(self.bounds, name, x, population.batch_ndim, within.add_(part).div_(k))
         return population.with_genes(genes)
 
 
@@ -68,17 +72,20 @@ class SobolSampler:
     only the shapes matter.
 
     Args:
-        bounds: finite for every gene that is not boolean.
+        bounds: `Bounds` or (lower, upper), finite for every gene that is not boolean.
 
     Raises:
-        ValueError: genes without finite bounds, or more than 21,201 of them in all (at the call).
+        ValueError: genes without finite bounds that fit them, or more than 21,201 of them in all (at the call).
     """
 
     bounds: Bounds | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bounds", Bounds.of(self.bounds))
+
     def __call__(self, individual: Individual, k: int, noise: Noise) -> Population:
         """[k, *batch_shape, *event_shape] candidates."""
-        population = individual.populate(k)
+        population = populated(individual, k)
         names = sorted(population.genes)
         sizes = [math.prod(population.event_shape(name)) for name in names]
         most = torch.quasirandom.SobolEngine.MAXDIM
@@ -92,5 +99,5 @@ class SobolSampler:
             lead, batch_shape, event_shape = shapes(x, population.batch_ndim)
             shift = draws.integers(2**_BITS, (), batch_shape, event_shape, x, noise)
             shifted = point.view(*lead, *(1,) * len(batch_shape), *event_shape) ^ shift
-            genes[name] = _placed(self.bounds, name, x, shifted.to(_UNIT) / 2**_BITS)
+            genes[name] = _placed(self.bounds, name, x, population.batch_ndim, shifted.to(_UNIT) / 2**_BITS)
         return population.with_genes(genes)

@@ -11,8 +11,8 @@ from torch import Tensor
 from tansaku import checks, draws
 from tansaku.draws import Noise
 from tansaku.functional import flip, jitter, select
-from tansaku.operators.bounds import Bounds
-from tansaku.population import Population
+from tansaku.operators.bounds import Bounds, fits
+from tansaku.population import Population, check_population
 
 
 class Mutation:
@@ -36,7 +36,12 @@ class Mutation:
         raise TypeError(f"expected a mutation with a method mutate, got {type(self).__name__}; define it")
 
     def __call__(self, population: Population, noise: Noise) -> Population:
-        """The population with changed genes; traits stay, the assessment is dropped."""
+        """The population with changed genes; traits stay, the assessment is dropped.
+
+        Raises:
+            TypeError: no population.
+        """
+        check_population("population", population)
         return population.with_genes(
             {name: self.mutate(name, x, population.batch_ndim, noise) for name, x in population.genes.items()}
         )
@@ -58,7 +63,7 @@ class Gaussian(Mutation):
 
     Raises:
         TypeError: genes that are not real (at the call).
-        ValueError: a negative std or a rate outside [0, 1].
+        ValueError: a negative std, one of another shape (at the call), or a rate outside [0, 1].
     """
 
     std: float | Tensor = 0.1
@@ -89,7 +94,7 @@ class Cauchy(Mutation):
 
     Raises:
         TypeError: genes that are not real (at the call).
-        ValueError: a negative scale or a rate outside [0, 1].
+        ValueError: a negative scale, one of another shape (at the call), or a rate outside [0, 1].
 
     Reference: X. Yao, Y. Liu and G. Lin, Evolutionary Programming Made Faster, 1999.
     """
@@ -98,13 +103,13 @@ class Cauchy(Mutation):
     rate: float = 1.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.scale, Tensor):
-            checks.number("scale", self.scale, 0.0)
+        checks.std("scale", self.scale)
         checks.probability("rate", self.rate)
 
     def mutate(self, name: str, x: Tensor, batch_ndim: int, noise: Noise) -> Tensor:
         """See `Mutation.mutate`."""
         checks.real("Cauchy mutation", name, x, "use BitFlip for booleans or Creep for integers")
+        checks.fits_event("scale", self.scale, shapes(x, batch_ndim)[2])
         moved = jitter(x, draws.cauchy(*shapes(x, batch_ndim), x, noise), self.scale)
         if self.rate == 1.0:
             return moved
@@ -149,12 +154,12 @@ class UniformReset(Mutation):
     """Uniform mutation: each gene, with probability ``rate``, is drawn anew from the whole of its bounds.
 
     Args:
-        bounds: the finite box to draw from, both ends included for integers.
+        bounds: the finite box to draw from, `Bounds` or (lower, upper), both ends included for integers.
         rate: the share of genes drawn anew, in [0, 1].
 
     Raises:
-        TypeError: boolean genes (at the call).
-        ValueError: genes without finite bounds (at the call), or a rate outside [0, 1].
+        TypeError: no bounds, or boolean genes (at the call).
+        ValueError: genes without finite bounds that fit them (at the call), or a rate outside [0, 1].
 
     Reference: Z. Michalewicz, Genetic Algorithms + Data Structures = Evolution Programs, 1992.
     """
@@ -163,6 +168,7 @@ class UniformReset(Mutation):
     rate: float = 0.1
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "bounds", Bounds.needed("UniformReset", self.bounds))
         checks.probability("rate", self.rate)
 
     def mutate(self, name: str, x: Tensor, batch_ndim: int, noise: Noise) -> Tensor:
@@ -173,36 +179,33 @@ class UniformReset(Mutation):
         return select(draws.coins(self.rate, *shapes(x, batch_ndim), x, noise), fresh, x)
 
 
-def uniform_within(bounds: Bounds, name: str, x: Tensor, batch_ndim: int, noise: Noise) -> Tensor:
+def uniform_within(bounds: Bounds | None, name: str, x: Tensor, batch_ndim: int, noise: Noise) -> Tensor:
     """Genes of the shape of ``x`` drawn uniformly from the bounds of ``name``.
 
     Raises:
-        ValueError: the genes have no finite bounds.
+        ValueError: the genes have no finite bounds that fit them.
     """
     like = x if x.is_floating_point() else torch.zeros((), dtype=torch.float64, device=x.device)
-    finite_ends(bounds, name, x)
-    return place_within(bounds, name, x, draws.uniform(*shapes(x, batch_ndim), like, noise))
+    ends = finite_ends(bounds, name, x, batch_ndim)
+    return place_within(ends, x, draws.uniform(*shapes(x, batch_ndim), like, noise))
 
 
-def finite_ends(bounds: Bounds | None, name: str, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Lower and upper end for the genes ``name``.
+def finite_ends(bounds: Bounds | None, name: str, x: Tensor, batch_ndim: int) -> tuple[Tensor, Tensor]:
+    """Lower and upper end for the genes ``name`` [k, *batch_shape, *event_shape].
 
     Raises:
-        ValueError: the genes have no finite bounds.
+        ValueError: the genes have no finite bounds, or ends that do not broadcast against [*event_shape].
     """
     ends = None if bounds is None else bounds.ends(name, x)
     if bounds is None or ends is None or not bounds.finite(name):
         raise ValueError(f"expected finite bounds for {name!r} to draw from, got none; give lower and upper")
+    fits(name, ends, x.shape[1 + batch_ndim :])
     return ends
 
 
-def place_within(bounds: Bounds | None, name: str, x: Tensor, unit: Tensor) -> Tensor:
-    """Genes of the dtype of ``x`` at ``unit`` of the way between their bounds; ``unit``, in [0, 1), is overwritten.
-
-    Raises:
-        ValueError: the genes have no finite bounds.
-    """
-    low, high = finite_ends(bounds, name, x)
+def place_within(ends: tuple[Tensor, Tensor], x: Tensor, unit: Tensor) -> Tensor:
+    """Genes of the dtype of ``x`` at ``unit`` of the way between their ends; ``unit``, in [0, 1), is overwritten."""
+    low, high = ends
     if x.is_floating_point():
         return unit.mul_(high - low).add_(low).clamp_(low, high).to(x.dtype)
     first = low.to(torch.float64)  # the number of choices may not fit into the genes' own dtype
@@ -257,6 +260,7 @@ class PerName(Mutation):
 
     def __call__(self, population: Population, noise: Noise) -> Population:
         """The population with changed genes; traits stay, the assessment is dropped."""
+        check_population("population", population)
         unknown = sorted(set(self.mutations) - set(population.genes))
         if unknown:
             raise ValueError(f"expected names among {sorted(population.genes)}, got {unknown}; name existing genes")

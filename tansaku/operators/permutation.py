@@ -20,6 +20,7 @@ from tansaku.draws import Noise
 from tansaku.functional import select
 from tansaku.operators.crossover import Crossover
 from tansaku.operators.mutation import Mutation, shapes
+from tansaku.operators.sampling import populated
 from tansaku.population import Individual, Population
 
 
@@ -159,7 +160,7 @@ class PermutationSampler:
 
     def __call__(self, individual: Individual, k: int, noise: Noise) -> Population:
         """[k, *batch_shape, *event_shape] candidates."""
-        population = individual.populate(k)
+        population = populated(individual, k)
         genes = {}
         for name, x in population.genes.items():
             checks.whole("permutation sampling", name, x, "use UniformSampler")

@@ -24,13 +24,13 @@ class Polynomial(Mutation):
     """Polynomial mutation: each gene, with probability ``rate``, takes a step of about span / eta within its bounds.
 
     Args:
-        bounds: the finite box.
+        bounds: the finite box, `Bounds` or (lower, upper).
         eta: the distribution index, >= 0; the steps of a large one are short.
         rate: the share of genes that change, in [0, 1]; one gene of the name on average (1 / n) if not given.
 
     Raises:
-        TypeError: genes that are not real (at the call).
-        ValueError: genes without finite bounds (at the call), a negative eta or a rate outside [0, 1].
+        TypeError: no bounds, or genes that are not real (at the call).
+        ValueError: genes without finite bounds that fit them (at the call), a negative eta or a rate outside [0, 1].
     """
 
     bounds: Bounds
@@ -38,6 +38,7 @@ class Polynomial(Mutation):
     rate: float | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "bounds", Bounds.needed("Polynomial", self.bounds))
         checks.number("eta", self.eta, 0.0)
         if self.rate is not None:
             checks.probability("rate", self.rate)
@@ -45,7 +46,7 @@ class Polynomial(Mutation):
     def mutate(self, name: str, x: Tensor, batch_ndim: int, noise: Noise) -> Tensor:
         """See `Mutation.mutate`."""
         checks.real("Polynomial mutation", name, x, "use BitFlip for booleans or Creep for integers")
-        low, high = finite_ends(self.bounds, name, x)
+        low, high = finite_ends(self.bounds, name, x, batch_ndim)
         rate = 1 / max(1, math.prod(x.shape[1 + batch_ndim :])) if self.rate is None else self.rate
         changed = draws.coins(rate, *shapes(x, batch_ndim), x, noise)
         u = draws.uniform(*shapes(x, batch_ndim), x, noise)

@@ -113,7 +113,7 @@ class WeightedMean:
 
     def __call__(self, population: Population) -> Individual:
         """[*batch_shape, *event_shape] weighted means."""
-        cost = population.cost
+        cost = population.scalar_cost
         if self.weights == "softmax":
             weights = softmax_weights(cost, self.temperature)
         else:
@@ -150,7 +150,7 @@ class Slope:
 
     def __call__(self, population: Population) -> Individual:
         """[*batch_shape, *event_shape] the mean of the candidates, one step on."""
-        slopes, used = self.slopes(population), torch.isfinite(population.cost)
+        slopes, used = self.slopes(population), torch.isfinite(population.scalar_cost)
         return Individual(
             {name: (_mean_of(x, used) - self.step * slopes[name]).to(x.dtype) for name, x in population.genes.items()},
             population.batch_ndim,
@@ -158,8 +158,9 @@ class Slope:
 
     def slopes(self, population: Population) -> dict[str, Tensor]:
         """Name -> [*batch_shape, *event_shape] the change of cost per unit of each gene."""
-        used = torch.isfinite(population.cost)
-        cost = torch.where(used, population.cost, 0.0)
+        cost = population.scalar_cost
+        used = torch.isfinite(cost)
+        cost = torch.where(used, cost, 0.0)
         slopes = {}
         for name, x in population.genes.items():
             checks.real("the slope", name, x, "use BinaryProbability for booleans or Best")
@@ -198,9 +199,9 @@ class BinaryProbability:
 
     def probability(self, population: Population) -> dict[str, Tensor]:
         """Name -> [*batch_shape, *event_shape] the chance that True is the better value."""
-        used = torch.isfinite(population.cost)
-        cost = population.cost.to(torch.promote_types(population.cost.dtype, torch.float32))
-        cost = torch.where(used, cost, 0.0)
+        cost = population.scalar_cost
+        used = torch.isfinite(cost)
+        cost = torch.where(used, cost, 0.0).to(torch.promote_types(cost.dtype, torch.float32))
         answer = {}
         for name, x in population.genes.items():
             if x.dtype != torch.bool:

@@ -16,6 +16,12 @@ from tansaku.operators.mutation import shapes, uniform_within
 from tansaku.population import Individual, Population
 
 
+def populated(individual: Individual, k: int) -> Population:
+    """``k`` copies of an individual, or a TypeError that says how to make one."""
+    checks.instance("individual", individual, Individual, "use Individual({'x': tensor}) or population.individual()")
+    return individual.populate(k)
+
+
 @dataclass(frozen=True)
 class GaussianSampler:
     """Candidates x + std * N(0, 1) around an individual.
@@ -26,7 +32,7 @@ class GaussianSampler:
 
     Raises:
         TypeError: genes that are not real (at the call).
-        ValueError: an odd k for antithetic pairs (at the call), or a negative std.
+        ValueError: an odd k for antithetic pairs, a std of another shape (at the call), or a negative std.
     """
 
     std: float | Tensor = 1.0
@@ -37,10 +43,11 @@ class GaussianSampler:
 
     def __call__(self, individual: Individual, k: int, noise: Noise) -> Population:
         """[k, *batch_shape, *event_shape] candidates."""
-        population = individual.populate(k)
+        population = populated(individual, k)
         genes = {}
         for name, x in population.genes.items():
             checks.real("Gaussian sampling", name, x, "use UniformSampler")
+            checks.fits_event("std", self.std, population.event_shape(name))
             draw = draws.normal_pairs if self.antithetic else draws.normal
             genes[name] = jitter(x, draw(*shapes(x, population.batch_ndim), x, noise), self.std)
         return population.with_genes(genes)
@@ -51,25 +58,26 @@ class UniformSampler:
     """Candidates uniform within bounds; booleans are fair coins. Of the individual only the shapes matter.
 
     Args:
-        bounds: finite for every gene that is not boolean.
+        bounds: `Bounds` or (lower, upper), finite for every gene that is not boolean.
 
     Raises:
-        ValueError: genes without finite bounds (at the call).
+        ValueError: genes without finite bounds that fit them (at the call).
     """
 
     bounds: Bounds | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bounds", Bounds.of(self.bounds))
+
     def __call__(self, individual: Individual, k: int, noise: Noise) -> Population:
         """[k, *batch_shape, *event_shape] candidates."""
-        population = individual.populate(k)
+        population = populated(individual, k)
         genes = {}
         for name, x in population.genes.items():
             if x.dtype == torch.bool:
                 genes[name] = draws.coins(0.5, *shapes(x, population.batch_ndim), x, noise)
-                continue
-            if self.bounds is None:
-                raise ValueError(f"expected finite bounds for {name!r} to draw from, got none; give lower and upper")
-            genes[name] = uniform_within(self.bounds, name, x, population.batch_ndim, noise)
+            else:
+                genes[name] = uniform_within(self.bounds, name, x, population.batch_ndim, noise)
         return population.with_genes(genes)
 
 
@@ -83,7 +91,7 @@ class BernoulliSampler:
 
     Raises:
         TypeError: genes that are not boolean (at the call).
-        ValueError: a probability outside [0, 1], or a name without one (at the call).
+        ValueError: a probability outside [0, 1], a name without one, or a tensor of another shape (at the call).
     """
 
     probability: float | Tensor | Mapping[str, float | Tensor] = 0.5
@@ -98,7 +106,7 @@ class BernoulliSampler:
 
     def __call__(self, individual: Individual, k: int, noise: Noise) -> Population:
         """[k, *batch_shape, *event_shape] candidates."""
-        population = individual.populate(k)
+        population = populated(individual, k)
         genes = {}
         for name, x in population.genes.items():
             if x.dtype != torch.bool:
@@ -110,6 +118,7 @@ class BernoulliSampler:
                 if name not in given:
                     raise ValueError(f"expected a probability for {name!r}, got {sorted(given)}; name every gene")
                 given = given[name]
+            checks.fits_event("probability", given, x.shape[1:])
             like = torch.zeros((), dtype=torch.float64, device=x.device)
             genes[name] = draws.uniform(*shapes(x, population.batch_ndim), like, noise) < given
         return population.with_genes(genes)

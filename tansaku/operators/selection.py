@@ -38,7 +38,7 @@ class Tournament:
 
     def __call__(self, population: Population, count: int, noise: Noise) -> Tensor:
         """[count, *batch_shape] indices of the winners."""
-        cost = population.cost
+        cost = population.scalar_cost
         lead = (self.size, checks.count("count", count))
         drawn = draws.integers(population.k, lead, tuple(population.batch_shape), (), cost, noise)
         met = take_rows(cost, drawn.flatten(0, 1)).view_as(drawn)
@@ -64,7 +64,7 @@ class Truncation:
         """
         if checks.count("count", count) > population.k:
             raise ValueError(f"expected count <= k = {population.k}, got {count}; select fewer")
-        return population.cost.argsort(dim=0, stable=True)[:count]
+        return population.scalar_cost.argsort(dim=0, stable=True)[:count]
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,12 @@ class LinearRank:
 
     def __call__(self, population: Population, count: int, noise: Noise) -> Tensor:
         """[count, *batch_shape] indices, drawn with replacement."""
-        order = population.cost.argsort(dim=0, stable=True)
+        order = population.scalar_cost.argsort(dim=0, stable=True)
         return order.gather(0, _spin(self._of_ranks(population), population, count, noise))
 
     def probability(self, population: Population) -> Tensor:
         """[k, *batch_shape] float64 chance of each candidate at one draw; ties keep the lower index ahead."""
-        rank = population.cost.argsort(dim=0, stable=True).argsort(dim=0)
+        rank = population.scalar_cost.argsort(dim=0, stable=True).argsort(dim=0)
         return self._of_ranks(population)[rank]
 
     def _of_ranks(self, population: Population) -> Tensor:
@@ -116,7 +116,7 @@ class Roulette:
 
     def probability(self, population: Population) -> Tensor:
         """[k, *batch_shape] float64 chance of each candidate at one draw."""
-        cost = finite_costs(population.cost).to(torch.float64)
+        cost = finite_costs(population.scalar_cost).to(torch.float64)
         fitness = cost.amax(0, keepdim=True) - cost
         total = fitness.sum(0, keepdim=True)
         even = torch.full_like(fitness, 1 / population.k)
@@ -142,12 +142,12 @@ class ExponentialRank:
 
     def __call__(self, population: Population, count: int, noise: Noise) -> Tensor:
         """[count, *batch_shape] indices, drawn with replacement."""
-        order = population.cost.argsort(dim=0, stable=True)
+        order = population.scalar_cost.argsort(dim=0, stable=True)
         return order.gather(0, _spin(self._of_ranks(population), population, count, noise))
 
     def probability(self, population: Population) -> Tensor:
         """[k, *batch_shape] float64 chance of each candidate at one draw; ties keep the lower index ahead."""
-        rank = population.cost.argsort(dim=0, stable=True).argsort(dim=0)
+        rank = population.scalar_cost.argsort(dim=0, stable=True).argsort(dim=0)
         return self._of_ranks(population)[rank]
 
     def _of_ranks(self, population: Population) -> Tensor:
@@ -180,7 +180,7 @@ class Boltzmann:
 
     def probability(self, population: Population) -> Tensor:
         """[k, *batch_shape] float64 chance of each candidate at one draw."""
-        cost = finite_costs(population.cost).to(torch.float64)
+        cost = finite_costs(population.scalar_cost).to(torch.float64)
         return torch.softmax((cost.amin(0, keepdim=True) - cost) / self.temperature, 0)
 
 
@@ -201,10 +201,20 @@ class StochasticUniversal:
     Args:
         scheme: whose probabilities: `Roulette`, `LinearRank`, `ExponentialRank`, `Boltzmann`.
 
+    Raises:
+        TypeError: a scheme without probabilities, such as `Tournament`.
+
     Reference: J. E. Baker, Reducing Bias and Inefficiency in the Selection Algorithm, 1987.
     """
 
     scheme: Scheme = field(default_factory=Roulette)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.scheme, type) or not hasattr(self.scheme, "probability"):
+            raise TypeError(
+                f"expected a scheme with probabilities, got {self.scheme!r}; use Roulette(), LinearRank(), "
+                "ExponentialRank() or Boltzmann()"
+            )
 
     def __call__(self, population: Population, count: int, noise: Noise) -> Tensor:
         """[count, *batch_shape] indices."""

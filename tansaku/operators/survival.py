@@ -33,7 +33,7 @@ class Plus:
     def __call__(self, parents: Population, children: Population) -> Population:
         """The survivors, best first; at equal cost parents before children."""
         both = parents.cat(children)
-        return both.take(both.cost.argsort(dim=0, stable=True)[: self.keep or parents.k])
+        return both.take(both.scalar_cost.argsort(dim=0, stable=True)[: self.keep or parents.k])
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ class Comma:
         elites = min(self.elites, parents.k, children.k)
         if elites == 0:
             return children
-        best = parents.take(_first(parents.cost, elites, largest=False))
-        place = _first(children.cost, elites, largest=True)
+        best = parents.take(_first(parents.scalar_cost, elites, largest=False))
+        place = _first(children.scalar_cost, elites, largest=True)
         worst = children.take(place)
-        kept = best.where(best.cost <= worst.cost, worst)
+        kept = best.where(best.scalar_cost <= worst.scalar_cost, worst)
         assessment = children.assessment
         if kept.assessment is None or assessment is None:
             raise RuntimeError("expected assessed parents and children, got one without an assessment; assess it first")
@@ -96,7 +96,8 @@ class Greedy:
         """
         if parents.k != children.k:
             raise ValueError(f"expected as many children as parents, {parents.k}, got {children.k}; pair them")
-        better = children.cost < parents.cost if self.strict else children.cost <= parents.cost
+        before, after = parents.scalar_cost, children.scalar_cost
+        better = after < before if self.strict else after <= before
         return children.where(better, parents)
 
 
@@ -124,11 +125,11 @@ class Age:
 
     def __call__(self, parents: Population, children: Population) -> Population:
         """The survivors, best first among the young; at equal cost parents before children."""
-        none = torch.zeros(parents.cost.shape[: 1 + parents.batch_ndim], dtype=torch.int64, device=parents.device)
+        none = torch.zeros((parents.k, *parents.batch_shape), dtype=torch.int64, device=parents.device)
         born = torch.zeros((children.k, *none.shape[1:]), dtype=torch.int64, device=parents.device)
         lived = parents.traits.get("lived", none) + 1
         both = parents.with_traits(lived=lived).cat(children.with_traits(lived=born))
-        order = both.cost.argsort(dim=0, stable=True)
+        order = both.scalar_cost.argsort(dim=0, stable=True)
         old = (both.traits["lived"] >= self.max_age).to(torch.uint8).gather(0, order)
         return both.take(order.gather(0, old.argsort(dim=0, stable=True))[: self.keep or parents.k])
 
@@ -149,14 +150,14 @@ class Crowding:
     def __call__(self, parents: Population, children: Population) -> Population:
         """As many survivors as parents, in the parents' places."""
         nearest = self._nearest(parents, children)
-        cost = children.cost
-        lowest = torch.full_like(parents.cost, float("inf")).scatter_reduce(0, nearest, cost, "amin")
+        before, cost = parents.scalar_cost, children.scalar_cost
+        lowest = torch.full_like(before, float("inf")).scatter_reduce(0, nearest, cost, "amin")
         number = torch.arange(children.k, device=cost.device).view(-1, *(1,) * (cost.ndim - 1)).expand_as(cost)
         is_best = cost == lowest.gather(0, nearest)
         number = torch.where(is_best, number, children.k)  # a tie goes to the lower index
-        rival = torch.full_like(parents.cost, children.k, dtype=torch.int64).scatter_reduce(0, nearest, number, "amin")
+        rival = torch.full_like(before, children.k, dtype=torch.int64).scatter_reduce(0, nearest, number, "amin")
         rivals = children.take(rival.clamp(max=children.k - 1))
-        return rivals.where((rival < children.k) & (rivals.cost < parents.cost), parents)
+        return rivals.where((rival < children.k) & (rivals.scalar_cost < before), parents)
 
     def _nearest(self, parents: Population, children: Population) -> torch.Tensor:
         """[children, *batch_shape] indices of the nearest parents; ties by the lower index."""

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, Literal, get_args, get_type_hints
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, get_args, get_type_hints
 
 import torch
 from torch import Tensor
 
 from tansaku.assessment import Assessment
-from tansaku.draws import Noise, Replay
+from tansaku.draws import Replay
 from tansaku.operators import Crossover, Mutation
 from tansaku.population import Individual, Population
 from tansaku.storage import Storages
+from tansaku.testing.case import DTYPES, Case, Kind, Subject
 from tansaku.testing.claims import Suite, close, fingerprint, nothing_drawn_elsewhere, refused, require
 
-Kind = Literal["selection", "crossover", "mutation", "sampling", "survival", "reduction"]
-
-_DTYPES = (torch.float32, torch.float64, torch.int64, torch.bool)
 _ROUNDING = 32  # units in the last place: a mean over candidates may be taken in another order
 _NAN = float("nan")
+_SIZES = (1 << 14, *[1 << 8] * 64)  # of calls whose answers are counted: many numbers may be drawn in another way
+_RATES = (0.1, 0.5, 0.9)
+_FALSE_ALARM = 1e-9  # the chance that a sound operator fails one comparison of frequencies
 
 
 def check_operator(
@@ -36,7 +38,9 @@ def check_operator(
     Operators are called with genes ``"x"`` [k, *batch_shape, *event_shape] with values in -3 .. 3, event_shape (5,) or
     (1,), sometimes beside a second tensor ``"w"`` (5, 2); an operator with an attribute ``permutes = True`` gets
     permutations along the last dimension for integers. Parents carry two traits and a cost, and a cost per case for
-    each of the entries along the first dimension of event_shape.
+    each of the entries along the first dimension of event_shape. A field ``rate`` of a mutation or crossover is taken
+    for the share of genes that change, a field ``points`` of a crossover for a number of cuts, equally likely at all
+    places. Frequencies are held against theory so that a sound operator fails with a chance below one in a million.
 
     Args:
         make: builds the operator; called without arguments.
@@ -89,139 +93,6 @@ def _kind_of(operator: Any) -> Kind:
     raise TypeError(f"expected the signature of an operator, got {inspect.signature(call)}; {remedy}")
 
 
-@dataclass(frozen=True)
-class Subject:
-    """An operator, and ways to call it."""
-
-    operator: Any
-    kind: Kind
-    device: torch.device
-
-    def noise(self, seed: int = 1) -> torch.Generator:
-        """Random numbers."""
-        return torch.Generator(self.device).manual_seed(seed)
-
-    def call(self, case: Case, noise: Noise, operator: Any = None) -> Any:
-        """What the operator makes of a case."""
-        operate = self.operator if operator is None else operator
-        match self.kind:
-            case "selection":
-                return operate(case.parents, case.parents.k, noise)
-            case "crossover":
-                return operate(case.parents, case.others, noise)
-            case "mutation":
-                return operate(case.parents, noise)
-            case "sampling":
-                return operate(case.parents.individual(), case.parents.k, noise)
-            case "survival":
-                return operate(case.parents, case.others)
-            case _:
-                return operate(case.parents)
-
-    def case(
-        self,
-        dtype: torch.dtype,
-        k: int = 8,
-        event: tuple[int, ...] = (5,),
-        batch_shape: tuple[int, ...] = (),
-        several: bool = False,
-        seed: int = 0,
-    ) -> Case:
-        """`Case.of` with genes of the kind that the operator is made for."""
-        return Case.of(dtype, k, event, batch_shape, several, self.permutes, seed, self.device)
-
-    @property
-    def permutes(self) -> bool:
-        """Whether its integers are permutations."""
-        return bool(getattr(self.operator, "permutes", False))
-
-    def dtypes(self) -> list[torch.dtype]:
-        """Those that it does not refuse."""
-        taken = []
-        for dtype in _DTYPES:
-            try:
-                self.call(self.case(dtype), self.noise())
-            except TypeError:
-                continue
-            taken.append(dtype)
-        require(len(taken) > 0, "it refuses genes of every dtype")
-        return taken
-
-    def sizes(self) -> list[int]:
-        """Numbers of candidates to try: one, few, odd, even; where pairs are drawn, even ones."""
-        try:
-            self.call(self.case(self.dtypes()[0], k=3), self.noise())
-        except ValueError:
-            if self.kind == "sampling":
-                return [2, 8]
-            raise
-        return [1, 2, 7, 8]
-
-
-@dataclass(frozen=True)
-class Case:
-    """Parents, and others of the same shapes."""
-
-    parents: Population
-    others: Population
-
-    @classmethod
-    def of(
-        cls,
-        dtype: torch.dtype,
-        k: int = 8,
-        event: tuple[int, ...] = (5,),
-        batch_shape: tuple[int, ...] = (),
-        several: bool = False,
-        permuted: bool = False,
-        seed: int = 0,
-        device: torch.device | str = "cpu",
-    ) -> Case:
-        """Random genes, costs and cases; the trait ``age`` tells all candidates of a search apart."""
-        generator = torch.Generator().manual_seed(seed)
-
-        def population(first: int) -> Population:
-            events = {"x": event, "w": (*event, 2)} if several else {"x": event}
-            genes = {
-                name: _genes(torch.randn(k, *batch_shape, *size, generator=generator), dtype, permuted)
-                for name, size in events.items()
-            }
-            age = torch.arange(first, first + k).view(k, *(1,) * len(batch_shape)).expand(k, *batch_shape)
-            velocity = torch.randn(k, *batch_shape, 2, generator=generator)
-            cases = torch.rand(k, *batch_shape, event[0], generator=generator, dtype=torch.float64)
-            value = torch.rand(k, *batch_shape, generator=generator, dtype=torch.float64)
-            genes = {name: x.to(device) for name, x in genes.items()}
-            traits = {"age": age.contiguous().to(device), "velocity": velocity.to(device)}
-            return Population(genes, len(batch_shape), traits, Assessment(value.to(device), cases=cases.to(device)))
-
-        return cls(population(0), population(k))
-
-    def search(self, where: tuple[int, ...]) -> Case:
-        """The part of one search."""
-        return Case(_search(self.parents, where), _search(self.others, where))
-
-
-def _genes(drawn: Tensor, dtype: torch.dtype, permuted: bool) -> Tensor:
-    if permuted and dtype == torch.int64:
-        return drawn.argsort(-1)
-    if dtype == torch.bool:
-        return drawn > 0
-    return (drawn if dtype.is_floating_point else drawn.round()).clamp(-3, 3).to(dtype)
-
-
-def _search(population: Population, where: tuple[int, ...]) -> Population:
-    index: tuple[slice | int, ...] = (slice(None), *where)
-    assessment = population.assessment
-    if assessment is None or assessment.cases is None:
-        raise ValueError("expected an assessed population with cases, got one without; make it with Case.of")
-    return Population(
-        {name: x[index] for name, x in population.genes.items()},
-        0,
-        {name: x[index] for name, x in population.traits.items()},
-        Assessment(assessment.value[index], assessment.maximize, cases=assessment.cases[index]),
-    )
-
-
 def _rounding(x: Tensor) -> float:
     return _ROUNDING * torch.finfo(x.dtype).eps if x.is_floating_point() else 0.0
 
@@ -272,7 +143,7 @@ def _fits(kind: Kind, answer: Any, parents: Population, what: str) -> None:
 @_suite.claim("genes of a dtype that it cannot treat raise a TypeError that names the dtype and what to use instead")
 def _other_dtypes_are_refused(subject: Subject) -> None:
     taken = subject.dtypes()
-    for dtype in _DTYPES:
+    for dtype in DTYPES:
         if dtype not in taken:
             refused(TypeError, lambda dtype=dtype: subject.call(subject.case(dtype), subject.noise()), str(dtype))  # type: ignore[misc]
             refused(TypeError, lambda dtype=dtype: subject.call(subject.case(dtype), subject.noise()), "use ")  # type: ignore[misc]
@@ -409,10 +280,28 @@ def _reduction_shuns_nan(subject: Subject, parents: Population, maximize: bool) 
     require(apart(_NAN) >= apart(1.0) - 1e-6, f"NaN drew the answer nearer than the lowest cost ({maximize=})")
 
 
-@_suite.claim("a rate of 0 changes nothing and a rate of 1 changes everything")
+def _has(operator: Any, setting: str) -> bool:
+    return is_dataclass(operator) and any(field.name == setting for field in fields(operator))
+
+
+def _counted(subject: Subject, cases: Mapping[int, Case], operator: Any, seed: int) -> Tensor:
+    """The genes that calls of all `_SIZES` make, one after the other."""
+    calls = enumerate(_SIZES, seed * len(_SIZES))
+    return torch.cat([subject.call(cases[k], subject.noise(i), operator)["x"] for i, k in calls])
+
+
+def _stray(width: float) -> float:
+    """How far a mean over all candidates may lie from its expectation, each of them in an interval of this width.
+
+    The genes of one candidate may depend on each other, candidates may not. Reference: W. Hoeffding, Probability
+    Inequalities for Sums of Bounded Random Variables, 1963, theorem 2.
+    """
+    return width * math.sqrt(math.log(2 / _FALSE_ALARM) / (2 * sum(_SIZES)))
+
+
+@_suite.claim("a rate of 0 changes nothing, a rate of 1 everything, and a rate between the share that it says")
 def _rates_are_what_they_say(subject: Subject) -> None:
-    rated = is_dataclass(subject.operator) and any(field.name == "rate" for field in fields(subject.operator))
-    if subject.kind not in ("crossover", "mutation") or not rated:
+    if subject.kind not in ("crossover", "mutation") or not _has(subject.operator, "rate"):
         return
     for dtype in subject.dtypes():
         case = subject.case(dtype, k=64)
@@ -427,6 +316,45 @@ def _rates_are_what_they_say(subject: Subject) -> None:
         elif dtype == torch.bool or dtype.is_floating_point:
             changed = float((always != x).double().mean())
             require(changed == 1.0, f"{dtype}: rate 1 changes {changed:.0%} of the genes")
+        cases = {k: subject.case(dtype, k) for k in set(_SIZES)}
+        before = torch.cat([cases[k].parents["x"] for k in _SIZES])
+
+        def share(rate: float, seed: int, cases: Mapping[int, Case] = cases, before: Tensor = before) -> float:
+            made = _counted(subject, cases, replace(subject.operator, rate=rate), seed)
+            return float((made != before).double().mean())
+
+        most = share(1.0, 0)  # not all genes: what is drawn anew may be drawn the same
+        for seed, rate in enumerate(_RATES, 1):
+            seen, expected = share(rate, seed), rate * most
+            holds = abs(seen - expected) <= _stray(math.hypot(1, rate))
+            require(holds, f"{dtype}: rate {rate} changes {seen:.1%} of the genes, not {expected:.1%}")
+
+
+@_suite.claim("a crossover that takes each gene from one of the parents may change over between any two neighbours")
+def _every_place_may_be_cut(subject: Subject) -> None:
+    if subject.kind != "crossover" or subject.permutes:
+        return
+    for dtype in subject.dtypes():
+        cases = {k: _zeros_and_ones(subject.case(dtype, k)) for k in set(_SIZES)}
+        made = _counted(subject, cases, None, 0)
+        if not ((made == 0) | (made == 1)).all():
+            continue  # it makes genes of its own
+        parted = (made[:, 1:] != made[:, :-1]).double().mean(0)
+        (most, often), (least, seldom) = ((float(x), int(i) + 1) for x, i in (parted.max(0), parted.min(0)))
+        require(
+            least > 0 or most * len(made) < 100,
+            f"{dtype}: of {len(made)} children {most:.1%} change over before gene {often}, none before gene {seldom}",
+        )
+        require(
+            most - least <= _stray(2.0) or not _has(subject.operator, "points"),
+            f"{dtype}: {most:.1%} of the cuts fall before gene {often}, {least:.1%} before gene {seldom}",
+        )
+
+
+def _zeros_and_ones(case: Case) -> Case:
+    """All genes of the parents 0, all of the others 1."""
+    pairs = ((case.parents, 0), (case.others, 1))
+    return Case(*(replace(p, genes={n: torch.full_like(x, v) for n, x in p.genes.items()}) for p, v in pairs))
 
 
 @_suite.claim("what is made of permutations are permutations")
@@ -434,7 +362,7 @@ def _permutations_stay_permutations(subject: Subject) -> None:
     if not subject.permutes or subject.kind not in ("crossover", "mutation", "sampling"):
         return
     dtypes = subject.dtypes()
-    require(dtypes == [torch.int64], f"of {_DTYPES} it takes {dtypes}, not integers alone")
+    require(dtypes == [torch.int64], f"of {DTYPES} it takes {dtypes}, not integers alone")
     for n in (1, 2, 9):
         for seed in range(20):
             made = subject.call(subject.case(torch.int64, event=(3, n), seed=seed), subject.noise(seed))["x"]

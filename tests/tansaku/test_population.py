@@ -104,7 +104,19 @@ def test_copies_hold_the_same_bits(clone: Any) -> None:
             ValueError,
             r"expected cases with shape \[k, \*batch_shape, c\] = \[4, 3, c\], got \[4, 3\]",
         ),
+        (
+            lambda: Population({"x": torch.zeros(2, 3)}, traits={"age": [1.0, 2.0]}),
+            TypeError,
+            "expected trait 'age' of type Tensor, got list; use torch.as_tensor",
+        ),
+        (
+            lambda: population(assessment=torch.zeros(4, 3)),
+            TypeError,
+            r"expected assessment of type Assessment, got Tensor; use Assessment\(costs\)",
+        ),
         (lambda: Individual({"x": torch.zeros(3)}, -1), ValueError, "expected batch_ndim >= 0, got -1"),
+        (lambda: Population({"x": torch.zeros(3)}, -1), ValueError, "expected batch_ndim >= 0, got -1"),
+        (lambda: Population({"x": torch.zeros(3)}, True), TypeError, "expected batch_ndim to be an integer, got True"),
         (lambda: Individual({"x": torch.zeros(3)}).populate(0), ValueError, "expected k >= 1, got 0"),
         (lambda: Assessment([1.0]), TypeError, "expected value to be a tensor, got list; use torch.as_tensor"),
         (lambda: Assessment(torch.zeros(2) + 1j), TypeError, "expected value to be real, got torch.complex64"),
@@ -123,6 +135,10 @@ def test_two_populations_of_other_names_or_directions_do_not_join() -> None:
         p.cat(population(assessment=Assessment(torch.zeros(4, 3), True)))
     with pytest.raises(ValueError, match="expected two assessments with the same fields"):
         p.cat(population(assessment=Assessment(torch.zeros(4, 3), cases=torch.zeros(4, 3, 2))))
+    with pytest.raises(
+        ValueError, match=r"as many searches and objectives, got values of shape \[4, 3\] and \[4, 3, 2\]"
+    ):
+        p.cat(population(assessment=Assessment(torch.zeros(4, 3, 2))))
     assert p.cat(population()).assessment is None
 
 
@@ -167,6 +183,20 @@ def test_several_objectives_have_no_best() -> None:
     p = Population({"x": torch.zeros(4, 2)}, assessment=Assessment(torch.zeros(4, 3)))
     with pytest.raises(ValueError, match=r"expected one objective, got 3; .* Pareto front"):
         p.best()
+    assert p.cost.shape == (4, 3)
+    with pytest.raises(ValueError, match=r"expected one objective, got 3; .*NSGA2, or one weighted sum"):
+        _ = p.scalar_cost
+
+
+def test_costs_may_be_attached_as_a_tensor() -> None:
+    costs = torch.tensor([3, 1, 2])
+    p = Population({"x": torch.arange(3)}).assessed(costs)
+    assert p.cost.tolist() == p.scalar_cost.tolist() == [3.0, 1.0, 2.0]
+    assert int(p.best()["x"]) == 1
+    with pytest.raises(ValueError, match=r"expected value with shape \[k, \*batch_shape\] = \[3\], got \[2\]"):
+        p.assessed(costs[:2])
+    with pytest.raises(TypeError, match=r"expected value to be a tensor, got list; use torch\.as_tensor"):
+        p.assessed([1.0, 2.0, 3.0])  # type: ignore[arg-type]
 
 
 # rows, in ordinary memory and in memory used again
@@ -203,6 +233,54 @@ def test_rows_equal_a_loop(dtype: torch.dtype, large: bool) -> None:
 def test_one_index_serves_every_search() -> None:
     p = population()
     assert torch.equal(p.take(torch.tensor([2, 0]))["x"], p["x"][[2, 0]])
+
+
+@pytest.mark.parametrize(
+    ("index", "kind", "message"),
+    [
+        ([0], TypeError, r"candidates' numbers, got list; use torch.as_tensor\(index\).long\(\)"),
+        (torch.tensor([0.0]), TypeError, r"got torch.float32; use torch.as_tensor\(index\).long\(\)"),
+        (torch.tensor([True]), TypeError, r"got torch.bool; use mask.nonzero\(\).squeeze\(1\)"),
+        (torch.tensor(0), ValueError, r"\[j, \*batch_shape\] = \[j, 3\] and j >= 1, got \[\]"),
+        (torch.zeros(2, 2, dtype=torch.int64), ValueError, r"= \[j, 3\] and j >= 1, got \[2, 2\]; give every search"),
+        (torch.zeros(0, dtype=torch.int64), ValueError, r"and j >= 1, got \[0\]"),
+    ],
+)
+def test_an_index_numbers_candidates(index: Any, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        population().take(index)
+
+
+def test_a_mask_says_yes_or_no_of_every_candidate() -> None:
+    p = population()
+    with pytest.raises(
+        TypeError, match=r"expected mask as a boolean tensor, got torch\.float32; compare, as in mask > 0"
+    ):
+        p.where(torch.zeros(4, 3), p)
+    with pytest.raises(TypeError, match="expected mask as a boolean tensor, got list"):
+        p.where([True] * 4, p)  # type: ignore[arg-type]
+    for wrong in ((5, 3), (4,), (4, 3, 2)):
+        with pytest.raises(ValueError, match=r"expected mask with shape \[k, \*batch_shape\] = \[4, 3\], got"):
+            p.where(torch.ones(wrong, dtype=torch.bool), p)
+
+
+def test_populations_of_other_dtypes_or_shapes_do_not_join() -> None:
+    p, mask = population(), torch.ones(4, 3, dtype=torch.bool)
+    assert p.cat(population(5)).k == 9
+    with pytest.raises(
+        ValueError, match=r"expected 'x' of two populations alike, got .* \[4, 3, 2\] and .* \[5, 3, 2\]"
+    ):
+        p.where(mask, population(5))
+    wide = p.with_genes({"x": p["x"].double()})
+    for join in (p.cat, lambda other: p.where(mask, other)):
+        with pytest.raises(
+            ValueError, match=r"got torch.float32 \[4, 3, 2\] and torch.float64 .*; cast or reshape one"
+        ):
+            join(wide)
+    with pytest.raises(ValueError, match=r"expected 'age' of two populations alike but for k, got torch\.float32"):
+        p.with_traits(age=torch.zeros(4, 3)).cat(p.with_traits(age=torch.zeros(4, 3, dtype=torch.int64)))
+    with pytest.raises(ValueError, match="expected populations of one batch_ndim, got 1 and 0; give both one"):
+        p.cat(Population({"x": p["x"]}))
 
 
 # modules

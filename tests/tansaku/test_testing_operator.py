@@ -272,6 +272,34 @@ class DrawsTheRateFromANormal(UniformCrossover):
         return torch.where(draws.normal((), (), tuple(a.shape), like, noise) < self.rate, b, a)
 
 
+@found_by("rates_are_what_they_say")
+class FlipsWithTheRateSquared(BitFlip):
+    def mutate(self, name: str, x: Tensor, batch_ndim: int, noise: Noise) -> Tensor:
+        return BitFlip(self.rate**2).mutate(name, x, batch_ndim, noise)
+
+
+@found_by("rates_are_what_they_say")
+class MovesLessOftenThanItSays(Creep):
+    def mutate(self, name: str, x: Tensor, batch_ndim: int, noise: Noise) -> Tensor:
+        return Creep(self.step, self.rate if self.rate == 1.0 else 0.8 * self.rate).mutate(name, x, batch_ndim, noise)
+
+
+@found_by("every_place_may_be_cut")
+class NeverCutsBeforeTheLastGene(Crossover):
+    def cross(self, name: str, a: Tensor, b: Tensor, batch_ndim: int, noise: Noise) -> Tensor:
+        k, batch_shape, n = a.shape[0], tuple(a.shape[1 : 1 + batch_ndim]), a.shape[-1]
+        cut = draws.integers(max(1, n - 2), (k,), batch_shape, (1,), a, noise) + 1
+        return torch.where(torch.arange(n) >= cut, b, a)
+
+
+@found_by("every_place_may_be_cut")
+class SeldomCutsBeforeTheLastGene(OnePointCrossover):
+    def cross(self, name: str, a: Tensor, b: Tensor, batch_ndim: int, noise: Noise) -> Tensor:
+        k, batch_shape, n = a.shape[0], tuple(a.shape[1 : 1 + batch_ndim]), a.shape[-1]
+        cut = draws.integers(2 * n - 3, (k,), batch_shape, (1,), a, noise) // 2 + 1 if n > 1 else n
+        return torch.where(torch.arange(n) >= cut, b, a)
+
+
 @found_by("permutations_stay_permutations")
 class CrossesPermutationsAsIfTheyWereNumbers(UniformCrossover):
     permutes = True

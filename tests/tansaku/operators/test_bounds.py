@@ -88,6 +88,23 @@ def test_nan_stays_nan() -> None:
         assert repaired[1] == 0.5
 
 
+@pytest.mark.parametrize("repair", REPAIRS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_an_infinite_gene_is_taken_to_the_end_that_it_passed(repair: Any, dtype: torch.dtype) -> None:
+    x = torch.tensor([math.inf, -math.inf, 0.5, math.nan], dtype=dtype)
+    for bounds in (Bounds(-1.0, 2.0, repair), Bounds(torch.tensor(-1.0), torch.tensor(2.0), repair)):
+        repaired = bounds.repaired("x", x)
+        assert repaired[:3].tolist() == [2.0, -1.0, 0.5]
+        assert math.isnan(repaired[3])
+
+
+@pytest.mark.parametrize("repair", REPAIRS)
+def test_a_gene_as_far_as_its_dtype_reaches_comes_inside(repair: Any) -> None:
+    most = torch.finfo(torch.float32).max
+    repaired = Bounds(-most, most / 2, repair).repaired("x", torch.tensor([most, -most]))  # their distance is infinite
+    assert bool(((repaired >= -most) & (repaired <= most / 2)).all())
+
+
 def test_every_gene_may_have_its_own_ends() -> None:
     bounds = Bounds(torch.tensor([0.0, -1.0]), torch.tensor([0.0, 1.0]), "reflect")
     assert bounds.repaired("x", torch.tensor([[5.0, 1.5], [0.0, -3.0]])).tolist() == [[0.0, 0.5], [0.0, 1.0]]
@@ -193,9 +210,7 @@ def test_check_finds_what_does_not_fit() -> None:
     with pytest.raises(ValueError, match="expected the start of 'x' inside its bounds, got 2 genes outside or NaN"):
         Bounds(-1.0, 1.0).check(x)
     Bounds(-1.0, 1.0).check(x, inside=False)
-    with pytest.raises(
-        ValueError, match=r"expected bounds of 'x' to broadcast against its event_shape \[3\], got \[2\]"
-    ):
+    with pytest.raises(ValueError, match=r"expected bounds of 'x' to broadcast against event_shape \[3\], got \[2\]"):
         Bounds(torch.zeros(2), torch.ones(2)).check(x)
     with pytest.raises(ValueError, match=r"expected bounds for names among \['x'\], got \['y'\]; drop these"):
         Bounds({"y": 0.0}, {"y": 1.0}).check(x)
