@@ -33,7 +33,7 @@ def png(figure: Figure) -> bytes:
 
 
 def curves(runs: Sequence[Run]) -> Figure:
-    """Draw what happened in training: with few networks in detail, with many the accuracies, a panel each experiment."""
+    """Draw what happened in training: few networks in detail, of many the accuracies, a panel for each experiment."""
     networks = {(run.experiment, run.variant, run.search) for run in runs if run.control is None}
     seeds = {run.seed for run in runs}
     return _detailed(runs) if len(networks) <= FEW and len(seeds) == 1 else _panels(runs)
