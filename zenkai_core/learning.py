@@ -120,7 +120,11 @@ class LearningMachine(Hooked, nn.Module):
         """Adds this pass to what `step` will use; moves no parameter. Nothing unless overridden."""
 
     def step_x(self, x: IO, t: IO, state: State) -> IO:
-        """The target for the incoming layer, shaped as x; x itself unless overridden."""
+        """The target for the incoming layer, shaped as x; x itself unless overridden.
+
+        Raises:
+            ValueError: what an override answers, or a hook, is not shaped as x; nothing is broadcast.
+        """
         return x.detach()
 
     def step(self, x: IO, t: IO, state: State) -> None:
