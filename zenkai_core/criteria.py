@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zenkai_core.values import IO, exact_error
+from zenkai_core.values import IO, exact_error, no_io
 
 Criterion = Callable[[IO, IO], Tensor]
 """(y, t) -> `[n]` cost per row."""
@@ -66,6 +66,7 @@ class Cost:
         """The cost per row, `[n]`.
 
         Raises:
+            TypeError: y or t is a bare tensor.
             ValueError: y and t differ in the number of tensors, or in a shape.
         """
         self._check(y, t)
@@ -84,6 +85,9 @@ class Cost:
             return tuple(self._gradient(a.detach(), b) if a.is_floating_point() else None for a, b in pairs)
 
     def _check(self, y: IO, t: IO) -> None:
+        for what, value in (("y", y), ("t", t)):
+            if not isinstance(value, IO):
+                raise no_io(self.name, what, value)
         if len(y) != len(t) or not y:
             raise ValueError(
                 f"{self.name} expected as many targets as outputs (at least one), got {len(t)} for "

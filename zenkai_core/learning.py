@@ -21,7 +21,7 @@ from zenkai_core.bridge import bridge
 from zenkai_core.criteria import Criterion, output_gradient, per_row, sse
 from zenkai_core.hooks import Hooked
 from zenkai_core.state import Origin, State
-from zenkai_core.values import IO, Target, as_io, errors_of
+from zenkai_core.values import IO, Target, as_io, errors_of, no_io
 
 LMode = Literal["accumulate", "accumulate step_x step", "accumulate step step_x", "step_x"]
 Loss = Literal["mean", "sum"]
@@ -213,6 +213,8 @@ class LearningMachine(Hooked, nn.Module):
     # -------------------------------------------------------------------------------------------- what containers call
     def remember(self, x: IO, state: State) -> IO:
         """`forward_nn` on leaves of x, with x, y and the mode noted in state."""
+        if not isinstance(x, IO):
+            raise no_io(f"{type(self).__name__}.remember", "x", x)
         state.x = x.leaves(state.wants_x and state.remember)
         state.training = self.training
         state.y = self.forward_nn(state.x, state)
