@@ -263,12 +263,14 @@ class Machine(LearningMachine):
         return t if self.y is None else self.y.step_y(self, t, state)
 
     def accumulate(self, x: IO, t: IO, state: State) -> None:
-        """By the rules for theta and x.
+        """By the rules for theta and x; a pass without rows tells them nothing, so that no step comes of it.
 
         Raises:
             RuntimeError: the pass is older than the last step.
         """
         state.expect_newest(self.version)
+        if not state.outputs.rows:
+            return
         for rule in (self.theta, self.x):
             if rule.learning:
                 rule.accumulate(self, t, state)

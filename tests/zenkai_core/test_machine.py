@@ -357,5 +357,7 @@ def test_a_scale_that_is_no_finite_number_is_refused(scale: object) -> None:
     ("module", "name"), [(lambda x: x, "<lambda>"), (torch.relu, "relu"), (nn.ReLU, "ReLU"), (None, "NoneType")]
 )
 def test_what_is_no_module_is_refused_by_name(module: object, name: str) -> None:
-    with pytest.raises(TypeError, match=rf"Machine expected an nn\.Module, got {name}: modules\.BlackBox makes a module"):
+    with pytest.raises(
+        TypeError, match=rf"Machine expected an nn\.Module, got {name}: modules\.BlackBox makes a module"
+    ):
         Machine(module, zk.theta.Null(), zk.targets.Null())  # type: ignore[arg-type]

@@ -132,8 +132,13 @@ def test_state_dict_carries_the_torch_optimiser_and_the_model_the_machines() -> 
 
 
 def test_what_is_no_state_of_an_optimizer_is_refused() -> None:
-    for state, entries in (({}, r"\[\]"), (torch.optim.SGD(nn.Linear(2, 1).parameters()).state_dict(), "'param_groups'")):
-        with pytest.raises(ValueError, match=rf"with the entry 'torch_optimizer', got the entries .*{entries}.*: a torch"):
+    for state, entries in (
+        ({}, r"\[\]"),
+        (torch.optim.SGD(nn.Linear(2, 1).parameters()).state_dict(), "'param_groups'"),
+    ):
+        with pytest.raises(
+            ValueError, match=rf"with the entry 'torch_optimizer', got the entries .*{entries}.*: a torch"
+        ):
             zk.Optimizer(machine(2, 1)).load_state_dict(state)
 
 

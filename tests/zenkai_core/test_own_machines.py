@@ -121,3 +121,10 @@ def test_a_bare_tensor_where_an_io_belongs_is_refused_by_the_name_of_the_method(
             machine.assess_y(y, t)
         with pytest.raises(TypeError, match="expected t as an IO, got Tensor"):
             machine.assess_y(t, y)
+
+
+def test_targets_of_other_rows_are_refused_and_not_repeated() -> None:
+    for call in ("learn", "test"):
+        for machine in (head(), Machine(nn.Linear(3, 2), zk.theta.Null(), zk.targets.Null())):
+            with pytest.raises(ValueError, match=r"target shaped as the output \[6, 2\], got \[3, 2\]"):
+                getattr(machine, call)(torch.ones(6, 3), torch.zeros(3, 2))

@@ -109,8 +109,7 @@ class Search(StepTheta):
 
     def accumulate(self, machine: Machine, t: IO, state: State) -> None:
         """Keeps the pass for the next step, or for nobody once the machine or `Optimizer.zero_grad` forgets it."""
-        if state.inputs.rows:
-            self._pending.append((t.detach(), state))
+        self._pending.append((t.detach(), state))
 
     def step(self, machine: Machine) -> None:
         """The search goes on, and its answer becomes the layer's weights; nothing where nothing was accumulated."""
