@@ -311,7 +311,7 @@ def _batch(call: str, x: IO | Tensor, t: IO | Tensor) -> tuple[IO, IO]:
     x, t = as_io(x, f"x of {call}"), as_io(t, f"t of {call}").detach()
     if any(io and not io.rows for io in (x, t)):
         raise ValueError(
-            f"{call} expected at least one row, got {x} and {t}: there is no mean cost of none; leave an empty batch out"
+            f"{call} expected at least one row, got {x} and {t}: no row has a mean cost; leave empty batches out"
         )
     return x, t
 
