@@ -77,8 +77,14 @@ class Hooked:
             A handle whose `remove()` ends it. A copied or pickled machine starts without hooks.
 
         Raises:
+            TypeError: the hook is no callable.
             ValueError: the event or the moment is unknown.
         """
+        if not callable(hook):
+            raise TypeError(
+                f"a hook expected a callable that is told a Call, got {type(hook).__name__}: for example "
+                "lambda call: print(call.event)"
+            )
         if event not in _METHODS.values() or when not in ("before", "after"):
             raise ValueError(
                 f"a hook expected an event of {', '.join(_METHODS.values())} and 'before' or 'after', got "
