@@ -170,20 +170,20 @@ def _temporaries(make: Make) -> None:
     machine, x, _ = fresh(make)
     machine.eval()
     unused, first = copy_of(machine), x.map(lambda v: v[:1])
+    noise = _Noise(unused, x)
 
     def short_lived(i: int) -> IO:
         return first.map(lambda v: v + i * 1e-3 if v.is_floating_point() else v)
 
     with torch.no_grad():
-        alone = {i: _one_pass(copy_of(unused), unused, short_lived(i)) for i in (*range(0, 1000, 50), 999)}
+        alone = {i: noise.passed(copy_of(unused), short_lived(i), State()) for i in (*range(0, 1000, 50), 999)}
         for i in range(1000):
             made = short_lived(i)
             state = State()
-            y = _one_pass(machine, unused, made, state)
+            y = noise.passed(machine, made, state)
             if i in alone and not equal(y, alone[i]):
-                again = copy_of(unused)
                 claim(
-                    equal(_one_pass(again, unused, made), _one_pass(again, unused, made)),
+                    equal(*(noise.passed(unused, made, State()) for _ in range(2))),
                     "two passes of one input differ under one seed: draw noise from torch's global generator or from a "
                     "NoiseKey, so that a run can be repeated",
                 )
@@ -192,13 +192,24 @@ def _temporaries(make: Make) -> None:
             del made, state, y  # so that the next input may lie where this one lay
 
 
-def _one_pass(machine: LearningMachine, unused: LearningMachine, x: IO, state: State | None = None) -> list[Tensor]:
-    """The outputs of a pass that draws the noise of the first: torch's, and that of the keys of the unused machine."""
-    for own, begun in zip(machine.modules(), unused.modules(), strict=True):
-        if isinstance(own, NoiseKey) and isinstance(begun, NoiseKey):
-            own.key.copy_(begun.key)
-    torch.manual_seed(SEED)
-    return list(machine.remember(x, State() if state is None else state).detach())
+class _Noise:
+    """What a machine draws in one pass, to be drawn again in others: from torch's generators, and from its keys."""
+
+    def __init__(self, machine: LearningMachine, x: IO) -> None:
+        self._device = x.f.device if x else torch.device("cpu")
+        self._random = passes.RandomState.now(self._device)
+        self._keys = [key.key.clone() for key in _keys(machine)]
+
+    def passed(self, machine: LearningMachine, x: IO, state: State) -> list[Tensor]:
+        """The outputs of a pass."""
+        for own, begun in zip(_keys(machine), self._keys, strict=True):
+            own.key.copy_(begun)
+        with passes.drawing_from(self._random, self._device):
+            return list(machine.remember(x, state).detach())
+
+
+def _keys(machine: LearningMachine) -> list[NoiseKey]:
+    return [m for m in machine.modules() if isinstance(m, NoiseKey)]
 
 
 def _every_target_counts(make: Make) -> None:
