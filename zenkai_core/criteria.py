@@ -85,9 +85,8 @@ class Cost:
             return tuple(self._gradient(a.detach(), b) if a.is_floating_point() else None for a, b in pairs)
 
     def _check(self, y: IO, t: IO) -> None:
-        for what, value in (("y", y), ("t", t)):
-            if not isinstance(value, IO):
-                raise no_io(self.name, what, value)
+        if not (isinstance(y, IO) and isinstance(t, IO)):
+            raise no_io(self.name, *(("t", t) if isinstance(y, IO) else ("y", y)))
         if len(y) != len(t) or not y:
             raise ValueError(
                 f"{self.name} expected as many targets as outputs (at least one), got {len(t)} for "

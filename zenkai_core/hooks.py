@@ -102,12 +102,8 @@ def _watched(method: Callable[..., Any], event: str) -> Callable[..., Any]:
 
     @functools.wraps(method)
     def call(self: Hooked, *args: Any, **kwargs: Any) -> Any:
-        for name, value in zip(ios, args, strict=False):
-            if not isinstance(value, IO):
-                raise no_io(f"{type(self).__name__}.{method.__name__}", name, value)
-        for name in kwargs:
-            if name in ios and not isinstance(kwargs[name], IO):
-                raise no_io(f"{type(self).__name__}.{method.__name__}", name, kwargs[name])
+        if ios and (len(args) <= len(ios) or not isinstance(args[0], IO) or not isinstance(args[-2], IO)):
+            _expect_ios(self, method, ios, {**dict(zip(names, args, strict=False)), **kwargs})
         if not self._listeners or event in self._running:
             result = method(self, *args, **kwargs)
             if gives_io and not isinstance(result, IO):
@@ -130,9 +126,16 @@ def _watched(method: Callable[..., Any], event: str) -> Callable[..., Any]:
     return call
 
 
+def _expect_ios(machine: Hooked, method: Callable[..., Any], ios: tuple[str, ...], told: dict[str, Any]) -> None:
+    """Refuses bare tensors where the method takes IOs."""
+    for name in ios:
+        if name in told and not isinstance(told[name], IO):
+            raise no_io(f"{type(machine).__name__}.{method.__name__}", name, told[name])
+
+
 def _expect_place(machine: Hooked, x: IO, target: IO) -> None:
     """Refuses a target for x that is not shaped as x: broadcasting would make wrong errors of it without a word."""
-    if len(x) != len(target) or any(a.shape != b.shape for a, b in zip(x, target, strict=True)):
+    if [v.shape for v in x] != [v.shape for v in target]:
         raise ValueError(
             f"{type(machine).__name__}.step_x expected a target shaped as its inputs, {x}, got {target}: answer with "
             "one tensor for each input, and with x itself where there is nothing to ask"
