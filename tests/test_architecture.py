@@ -46,6 +46,7 @@ LAYERS: Mapping[str, Sequence[str]] = {
         "testing",
     ),
     "zenkai_core": (
+        "checks",
         "values",
         "state",
         "parameters",

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zenkai_core.values import IO, exact_error
+from zenkai_core.values import IO, exact_error, no_io
 
 Criterion = Callable[[IO, IO], Tensor]
 """(y, t) -> `[n]` cost per row."""
@@ -66,6 +66,7 @@ class Cost:
         """The cost per row, `[n]`.
 
         Raises:
+            TypeError: y or t is a bare tensor.
             ValueError: y and t differ in the number of tensors, or in a shape.
         """
         self._check(y, t)
@@ -84,6 +85,8 @@ class Cost:
             return tuple(self._gradient(a.detach(), b) if a.is_floating_point() else None for a, b in pairs)
 
     def _check(self, y: IO, t: IO) -> None:
+        if not (isinstance(y, IO) and isinstance(t, IO)):
+            raise no_io(self.name, *(("t", t) if isinstance(y, IO) else ("y", y)))
         if len(y) != len(t) or not y:
             raise ValueError(
                 f"{self.name} expected as many targets as outputs (at least one), got {len(t)} for "
@@ -166,24 +169,51 @@ def _same_shape(name: str, y: Tensor, t: Tensor) -> None:
     if y.shape != t.shape:
         raise ValueError(
             f"{name} expected a target shaped as the output {list(y.shape)}, got {list(t.shape)}: "
-            "reshape the target; nothing is broadcast"
+            f"{_rows_differ(y, t) or 'reshape the target; nothing is broadcast'}"
         )
 
 
 def _labels(name: str, y: Tensor, t: Tensor) -> Tensor:
     """The labels as int64, where -100 marks a row that costs nothing, as in torch."""
     if t.is_floating_point() or not _as_labels(y, t):
-        remedy = "make them integers, t.long()" if _as_labels(y, t) else "give class indices, for example t.argmax(1)"
         raise ValueError(
             f"{name} expected outputs [n, classes, ...] and integer labels [n, ...], got {list(y.shape)} "
-            f"and {t.dtype} {list(t.shape)}: {remedy}"
+            f"and {t.dtype} {list(t.shape)}: {_remedy(y, t)}"
         )
     return t.long()
+
+
+def _remedy(y: Tensor, t: Tensor) -> str:
+    """How to make labels for y of t, which are none."""
+    if _as_labels(y, t):
+        return "make them integers, t.long()"
+    if y.ndim < 2:
+        return "let the layer put out a score for each class"
+    if differ := _rows_differ(y, t):
+        return differ
+    if t.ndim == y.ndim and t.shape[1] == 1 and t.shape[2:] == y.shape[2:]:
+        return "drop the dimension of one, t.squeeze(1)" + (".long()" if t.is_floating_point() else "")
+    if t.shape == y.shape:
+        return "give class indices, t.argmax(1) for scores or one-hots"
+    return f"give class indices {[y.shape[0], *y.shape[2:]]}, one for each row and place"
+
+
+def _rows_differ(y: Tensor, t: Tensor) -> str | None:
+    """The remedy where there are not as many targets as rows."""
+    if t.ndim and t.shape[0] == y.shape[0]:
+        return None
+    return f"give a target for each of the {y.shape[0]} rows"
 
 
 def _as_labels(y: Tensor, t: Tensor) -> bool:
     """Whether t has the shape of labels for y."""
     return y.ndim > 1 and t.shape == (y.shape[0], *y.shape[2:])
+
+
+def _as_probabilities(y: Tensor, t: Tensor) -> bool:
+    """Whether t is meant as probabilities: floats that are no labels, nor a column of them."""
+    column = t.ndim == y.ndim > 1 and t.shape[1] == 1 != y.shape[1]
+    return t.is_floating_point() and not column and not _as_labels(y, t)
 
 
 @contextmanager
@@ -236,7 +266,7 @@ def _huber_gradient(y: Tensor, t: Tensor) -> Tensor:
 
 
 def _cross_entropy(y: Tensor, t: Tensor) -> Tensor:
-    if t.is_floating_point() and not _as_labels(y, t):
+    if _as_probabilities(y, t):
         _same_shape("cross_entropy", y, t)
     else:
         t = _labels("cross_entropy", y, t)
@@ -245,7 +275,7 @@ def _cross_entropy(y: Tensor, t: Tensor) -> Tensor:
 
 
 def _cross_entropy_gradient(y: Tensor, t: Tensor) -> Tensor:
-    if t.is_floating_point() and not _as_labels(y, t):
+    if _as_probabilities(y, t):
         _same_shape("cross_entropy", y, t)
         return y.softmax(1) * t.sum(1, keepdim=True) - t
     t = _labels("cross_entropy", y, t).unsqueeze(1)

@@ -2,7 +2,8 @@
 
 A class that overrides `accumulate`, say, is given the same method with one question in front: does anybody listen? A
 call made through `super()` belongs to the call around it and fires nothing of its own. Where the method answers with an
-IO (`forward_nn`, `step_y`, `step_x`), one that returns a bare tensor is understood too.
+IO (`forward_nn`, `step_y`, `step_x`), one that returns a bare tensor is understood too; what it is given is an IO
+always, and a target for x is shaped as x: both are seen to here, whoever calls and whoever wrote the method.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from zenkai_core.state import State
-from zenkai_core.values import IO, as_io
+from zenkai_core.values import IO, as_io, no_io
 
 Event = Literal["forward", "step_y", "accumulate", "step_x", "step", "learn", "test"]
 When = Literal["before", "after"]
@@ -59,23 +60,31 @@ class Hooked:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         for method, event in _METHODS.items():
-            if method in cls.__dict__:
-                setattr(cls, method, _watched(cls.__dict__[method], event))
+            owner = next((base for base in cls.__mro__ if method in base.__dict__), None)
+            if owner is cls or (owner is not None and not issubclass(owner, Hooked)):  # its own, or a mixin's
+                setattr(cls, method, _watched(owner.__dict__[method], event))
 
     def register_hook(self, event: Event, hook: Hook, when: When = "after") -> RemovableHandle:
         """Calls hook(Call) before or after every `event` of this machine.
 
         Args:
             event: "forward" (one remembered pass), "step_y", "accumulate", "step_x", "step", "learn" or "test".
-            hook: what it returns is ignored, except after "forward", "step_y" and "step_x": an IO replaces the result.
+            hook: what it returns is ignored, except after "forward", "step_y" and "step_x": an IO replaces the result
+                (a target for x that is shaped as x).
             when: "before" or "after".
 
         Returns:
             A handle whose `remove()` ends it. A copied or pickled machine starts without hooks.
 
         Raises:
+            TypeError: the hook is no callable.
             ValueError: the event or the moment is unknown.
         """
+        if not callable(hook):
+            raise TypeError(
+                f"a hook expected a callable that is told a Call, got {type(hook).__name__}: for example "
+                "lambda call: print(call.event)"
+            )
         if event not in _METHODS.values() or when not in ("before", "after"):
             raise ValueError(
                 f"a hook expected an event of {', '.join(_METHODS.values())} and 'before' or 'after', got "
@@ -88,25 +97,49 @@ class Hooked:
 
 def _watched(method: Callable[..., Any], event: str) -> Callable[..., Any]:
     names = _ARGUMENTS.get(event, ("x", "t", "state"))
-    gives_io = event in _REPLACEABLE
+    ios = () if event in ("learn", "test") else names[:-1]  # those two take tensors too
+    gives_io, gives_x = event in _REPLACEABLE, event == "step_x"
 
     @functools.wraps(method)
     def call(self: Hooked, *args: Any, **kwargs: Any) -> Any:
+        if ios and (len(args) <= len(ios) or not isinstance(args[0], IO) or not isinstance(args[-2], IO)):
+            _expect_ios(self, method, ios, {**dict(zip(names, args, strict=False)), **kwargs})
         if not self._listeners or event in self._running:
             result = method(self, *args, **kwargs)
-            return _answer(self, method, result) if gives_io and not isinstance(result, IO) else result
-        told = {"t": None, "state": None, **dict(zip(names, args, strict=False)), **kwargs}
-        _tell(self, event, "before", told, None)
-        self._running.add(event)
-        try:
-            result = method(self, *args, **kwargs)
-        finally:
-            self._running.discard(event)
-        if gives_io and not isinstance(result, IO):
-            result = _answer(self, method, result)
-        return _tell(self, event, "after", told, result)
+            if gives_io and not isinstance(result, IO):
+                result = _answer(self, method, result)
+        else:
+            told = {"t": None, "state": None, **dict(zip(names, args, strict=False)), **kwargs}
+            _tell(self, event, "before", told, None)
+            self._running.add(event)
+            try:
+                result = method(self, *args, **kwargs)
+            finally:
+                self._running.discard(event)
+            if gives_io and not isinstance(result, IO):
+                result = _answer(self, method, result)
+            result = _tell(self, event, "after", told, result)
+        if gives_x:
+            _expect_place(self, args[0] if args else kwargs["x"], result)
+        return result
 
     return call
+
+
+def _expect_ios(machine: Hooked, method: Callable[..., Any], ios: tuple[str, ...], told: dict[str, Any]) -> None:
+    """Refuses bare tensors where the method takes IOs."""
+    for name in ios:
+        if name in told and not isinstance(told[name], IO):
+            raise no_io(f"{type(machine).__name__}.{method.__name__}", name, told[name])
+
+
+def _expect_place(machine: Hooked, x: IO, target: IO) -> None:
+    """Refuses a target for x that is not shaped as x: broadcasting would make wrong errors of it without a word."""
+    if [v.shape for v in x] != [v.shape for v in target]:
+        raise ValueError(
+            f"{type(machine).__name__}.step_x expected a target shaped as its inputs, {x}, got {target}: answer with "
+            "one tensor for each input, and with x itself where there is nothing to ask"
+        )
 
 
 def _answer(machine: Hooked, method: Callable[..., Any], result: Any) -> IO:

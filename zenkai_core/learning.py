@@ -21,7 +21,7 @@ from zenkai_core.bridge import bridge
 from zenkai_core.criteria import Criterion, output_gradient, per_row, sse
 from zenkai_core.hooks import Hooked
 from zenkai_core.state import Origin, State
-from zenkai_core.values import IO, Target, as_io, errors_of
+from zenkai_core.values import IO, Target, as_io, errors_of, no_io
 
 LMode = Literal["accumulate", "accumulate step_x step", "accumulate step step_x", "step_x"]
 Loss = Literal["mean", "sum"]
@@ -120,7 +120,11 @@ class LearningMachine(Hooked, nn.Module):
         """Adds this pass to what `step` will use; moves no parameter. Nothing unless overridden."""
 
     def step_x(self, x: IO, t: IO, state: State) -> IO:
-        """The target for the incoming layer, shaped as x; x itself unless overridden."""
+        """The target for the incoming layer, shaped as x; x itself unless overridden.
+
+        Raises:
+            ValueError: what an override answers, or a hook, is not shaped as x; nothing is broadcast.
+        """
         return x.detach()
 
     def step(self, x: IO, t: IO, state: State) -> None:
@@ -170,15 +174,15 @@ class LearningMachine(Hooked, nn.Module):
 
         Raises:
             TypeError: x or t is neither a tensor nor an IO.
-            ValueError: `assess_y` gives anything but one cost per row.
+            ValueError: a batch without rows; `assess_y` gives anything but one cost per row.
         """
-        x, t = as_io(x, "x of learn"), as_io(t, "t of learn").detach()
+        x, t = _batch("learn", x, t)
         with passes.mode(self, True):
             state = State(wants_x=False)
             try:
                 y = self.remember(x, state)
                 with torch.no_grad():
-                    cost = per_row(self._cost_against(t, state.criterion, y.detach()), y, "assess_y")
+                    cost = per_row(self._cost(t, state.criterion, y.detach()), y, "assess_y")
                 told = self.tell(t, state)
                 self.step(*told)
             except BaseException:
@@ -199,16 +203,23 @@ class LearningMachine(Hooked, nn.Module):
             m.forget()
 
     def test(self, x: IO | Tensor, t: IO | Tensor) -> Tensor:
-        """`[]` the mean cost in evaluation mode, without gradient; modes are as before afterwards."""
+        """`[]` the mean cost in evaluation mode, without gradient; modes are as before afterwards.
+
+        Raises:
+            TypeError, ValueError: as `learn`.
+        """
+        x, t = _batch("test", x, t)
         with passes.mode(self, False), torch.no_grad():
             state = State(remember=False)
-            y = self.remember(as_io(x, "x of test").detach(), state)
-            cost = per_row(self._cost_against(as_io(t, "t of test").detach(), state.criterion, y), y, "assess_y")
+            y = self.remember(x.detach(), state)
+            cost = per_row(self._cost(t, state.criterion, y), y, "assess_y")
         return cost.mean()
 
     # -------------------------------------------------------------------------------------------- what containers call
     def remember(self, x: IO, state: State) -> IO:
         """`forward_nn` on leaves of x, with x, y and the mode noted in state."""
+        if not isinstance(x, IO):
+            raise no_io(f"{type(self).__name__}.remember", "x", x)
         state.x = x.leaves(state.wants_x and state.remember)
         state.training = self.training
         state.y = self.forward_nn(state.x, state)
@@ -246,9 +257,12 @@ class LearningMachine(Hooked, nn.Module):
     def _criterion(self) -> Criterion:
         return self.assess_y
 
-    def _cost_against(self, t: IO, criterion: Criterion | None, y: IO) -> Tensor:
-        t = t.tile(y.rows // t.rows if t.rows else 1)
+    def _cost(self, t: IO, criterion: Criterion | None, y: IO) -> Tensor:
         return self.assess_y(y, t) if criterion is None else criterion(y, t)
+
+    def _cost_against(self, t: IO, criterion: Criterion | None, y: IO) -> Tensor:
+        """The cost of k copies of the rows, or of one."""
+        return self._cost(t.tile(y.rows // t.rows if t.rows else 1), criterion, y)
 
     def _run(self, x: IO) -> tuple[IO, State]:
         state = State(wants_x=any(v.requires_grad for v in x))
@@ -290,6 +304,16 @@ class LearningMachine(Hooked, nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a file takes along: no pass in flight (it belongs to its graph), and nobody who listens."""
         return {**self.__dict__, "_told": None, "_listeners": OrderedDict(), "_running": set()}
+
+
+def _batch(call: str, x: IO | Tensor, t: IO | Tensor) -> tuple[IO, IO]:
+    """Inputs and detached targets of `learn` or `test`, which give a mean over rows and so take one at least."""
+    x, t = as_io(x, f"x of {call}"), as_io(t, f"t of {call}").detach()
+    if any(io and not io.rows for io in (x, t)):
+        raise ValueError(
+            f"{call} expected at least one row, got {x} and {t}: no row has a mean cost; leave empty batches out"
+        )
+    return x, t
 
 
 def _first_order(at: IO, errors: Iterable[Tensor], y: IO) -> Tensor:

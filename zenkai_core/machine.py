@@ -175,7 +175,7 @@ class Machine(LearningMachine):
         loss, scale, lmode: as for `LearningMachine`.
 
     Raises:
-        TypeError: the module lacks what a rule requires, or the criterion is one of torch's losses.
+        TypeError: the module is none, or lacks what a rule requires; the criterion is one of torch's losses.
 
     >>> from zenkai_core import Machine, targets, theta
     >>> layer = Machine(nn.Linear(3, 2), theta.Gradient(torch.optim.SGD, lr=0.1), targets.Gradient())
@@ -197,6 +197,11 @@ class Machine(LearningMachine):
         lmode: LMode = "accumulate",
     ) -> None:
         super().__init__(loss=loss, scale=scale, lmode=lmode)
+        if not isinstance(module, nn.Module):
+            raise TypeError(
+                f"Machine expected an nn.Module, got {getattr(module, '__name__', type(module).__name__)}: "
+                "modules.BlackBox makes a module of a function of tensors; a class is to be called"
+            )
         for name, given, kind in (("theta", theta, StepTheta), ("x", x, StepX), ("y", y, StepY)):
             if name != "y" or given is not None:
                 check_kind("Machine", name, given, kind)
@@ -258,12 +263,14 @@ class Machine(LearningMachine):
         return t if self.y is None else self.y.step_y(self, t, state)
 
     def accumulate(self, x: IO, t: IO, state: State) -> None:
-        """By the rules for theta and x.
+        """By the rules for theta and x; a pass without rows tells them nothing, so that no step comes of it.
 
         Raises:
             RuntimeError: the pass is older than the last step.
         """
         state.expect_newest(self.version)
+        if not state.outputs.rows:
+            return
         for rule in (self.theta, self.x):
             if rule.learning:
                 rule.accumulate(self, t, state)

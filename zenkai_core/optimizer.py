@@ -196,8 +196,14 @@ class Optimizer(torch.optim.Optimizer):
         """Takes the torch optimiser's state back.
 
         Raises:
-            ValueError: the state has a torch optimiser and this has none, or the other way round.
+            ValueError: it is no state of an `Optimizer`; it has a torch optimiser and this has none, or the other way
+                round.
         """
+        if "torch_optimizer" not in state_dict:
+            raise ValueError(
+                f"Optimizer expected what its own state_dict() gave, with the entry 'torch_optimizer', got the entries "
+                f"{list(state_dict)}: a torch optimiser's own state goes to optimizer.torch_optimizer"
+            )
         held = state_dict["torch_optimizer"]
         if (held is None) != (self.torch_optimizer is None):
             raise ValueError(

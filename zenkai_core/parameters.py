@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from zenkai_core.checks import check_whole
 from zenkai_core.values import IO, as_io
 
 Where = Callable[[str, nn.Parameter], bool]
@@ -138,12 +139,14 @@ def minibatches(
         drop_last: whether a shorter last minibatch is left out.
 
     Raises:
+        TypeError: size is no whole number.
         ValueError: size < 1, or targets for another number of rows; at once, before the first minibatch.
 
     >>> [len(b.f) for b, _ in minibatches(torch.zeros(5, 2), torch.zeros(5), 2)]
     [2, 2, 1]
     """
     x, t = as_io(x, "x of minibatches"), as_io(t, "t of minibatches")
+    check_whole("minibatches", size=size)
     if size < 1 or x.rows != t.rows:
         raise ValueError(
             f"minibatches expected size >= 1 and as many targets as inputs, got size={size}, {x.rows} inputs and "
@@ -151,7 +154,7 @@ def minibatches(
         )
     device = x.f.device if x else torch.device("cpu")
     order = torch.randperm(x.rows, generator=generator).to(device) if shuffle else torch.arange(x.rows, device=device)
-    parts = [part for part in order.split(size) if len(part) == size or not drop_last]
+    parts = [part for part in order.split(int(size)) if len(part) == size or not drop_last]
     return ((x.take(part), t.take(part.to(t.f.device))) for part in parts)
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 import tansaku
+from zenkai_core.checks import check_whole
 
 Score = Literal["local", "network"]
 Algorithm = tansaku.Algorithm[Any]
@@ -51,8 +52,10 @@ def check_count(rule: str, name: str, value: int) -> None:
     """Refuses a number below 1.
 
     Raises:
+        TypeError: it is no whole number.
         ValueError: it is one.
     """
+    check_whole(rule, **{name: value})
     if value < 1:
         raise ValueError(f"{rule} expected {name} >= 1, got {value}: search at least once")
 
@@ -68,11 +71,33 @@ def check_algorithm(rule: str, algorithm: Searcher, calls: int | None, *, rows: 
     """
     if isinstance(algorithm, tansaku.Algorithm | tansaku.Scheduled):
         algorithm_at(rule, algorithm, 0, calls, rows=rows)
-    elif not callable(algorithm):
+    elif not _function(algorithm):
         raise TypeError(
             f"{rule} expected a tansaku algorithm or what makes one, a tansaku.Scheduled or a callable of the number "
-            f"of calls, got {type(algorithm).__name__}: for example tansaku.HillClimb(k=32, std=0.5)"
+            f"of calls, got {_named(algorithm)}: for example tansaku.HillClimb(k=32, std=0.5)"
         )
+
+
+def check_reducer(rule: str, name: str, reduce: Reducer | None) -> None:
+    """Refuses what is no reducer, nor a plan of one.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if reduce is not None and not isinstance(reduce, tansaku.Scheduled) and not _function(reduce):
+        raise TypeError(
+            f"{rule} expected {name} as a reducer, a callable population -> individual, or None, got "
+            f'{_named(reduce)}: for example tansaku.WeightedMean("standardised")'
+        )
+
+
+def _function(value: object) -> bool:
+    """Whether it can be called for what it makes; a class of algorithms or reducers was not made yet."""
+    return callable(value) and not isinstance(value, type)
+
+
+def _named(value: object) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
 def algorithm_at(rule: str, algorithm: Searcher, count: int, calls: int | None, *, rows: bool) -> Algorithm:

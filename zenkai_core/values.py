@@ -211,6 +211,14 @@ def as_io(value: IO | Tensor | Iterable[Tensor], what: str | None = None) -> IO:
     return IO(*value) if isinstance(value, (tuple, list)) else IO(cast(Tensor, value))
 
 
+def no_io(what: str, name: str, value: object) -> TypeError:
+    """The error for something else, a bare tensor mostly, where an IO belongs."""
+    return TypeError(
+        f"{what} expected {name} as an IO, got {type(value).__name__}: write IO({name}) for a tensor; learn, test and "
+        "calling the machine take tensors as they are"
+    )
+
+
 def _unflatten(children: Iterable[Any], _: Any) -> IO:
     return tuple.__new__(IO, children)  # torch.func also builds trees of dimensions and specs, which are no tensors
 

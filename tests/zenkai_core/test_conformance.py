@@ -192,6 +192,89 @@ class KeyedByShape(Sound):
         return y if self.training else self.memory.setdefault((x.f.shape, state.remember), y)
 
 
+class KeyedById(Sound):
+    """An id is free again for the next input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memory: dict[int, IO] = {}
+
+    def forward_nn(self, x: IO, state: State) -> IO:
+        return self.memory.setdefault(id(x.f), super().forward_nn(x, state))
+
+
+class KeepsItsOutput(Sound):
+    def forward_nn(self, x: IO, state: State) -> IO:
+        self.last = super().forward_nn(x, state)
+        return self.last
+
+
+class Noisy(Sound):
+    """Noise in every pass, in evaluation too."""
+
+    def noise(self, y: Tensor) -> Tensor:
+        return torch.randn(y.shape)
+
+    def forward_nn(self, x: IO, state: State) -> IO:
+        state.y = super().forward_nn(x, state)
+        state.y = IO(state.y.f + 0.01 * self.noise(state.y.f))
+        return state.y
+
+
+class NoisyByKey(Noisy):
+    def __init__(self) -> None:
+        super().__init__()
+        self.key = zk.NoiseKey(3)
+
+    def noise(self, y: Tensor) -> Tensor:
+        return torch.randn(y.shape, generator=self.key.next())
+
+
+class NoisyByItself(Noisy):
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator = torch.Generator().manual_seed(3)
+
+    def noise(self, y: Tensor) -> Tensor:
+        return torch.randn(y.shape, generator=self.generator)
+
+
+class HalfTrained(zk.LearningMachine):
+    """Two outputs, of which the first alone learns."""
+
+    trained = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.each = nn.ModuleList(nn.Linear(4, 3) for _ in range(2))
+        self.optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
+
+    def forward_nn(self, x: IO, state: State) -> IO:
+        return IO(*(m(x.f) for m in self.each))
+
+    def accumulate(self, x: IO, t: IO, state: State) -> None:
+        cost = zk.sse(state.outputs[: self.trained], t[: self.trained]).mean()
+        cost.backward(inputs=[*self.each[: self.trained].parameters()])
+
+    def step(self, x: IO, t: IO, state: State) -> None:
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
+class Trained(HalfTrained):
+    trained = 2
+
+
+class AsksForOneColumn(Sound):
+    def step_x(self, x: IO, t: IO, state: State) -> IO:
+        return IO(super().step_x(x, t, state).f[:, :1])
+
+
+class DividesByZero(Sound):
+    def step_x(self, x: IO, t: IO, state: State) -> IO:
+        return IO(x.f / (1 // 0))
+
+
 class TakesOldPasses(Sound):
     def accumulate(self, x: IO, t: IO, state: State) -> None:
         if state.version == self.version:
@@ -241,13 +324,101 @@ class KeepsThePassThatFailed(Sound):
         (DrawsFromNowhere, "the same seed gives the same run"),
         (ForgetsItsMoments, "a state_dict continues bit for bit"),
         (KeyedByShape, "short-lived inputs never collide"),
+        (KeyedById, "short-lived inputs never collide: input .* of 1,000 got another input's output"),
+        (NoisyByItself, "short-lived inputs never collide: two passes of one input differ under one seed: draw noise"),
+        (KeepsItsOutput, r"a state_dict continues bit for bit: KeepsItsOutput cannot be copied \(RuntimeError\): keep"),
+        (HalfTrained, r"every output's target counts: another target of output \[1\] of 2 changes neither"),
+        (
+            AsksForOneColumn,
+            "step_x moves nothing but its noise count: .*ValueError: AsksForOneColumn.step_x expected a",
+        ),
+        (DividesByZero, "step_x moves nothing but its noise count: its check was broken off by ZeroDivisionError: int"),
         (TakesOldPasses, "a pass older than the last step is refused"),
     ],
 )
 def test_a_machine_that_breaks_a_claim_is_told_which(broken: type[Sound], claim: str) -> None:
     make = (lambda n=1: (broken(n), *batch())) if broken is OnceIsEnough else (lambda: (broken(), *batch()))
-    with pytest.raises(ClaimError, match=claim):
+    with pytest.raises(ClaimError, match=claim) as caught:
+        check_machine(make if broken is not HalfTrained else lambda: (broken(), *two()))
+    assert caught.value.__cause__ is not None
+
+
+# ------------------------------------------------------------------------------- honest machines that look like those
+
+
+def two() -> tuple[Tensor, IO]:
+    return torch.randn(12, 4), IO(torch.randn(12, 3), torch.randn(12, 3))
+
+
+def heads(*names: str) -> zk.Graph:
+    """An output for each kind of machine, all of the same inputs."""
+    search = tansaku.HillClimb(k=8, std=0.1)
+    kinds: dict[str, Callable[[], Machine]] = {
+        "gradient": lambda: Sound(),
+        "trees": lambda: trees()[0],
+        "theta search": lambda: Machine(nn.Linear(4, 3), zk.theta.Search(search), zk.targets.Null()),
+        "x search": lambda: Machine(nn.Linear(4, 3), zk.theta.Null(), zk.targets.SearchX(search)),
+        "nothing": lambda: Machine(nn.Linear(4, 3), zk.theta.Null(), zk.targets.Null()),
+    }
+    nodes = {name.replace(" ", "_"): zk.Node(kinds[name](), "x") for name in names}
+    return zk.Graph(nodes, outputs=tuple(nodes))
+
+
+@pytest.mark.parametrize(
+    "names", [("gradient", "trees"), ("trees", "theta search"), ("theta search", "x search"), ("nothing", "x search")]
+)
+def test_two_outputs_that_both_learn_count_by_any_rule(names: tuple[str, ...]) -> None:
+    claim = CLAIMS["every output's target counts"]
+    if "nothing" in names:
+        with pytest.raises(ClaimError, match=r"output \[0\] of 2"):
+            claim(lambda: (heads(*names), *two()))
+        claim(lambda: (heads("nothing"), *batch()))
+    else:
+        claim(lambda: (heads(*names), *two()))
+
+
+def test_a_users_machine_of_two_outputs_conforms_once_both_learn() -> None:
+    check_machine(lambda: (Trained(), *two()))
+
+
+def test_targets_that_cannot_be_told_apart_are_not_held_against_an_output() -> None:
+    claim = CLAIMS["every output's target counts"]
+    x, ones = torch.randn(12, 4), torch.ones(12, 3)
+    claim(lambda: (Trained(), x, IO(ones, ones.long())))
+    claim(lambda: (Trained(), x, IO(ones, ones)))
+    with pytest.raises(ClaimError, match=r"output \[1\]"):
+        claim(lambda: (HalfTrained(), x, IO(ones, ones)))
+
+
+@pytest.mark.parametrize("noisy", [Noisy, NoisyByKey])
+def test_noise_that_can_be_drawn_again_is_not_taken_for_a_collision(noisy: type[Noisy]) -> None:
+    CLAIMS["short-lived inputs never collide"](lambda: (noisy(), *batch()))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (Sound, r"expected make\(\) -> \(machine, x, t\), got Sound: give a batch and its targets with the machine"),
+        (lambda: (Sound(), torch.randn(12, 4)), r"expected make\(\) -> \(machine, x, t\), got 2 values: give a batch"),
+        (
+            lambda: (nn.Linear(4, 3), *batch()),
+            r"expected a LearningMachine from make\(\), got Linear: make a Machine\(",
+        ),
+        (lambda: (Sound(), "x", 3), r"x of make\(\) expected a tensor \[n, ...\] or an IO, got str"),
+        (lambda: (Sound(), torch.randn(12, 4), 3), r"t of make\(\) expected a tensor \[n, ...\] or an IO, got int"),
+        (3, r"expected a function make\(\) -> \(machine, x, t\), got int: every claim needs a fresh machine"),
+    ],
+)
+def test_what_makes_no_machine_with_a_batch_is_refused_before_any_claim(make: Callable, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
         check_machine(make)
+
+
+def test_a_machine_in_place_of_what_makes_it_is_refused() -> None:
+    with pytest.raises(
+        TypeError, match=r"expected a function make\(\) .*, got Sound: every claim needs a fresh machine"
+    ):
+        check_machine(Sound())  # type: ignore[arg-type]
 
 
 def test_every_claim_has_a_machine_that_breaks_it() -> None:

@@ -175,3 +175,51 @@ def test_float_labels_are_told_to_become_integers(criterion: Criterion) -> None:
         criterion(y, t)
     with pytest.raises(ValueError, match=r"t\.long\(\)"):
         output_gradient(criterion, y, t)
+
+
+@pytest.mark.parametrize(
+    ("y", "t", "remedy"),
+    [
+        ((6, 3), (6, 1), r"drop the dimension of one, t\.squeeze\(1\)$"),
+        ((6, 3, 2), (6, 1, 2), r"drop the dimension of one, t\.squeeze\(1\)$"),
+        ((6, 1), (6, 1), r"drop the dimension of one, t\.squeeze\(1\)$"),
+        ((6, 3), (5,), "give a target for each of the 6 rows$"),
+        ((6, 3), (5, 1), "give a target for each of the 6 rows$"),
+        ((6, 3), (6, 3), r"give class indices, t\.argmax\(1\) for scores or one-hots$"),
+        ((6, 3), (6, 2), r"give class indices \[6\], one for each row and place$"),
+        ((6, 3, 2), (6, 3), r"give class indices \[6, 2\], one for each row and place$"),
+        ((6,), (6,), "let the layer put out a score for each class$"),
+    ],
+)
+@pytest.mark.parametrize("criterion", [criteria.cross_entropy, criteria.margin, criteria.zero_one])
+def test_labels_of_another_shape_are_told_what_is_wrong_with_them(
+    criterion: Criterion, y: tuple[int, ...], t: tuple[int, ...], remedy: str
+) -> None:
+    labels = torch.zeros(t, dtype=torch.int64)
+    with pytest.raises(ValueError, match=remedy):
+        criterion(IO(torch.randn(y)), IO(labels))
+
+
+@pytest.mark.parametrize("criterion", [criteria.cross_entropy, criteria.margin, criteria.zero_one])
+def test_a_column_of_float_labels_is_told_both_remedies(criterion: Criterion) -> None:
+    with pytest.raises(ValueError, match=r"t\.squeeze\(1\)\.long\(\)$"):
+        criterion(IO(torch.randn(6, 3)), IO(torch.zeros(6, 1)))
+
+
+def test_the_remedies_make_labels_of_what_was_given() -> None:
+    y, labels = torch.randn(6, 3), torch.tensor([2, 0, 1, 1, 0, 2])
+    column, one_hot = labels.unsqueeze(1), F.one_hot(labels, 3)
+    assert torch.equal(column.squeeze(1), labels)
+    assert torch.equal(one_hot.argmax(1), labels)
+    for wrong in (column, one_hot):
+        with pytest.raises(ValueError, match="integer labels"):
+            criteria.cross_entropy(IO(y), IO(wrong))
+
+
+@pytest.mark.parametrize("name", ["sse", "absolute_error", "huber", "binary_cross_entropy"])
+def test_targets_of_other_rows_are_told_of_the_rows(name: str) -> None:
+    criterion: Criterion = getattr(criteria, name)
+    with pytest.raises(ValueError, match=r"output \[6, 3\], got \[5, 3\]: give a target for each of the 6 rows$"):
+        criterion(IO(torch.randn(6, 3)), IO(torch.randn(5, 3)))
+    with pytest.raises(ValueError, match=r"got \[6, 1\]: reshape the target; nothing is broadcast$"):
+        criterion(IO(torch.randn(6, 3)), IO(torch.randn(6, 1)))

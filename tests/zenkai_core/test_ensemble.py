@@ -94,8 +94,8 @@ def test_machines_of_ensembles_conform() -> None:
     check_machine(ensemble)
 
 
-def test_machines_of_stochastic_passes_conform_but_for_being_stochastic_in_evaluation() -> None:
-    check_machine(stochastic, skip={"short-lived inputs never collide"})
+def test_machines_of_stochastic_passes_conform_though_they_are_stochastic_in_evaluation() -> None:
+    check_machine(stochastic)
 
 
 @pytest.mark.parametrize(

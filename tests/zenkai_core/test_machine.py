@@ -351,3 +351,13 @@ def test_a_machine_that_was_refused_uses_up_none_of_its_rules() -> None:
 def test_a_scale_that_is_no_finite_number_is_refused(scale: object) -> None:
     with pytest.raises(TypeError, match="scale expected a finite number, got"):
         normed(scale=scale)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [(lambda x: x, "<lambda>"), (torch.relu, "relu"), (nn.ReLU, "ReLU"), (None, "NoneType")]
+)
+def test_what_is_no_module_is_refused_by_name(module: object, name: str) -> None:
+    with pytest.raises(
+        TypeError, match=rf"Machine expected an nn\.Module, got {name}: modules\.BlackBox makes a module"
+    ):
+        Machine(module, zk.theta.Null(), zk.targets.Null())  # type: ignore[arg-type]

@@ -131,6 +131,17 @@ def test_state_dict_carries_the_torch_optimiser_and_the_model_the_machines() -> 
         zk.Optimizer(machine(2, 1)).load_state_dict(optimizer.state_dict())
 
 
+def test_what_is_no_state_of_an_optimizer_is_refused() -> None:
+    for state, entries in (
+        ({}, r"\[\]"),
+        (torch.optim.SGD(nn.Linear(2, 1).parameters()).state_dict(), "'param_groups'"),
+    ):
+        with pytest.raises(
+            ValueError, match=rf"with the entry 'torch_optimizer', got the entries .*{entries}.*: a torch"
+        ):
+            zk.Optimizer(machine(2, 1)).load_state_dict(state)
+
+
 def test_torchs_schedulers_take_a_model_without_any_optimiser_inside() -> None:
     optimizer = zk.Optimizer(Machine(zk.modules.Trees(2, 1), zk.theta.Fit(), zk.targets.Null()))
     assert optimizer.param_groups == []

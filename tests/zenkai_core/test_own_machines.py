@@ -96,3 +96,35 @@ def test_what_is_no_tensor_is_refused_by_learn_and_test_by_name(wrong: Any) -> N
             getattr(head(), call)(x, wrong)
         with pytest.raises(TypeError, match=f"^x of {call} expected a tensor"):
             getattr(head(), call)(wrong, torch.ones(4, 2))
+
+
+@pytest.mark.parametrize("by", ["position", "name"])
+def test_a_bare_tensor_where_an_io_belongs_is_refused_by_the_name_of_the_method(by: str) -> None:
+    def call(method: Any, *args: Any, **named: Any) -> None:
+        method(*args, *named.values()) if by == "position" else method(*args, **named)
+
+    x, y = torch.ones(4, 3), torch.ones(4, 2)
+    for machine in (head(), Chain(head()), Bare()):
+        kind, t = type(machine).__name__, IO(torch.ones(4, 2 if type(machine) is not Bare else 3))
+        state = State()
+        with pytest.raises(TypeError, match=rf"^{kind}\.forward_nn expected x as an IO, got Tensor: write IO\(x\)"):
+            call(machine.forward_nn, x=x, state=state)
+        with pytest.raises(TypeError, match="expected x as an IO, got Tensor"):
+            call(machine.remember, x=x, state=state)
+        machine.remember(IO(x), state)
+        for name in ("step_y", "accumulate", "step_x", "step"):
+            with pytest.raises(TypeError, match=rf"^{kind}\.{name} expected t as an IO, got Tensor: write IO\(t\)"):
+                call(getattr(machine, name), x=IO(x), t=y, state=state)
+        with pytest.raises(TypeError, match="expected t as an IO, got Tensor"):
+            call(machine.tell, t=y, state=state)
+        with pytest.raises(TypeError, match="expected y as an IO, got Tensor"):
+            machine.assess_y(y, t)
+        with pytest.raises(TypeError, match="expected t as an IO, got Tensor"):
+            machine.assess_y(t, y)
+
+
+def test_targets_of_other_rows_are_refused_and_not_repeated() -> None:
+    for call in ("learn", "test"):
+        for machine in (head(), Machine(nn.Linear(3, 2), zk.theta.Null(), zk.targets.Null())):
+            with pytest.raises(ValueError, match=r"target shaped as the output \[6, 2\], got \[3, 2\]"):
+                getattr(machine, call)(torch.ones(6, 3), torch.zeros(3, 2))

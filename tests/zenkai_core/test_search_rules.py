@@ -429,13 +429,6 @@ def test_a_search_goes_on_in_another_dtype() -> None:
     assert (machine.module.weight - before).abs().max() < 0.1
 
 
-def test_a_batch_without_rows_moves_nothing() -> None:
-    machine = searching()
-    before = machine.module.weight.detach().clone()
-    machine.learn(torch.zeros(0, 4), torch.zeros(0, 2))
-    assert torch.equal(before, machine.module.weight)
-
-
 def test_the_state_of_another_algorithm_is_refused() -> None:
     state = searching().state_dict()
     for other in (tansaku.PSO(k=16), climb(k=8)):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from zenkai_core.checks import check_whole
 from zenkai_core.modules.fitted import appended
 from zenkai_core.modules.noise import GaussianNoise
 from zenkai_core.modules.voters import Mean, Voter
@@ -27,6 +28,7 @@ class Ensemble(nn.Module):
         voter: from votes `[v, n, ...]` to the answer `[n, ...]`.
 
     Raises:
+        TypeError: n or members is no whole number.
         ValueError: n or members is out of range.
 
     >>> net = Ensemble(lambda: nn.Linear(3, 2), n=4)
@@ -48,6 +50,7 @@ class Ensemble(nn.Module):
     ) -> None:
         super().__init__()
         members = n if members is None else members
+        check_whole("Ensemble", n=n, members=members)
         if not 0 <= n <= members or members < 1:
             raise ValueError(
                 f"Ensemble expected 0 <= n <= members and a member at least, got n={n} and members={members}: say how "
@@ -106,7 +109,7 @@ class Stochastic(nn.Module):
 
     Raises:
         ValueError: k < 1.
-        TypeError: nothing in the module is stochastic.
+        TypeError: k is no whole number; nothing in the module is stochastic.
 
     >>> net = Stochastic(nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 2)), k=8).eval()
     >>> net.votes(torch.ones(5, 3)).shape, net(torch.ones(5, 3)).shape
@@ -117,6 +120,7 @@ class Stochastic(nn.Module):
 
     def __init__(self, module: nn.Module, k: int = 16, *, voter: Voter | None = None) -> None:
         super().__init__()
+        check_whole("Stochastic", k=k)
         if k < 1:
             raise ValueError(f"Stochastic expected k >= 1 passes, got {k}: 16 is usual")
         if not any(map(_noisy, module.modules())):

@@ -34,6 +34,7 @@ class Estimators(EnsembleVoter):
             Say so only of files whose maker you know.
 
     Raises:
+        TypeError: a size is no whole number.
         ValueError: a size below 1, or an unknown kind.
 
     >>> from sklearn.linear_model import Ridge

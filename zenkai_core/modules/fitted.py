@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from zenkai_core.checks import check_whole
 from zenkai_core.modules.voters import Mean, Voter
 
 Kind = Literal["regression", "classification"]
@@ -32,6 +33,7 @@ class EnsembleVoter(nn.Module):
             what the layer above learns from is then what it will see of new rows. Give `theta.Fit` a share below 1.
 
     Raises:
+        TypeError: a size is no whole number.
         ValueError: a size below 1, an unknown kind, or `out_of_bag` with another voter than `voters.Mean`.
 
     Reference: Breiman (1996), Out-of-bag estimation.
@@ -53,6 +55,7 @@ class EnsembleVoter(nn.Module):
         out_of_bag: bool = False,
     ) -> None:
         super().__init__()
+        check_whole(type(self).__name__, inputs=inputs, outputs=outputs, members=members)
         if min(inputs, outputs, members) < 1:
             raise ValueError(
                 f"{type(self).__name__} expected inputs, outputs and members >= 1, got {inputs}, {outputs} and "

@@ -7,12 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zenkai_core.checks import check_whole
+
 
 class _Relation(nn.Module):
     """A matrix of degrees in [0, 1] between inputs and outputs."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
+        check_whole(type(self).__name__, inputs=inputs, outputs=outputs)
         if min(inputs, outputs) < 1:
             raise ValueError(
                 f"{type(self).__name__} expected inputs and outputs >= 1, got {inputs} and {outputs}: say how many "
@@ -52,6 +55,7 @@ class MaxMin(_Relation):
         outputs: degrees that go out.
 
     Raises:
+        TypeError: a size is no whole number.
         ValueError: a size below 1, or inputs of another shape (at the call).
 
     >>> layer = MaxMin(2, 1)
@@ -78,6 +82,7 @@ class MinMax(_Relation):
         outputs: degrees that go out.
 
     Raises:
+        TypeError: a size is no whole number.
         ValueError: a size below 1, or inputs of another shape (at the call).
 
     >>> layer = MinMax(2, 1)

@@ -32,6 +32,7 @@ class Trees(EnsembleVoter):
         voter, out_of_bag: as for `EnsembleVoter`.
 
     Raises:
+        TypeError: a size is no whole number.
         ValueError: a size below 1, an unknown kind, or `per_output` classification.
 
     >>> from sklearn.tree import DecisionTreeRegressor

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from zenkai_core.checks import check_whole
+
 
 class Voter(nn.Module):
     """From votes `[v, n, ...]` to one answer `[n, ...]`. Override `reduce`, which is given weights that add up to 1."""
@@ -119,6 +121,7 @@ class Multiclass(Voter):
         classes: their number.
 
     Raises:
+        TypeError: classes is no whole number.
         ValueError: fewer than 1 class; votes that are neither labels `[v, n]` nor shares `[v, n, classes]`.
 
     >>> Multiclass(3)(torch.tensor([[0, 2], [1, 2], [1, 2]])).argmax(1).tolist()
@@ -127,6 +130,7 @@ class Multiclass(Voter):
 
     def __init__(self, classes: int) -> None:
         super().__init__()
+        check_whole("voters.Multiclass", classes=classes)
         if classes < 1:
             raise ValueError(f"voters.Multiclass expected at least one class, got {classes}: say how many there are")
         self.classes = classes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from zenkai_core.checks import check_whole
 from zenkai_core.machine import Machine, StepX
 from zenkai_core.noise import NoiseKey
 from zenkai_core.passes import redrawn
@@ -26,6 +27,7 @@ class Gradient(StepX):
         seed: of that order; one draw of torch's global generator if None.
 
     Raises:
+        TypeError: n or batch_size is no whole number.
         ValueError: n < 1, batch_size < 1, or a scale that is not positive.
 
     An integer input has no gradient: its target is itself.
@@ -38,6 +40,7 @@ class Gradient(StepX):
         self, n: int = 1, *, scale: float = 1.0, batch_size: int | None = None, seed: int | None = None
     ) -> None:
         super().__init__()
+        check_whole("targets.Gradient", n=n, batch_size=batch_size)
         if n < 1 or not scale > 0 or (batch_size is not None and batch_size < 1):
             raise ValueError(
                 f"targets.Gradient expected n >= 1, scale > 0 and batch_size >= 1, got n={n}, scale={scale} and "
@@ -65,7 +68,7 @@ class Gradient(StepX):
     def _sweep(self, machine: Machine, t: IO, state: State, size: int, generator: torch.Generator) -> IO:
         x, masks = state.inputs.clone(), torch.Generator().manual_seed(generator.initial_seed() ^ 1)
         for _ in range(self.n):
-            for rows in torch.randperm(x.rows, generator=generator).split(size):
+            for rows in torch.randperm(x.rows, generator=generator).split(int(size)):
                 part = x.take(rows).leaves(requires_grad=True)
                 drawn = redrawn(state, masks)
                 found = machine.pull(part, machine.replay(part, drawn), t.take(rows), drawn, theta=False)[0]

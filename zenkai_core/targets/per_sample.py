@@ -11,7 +11,16 @@ from torch import Tensor
 import tansaku
 from zenkai_core.machine import Rule
 from zenkai_core.noise import NoiseKey
-from zenkai_core.searching import Algorithm, Reducer, Score, at, check_count, check_schedules, check_score
+from zenkai_core.searching import (
+    Algorithm,
+    Reducer,
+    Score,
+    at,
+    check_count,
+    check_reducer,
+    check_schedules,
+    check_score,
+)
 from zenkai_core.state import State
 from zenkai_core.values import IO
 
@@ -42,6 +51,7 @@ class PerSample(Rule):
         score = self.default_score if score is None else score
         check_score(self._rule, score)
         check_schedules(self._rule, calls, reduce=reduce, rate=rate)
+        check_reducer(self._rule, "reduce", reduce)
         if chunk is not None:
             check_count(self._rule, "chunk", chunk)
         self.score, self.reduce, self.rate, self.calls = score, reduce, rate, calls

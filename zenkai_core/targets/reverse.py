@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from zenkai_core import passes
+from zenkai_core.checks import check_whole
 from zenkai_core.criteria import is_distance, sse
 from zenkai_core.machine import Machine, StepX
 from zenkai_core.noise import NoiseKey
@@ -56,8 +57,8 @@ class Reverse(Optimizing, StepX):
         options: for the factory, for example `lr=1e-3`.
 
     Raises:
-        TypeError: inverse is no module; the machine's module has no inverse where none is given; a criterion whose
-            targets are no places among the outputs, such as `cross_entropy` (at the call).
+        TypeError: inverse is no module, n no whole number; the machine's module has no inverse where none is given; a
+            criterion whose targets are no places among the outputs, such as `cross_entropy` (at the call).
         ValueError: n < 1, or a negative std; a target that is not shaped as the output, such as labels; an inverse
             whose outputs are not shaped as the inputs.
 
@@ -93,6 +94,7 @@ class Reverse(Optimizing, StepX):
                 f"{name} expected a module as the inverse, got {type(inverse).__name__}: for example "
                 "nn.Sequential(nn.Linear(outputs, inputs), nn.Tanh()), or None for the module's own inverse"
             )
+        check_whole(name, n=n)
         if n < 1 or not std >= 0:
             raise ValueError(
                 f"{name} expected n >= 1 and std >= 0, got n={n} and std={std}: learning = False holds the inverse"

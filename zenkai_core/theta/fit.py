@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zenkai_core.checks import check_whole
 from zenkai_core.criteria import is_distance
 from zenkai_core.machine import Machine, StepTheta
 from zenkai_core.modules.estimators import PerOutput, as_array
@@ -38,6 +39,7 @@ class Fit(StepTheta):
         seed: of the noise key.
 
     Raises:
+        TypeError: the factory is no callable; rows, window or limit is no whole number.
         ValueError: rows, window or limit below 1, a window shorter than rows, or share or increments
             outside (0, 1]; increments together with partial or limit, which go on from what a member has learnt; a
             limit, where the module answers out of bag.
@@ -69,6 +71,13 @@ class Fit(StepTheta):
         seed: int | None = None,
     ) -> None:
         super().__init__()
+        if factory is not None and not callable(factory):
+            made = type(factory).__name__
+            raise TypeError(
+                f"theta.Fit expected a factory, which makes an unfitted estimator for each fit, got {made} itself: "
+                f"write lambda: {made}(...), or hand over the class"
+            )
+        check_whole("theta.Fit", rows=None if callable(rows) else rows, window=window, limit=limit)
         for name, value in (("rows", 1 if callable(rows) else rows), ("window", window), ("limit", limit)):
             if value is not None and value < 1:
                 raise ValueError(f"theta.Fit expected {name} >= 1, got {value}: a fit needs rows and outputs")

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from zenkai_core.checks import check_whole
 from zenkai_core.machine import Machine
 from zenkai_core.noise import NoiseKey
 from zenkai_core.parameters import minibatches
@@ -33,6 +34,7 @@ class Gradient(Optimized):
         options: for the factory, for example `lr=1e-3`.
 
     Raises:
+        TypeError: n or batch_size is no whole number.
         ValueError: n < 1, or batch_size < 1.
 
     >>> Gradient(torch.optim.SGD, lr=0.1, n=5).n
@@ -52,6 +54,7 @@ class Gradient(Optimized):
         **options: Any,
     ) -> None:
         super().__init__(factory, **options)
+        check_whole("theta.Gradient", n=n, batch_size=batch_size)
         if n < 1 or (batch_size is not None and batch_size < 1):
             raise ValueError(
                 f"theta.Gradient expected n >= 1 local updates and a batch_size >= 1, got n={n} and "

@@ -22,6 +22,7 @@ from zenkai_core.searching import (
     at,
     check_algorithm,
     check_count,
+    check_reducer,
     check_schedules,
     check_score,
 )
@@ -88,10 +89,13 @@ class Search(StepTheta):
         check_score(self._rule, score)
         check_schedules(self._rule, calls, algorithm=algorithm, write=write)
         check_algorithm(self._rule, algorithm, calls, rows=False)
-        if write not in ("estimate", "best") and not isinstance(write, tansaku.Scheduled) and not callable(write):
-            raise ValueError(
-                f"theta.Search expected write 'estimate', 'best' or a reducer, got {write!r}: choose one of them"
-            )
+        if isinstance(write, str):
+            if write not in ("estimate", "best"):
+                raise ValueError(
+                    f"theta.Search expected write 'estimate', 'best' or a reducer, got {write!r}: choose one of them"
+                )
+        else:
+            check_reducer(self._rule, "write", write)
         for what, number in (("generations", generations), ("chunk", 1 if chunk is None else chunk)):
             check_count(self._rule, what, number)
         self.algorithm, self.score, self.generations = algorithm, score, generations
@@ -109,8 +113,7 @@ class Search(StepTheta):
 
     def accumulate(self, machine: Machine, t: IO, state: State) -> None:
         """Keeps the pass for the next step, or for nobody once the machine or `Optimizer.zero_grad` forgets it."""
-        if state.inputs.rows:
-            self._pending.append((t.detach(), state))
+        self._pending.append((t.detach(), state))
 
     def step(self, machine: Machine) -> None:
         """The search goes on, and its answer becomes the layer's weights; nothing where nothing was accumulated."""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zenkai_core.checks import check_whole
 from zenkai_core.machine import Machine, StepTheta
 from zenkai_core.noise import NoiseKey
 from zenkai_core.state import State
@@ -45,7 +46,8 @@ class Postponed(_Around):
         every: steps of the machine for each of the rule.
 
     Raises:
-        TypeError: the rule keeps something other than gradients; `theta.Fit` has `rows` for this.
+        TypeError: the rule keeps something other than gradients; `theta.Fit` has `rows` for this. Every is no whole
+            number.
         ValueError: every < 1, or a rule with several local updates.
 
     >>> from torch import nn
@@ -65,6 +67,7 @@ class Postponed(_Around):
                 f"theta.Postponed expected a rule that works by gradients, got {type(rule).__name__}: theta.Fit waits "
                 "for its rows by itself"
             )
+        check_whole("theta.Postponed", every=every)
         if every < 1 or getattr(rule, "n", 1) != 1:
             raise ValueError(
                 f"theta.Postponed expected every >= 1 and a rule of one update per step, got every={every} and "
