@@ -93,7 +93,7 @@ def straight_through(plan: Plan) -> Network:
 
 EXPERIMENT = Experiment(
     build,
-    epochs={"digits": 60, "mnist": 20},
+    epochs={"digits": 45, "mnist": 20},
     controls=("frozen", "backprop"),
     floor=0.95,
     searches=SEARCHES,
