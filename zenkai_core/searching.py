@@ -126,11 +126,6 @@ def algorithm_at(rule: str, algorithm: Searcher, count: int, calls: int | None, 
             f"{rule} expected an algorithm for one cost per candidate, got {name}, which needs {what}: take GA or "
             "another for one objective"
         )
-    if isinstance(found, tansaku.GA) and found.mutate is None:
-        raise ValueError(
-            f"{rule} expected a GA that mutates, got mutate=None: a search begins with one candidate, which no "
-            "crossover changes; say tansaku.GA(k=32, mutate=tansaku.Gaussian(0.3))"
-        )
     if rows and not needs.batched:
         raise ValueError(
             f"{rule} expected an algorithm that runs one search per row, got {name}, which runs a single one: take "

@@ -35,7 +35,6 @@ SINGLE = {
 def make(name: str) -> tansaku.Algorithm[Any]:
     options: dict[str, dict[str, Any]] = {
         "annealing": {"max_evaluations": 500, "first_acceptance": 0.2},
-        "ga": {"mutate": tansaku.Gaussian(0.3)},
         "map_elites": {"cells": tansaku.Grid((2, 2))},
     }
     return tansaku.make(name, std=0.3, **options.get(name, {}))
@@ -86,14 +85,6 @@ def test_every_algorithm_finds_parameters_or_says_at_once_why_not(name: str) -> 
     for _ in range(40):
         last = machine.learn(x, t)
     assert last < first
-
-
-@pytest.mark.parametrize("rule", [targets.SearchX, targets.SearchY, theta.Search])
-def test_a_ga_that_could_never_move_is_refused(rule: type) -> None:
-    with pytest.raises(
-        ValueError, match=r"expected a GA that mutates, got mutate=None: .* say tansaku\.GA\(k=32, mutate"
-    ):
-        rule(tansaku.GA(k=8))
 
 
 # ------------------------------------------------------------------------------------------------------- samplers
