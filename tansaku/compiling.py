@@ -1,4 +1,4 @@
-"""Kernels compiled by TorchInductor: one pass over memory in place of one for every operation; and a cache.
+"""Kernels compiled by TorchInductor: one pass over memory in place of one for every operation.
 
 `torch.compile` checks its guards at every call, which takes as long as a dozen small operations. A kernel here is a
 function without branches, traced once for the layout of its arguments, and afterwards called without a question.
@@ -7,30 +7,10 @@ function without branches, traced once for the layout of its arguments, and afte
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from functools import lru_cache, wraps
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any
 
 import torch
 from torch import Tensor
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-def cached(size: int) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Remembers the last ``size`` answers of a function, but while Dynamo traces, which cannot."""
-
-    def remembering(function: Callable[P, T]) -> Callable[P, T]:
-        known = cast(Callable[P, T], lru_cache(size)(function))
-
-        @wraps(function)
-        def answer(*args: P.args, **kwargs: P.kwargs) -> T:
-            return (function if torch.compiler.is_dynamo_compiling() else known)(*args, **kwargs)
-
-        return answer
-
-    return remembering
-
 
 _made: dict[Hashable, Callable[..., Any]] = {}
 

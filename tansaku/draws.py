@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tansaku import checks
-from tansaku.compiling import cached
+from tansaku.caching import cached
 from tansaku.storage import buffer
 
 

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS: Mapping[str, Sequence[str]] = {
     "tansaku": (
         "checks",
+        "caching",
         "compiling",
         "host",
         "storage",

@@ -21,7 +21,7 @@ from tansaku import checks, draws, host
 from tansaku.algorithms.base import check_std, step_size
 from tansaku.algorithms.emitters import Emitter, elites
 from tansaku.algorithms.sampled import ravel, unravel
-from tansaku.compiling import cached
+from tansaku.caching import cached
 from tansaku.draws import Noise
 from tansaku.operators.bounds import Bounds
 from tansaku.population import Population

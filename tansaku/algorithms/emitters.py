@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tansaku import checks, draws
 from tansaku.algorithms.base import check_std, discrete_mutation, step_size
-from tansaku.compiling import cached
+from tansaku.caching import cached
 from tansaku.draws import Noise
 from tansaku.functional import Shelf, align, exchange, jitter, nth_member
 from tansaku.operators.bounds import Bounds

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from tansaku import checks, draws, host
 from tansaku.algorithms.base import Algorithm, Needs, check_std, step_size
-from tansaku.compiling import cached, run_compiled
+from tansaku.caching import cached
+from tansaku.compiling import run_compiled
 from tansaku.draws import Noise
 from tansaku.functional import jitter, lowest, take_rows
 from tansaku.operators.bounds import Bounds

@@ -25,7 +25,7 @@ from tansaku.algorithms.gaussian import (
     noise_of,
     penalised_order,
 )
-from tansaku.compiling import cached
+from tansaku.caching import cached
 from tansaku.draws import Noise
 from tansaku.functional import jitter, ranked_weights, weighted_sum
 from tansaku.operators.bounds import Bounds
