@@ -286,15 +286,14 @@ def _by_numpy(numbers: Tensor) -> bool:
 
 
 def _coins(probability: float, shape: tuple[int, ...], device: torch.device, generator: torch.Generator) -> Tensor:
+    size = math.prod(shape)
     if probability != 0.5:
-        size = math.prod(shape)
-        if device.type == "cpu" and size >= _FEW and 1e-3 <= probability <= 0.999:
+        if device.type == "cpu" and size >= _FEW and 1e-3 <= probability <= 0.999:  # to 2^-32, half a word each
             words = _words(size // 2 + 1, device, generator).numpy().view(np.uint32)[:size]
             return torch.from_numpy(words < np.uint32(round(probability * 2**32))).view(shape)
         # float32 knows 2^24 values, too few for a probability such as 1e-9
         dtype = torch.float32 if 1e-3 <= probability <= 0.999 else torch.float64
         return _empty(shape, dtype, device).uniform_(generator=generator) < probability
-    size = math.prod(shape)
     octets = _words(size // 64 + 1, device, generator).view(torch.uint8)  # a fair coin costs one bit
     warm = buffer((octets.numel(), 8), torch.uint8, device)
     bits = torch.bitwise_and(octets[:, None], _powers(device), out=warm).clamp_(max=1)
