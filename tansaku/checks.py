@@ -108,6 +108,17 @@ def fits_event(name: str, value: Any, event_shape: Iterable[int]) -> None:
         )
 
 
+def names(what: str, given: Any, genes: Iterable[str]) -> None:
+    """A mapping, if it is one, names nothing but genes.
+
+    Raises:
+        ValueError: it names others.
+    """
+    unknown = sorted(set(given) - set(genes)) if isinstance(given, Mapping) else []
+    if unknown:
+        raise ValueError(f"expected {what} for names among {sorted(genes)}, got {unknown}; drop these")
+
+
 def instance(name: str, value: Any, kind: type, remedy: str) -> None:
     """A value of the class ``kind``, or a TypeError that names its own."""
     if not isinstance(value, kind):

@@ -104,20 +104,19 @@ def _watched(method: Callable[..., Any], event: str) -> Callable[..., Any]:
     def call(self: Hooked, *args: Any, **kwargs: Any) -> Any:
         if ios and (len(args) <= len(ios) or not isinstance(args[0], IO) or not isinstance(args[-2], IO)):
             _expect_ios(self, method, ios, {**dict(zip(names, args, strict=False)), **kwargs})
-        if not self._listeners or event in self._running:
-            result = method(self, *args, **kwargs)
-            if gives_io and not isinstance(result, IO):
-                result = _answer(self, method, result)
-        else:
+        told: dict[str, Any] | None = None  # where somebody listens
+        if self._listeners and event not in self._running:
             told = {"t": None, "state": None, **dict(zip(names, args, strict=False)), **kwargs}
             _tell(self, event, "before", told, None)
             self._running.add(event)
-            try:
-                result = method(self, *args, **kwargs)
-            finally:
+        try:
+            result = method(self, *args, **kwargs)
+        finally:
+            if told is not None:
                 self._running.discard(event)
-            if gives_io and not isinstance(result, IO):
-                result = _answer(self, method, result)
+        if gives_io and not isinstance(result, IO):
+            result = _answer(self, method, result)
+        if told is not None:
             result = _tell(self, event, "after", told, result)
         if gives_x:
             _expect_place(self, args[0] if args else kwargs["x"], result)

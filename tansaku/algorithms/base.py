@@ -244,9 +244,12 @@ def step_size(
             raise ValueError(f"expected std for {sorted(std)} and {name!r}, got none for the latter; name every gene")
         std = std[name]
     if std is None:
-        if bounds is not None and bounds.numbers is not None and x.is_floating_point():
-            return (bounds.numbers[1] - bounds.numbers[0]) / 5 if bounds.finite(name) else 1.0
-        span = None if bounds is None else bounds.span(name, x)
+        if bounds is None:
+            return 1.0
+        numbers = bounds.numbers
+        if numbers is not None and x.is_floating_point():
+            return (numbers[1] - numbers[0]) / 5 if bounds.finite(name) else 1.0
+        span = bounds.span(name, x)
         return 1.0 if span is None else torch.where(torch.isfinite(span), span / 5, torch.ones_like(span))
     return std.to(x.device, x.dtype) if isinstance(std, Tensor) else float(std)
 
@@ -258,9 +261,7 @@ def check_step(std: float | Tensor | Mapping[str, float | Tensor] | None, start:
         ValueError: a tensor that does not broadcast against the event shape, no step for a name, or one for a name
             that the genes lack.
     """
-    unknown = sorted(set(std) - set(start.genes)) if isinstance(std, Mapping) else []
-    if unknown:
-        raise ValueError(f"expected std for names among {sorted(start.genes)}, got {unknown}; drop these")
+    checks.names("std", std, start.genes)
     for name, x in start.genes.items():
         event = x.shape[start.batch_ndim + isinstance(start, Population) :]
         checks.fits_event(f"std of {name!r}", step_size(std, None, name, x), event)

@@ -101,9 +101,8 @@ class Grid:
     def _index_here(self, descriptor: Tensor) -> Tensor:
         """`index` of few descriptors in the host's memory, for which numpy takes a quarter of the time."""
         low, high, scale, last, stride = self._arrays
-        place = (
-            np.minimum(np.maximum(host.array(descriptor), low), high) - low
-        ) * scale  # ends first: nothing overflows
+        inside = np.minimum(np.maximum(host.array(descriptor), low), high)  # first, so that nothing overflows
+        place = (inside - low) * scale
         np.minimum(np.floor(place, out=place), last, out=place)
         number = np.asarray(place @ stride)
         number[np.isnan(number)] = self.count

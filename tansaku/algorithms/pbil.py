@@ -83,7 +83,7 @@ class PBIL(Algorithm[PBILState]):
     def tell(self, state: PBILState, asked: Population) -> PBILState:
         """The probabilities learn from the best and the worst sample; the best so far is kept apart."""
         cost = asked.cost
-        best = ravel(asked.take(lowest(cost)))[0]
+        best = ravel(asked.best())[0]
         worst = ravel(asked.take(lowest(-cost)))[0]
         p = state.probability
         goal = best.to(p.dtype)

@@ -229,8 +229,7 @@ class EvotorchSearcher(Algorithm[EvotorchState]):
             raise RuntimeError(
                 "expected the searcher to evaluate in every step, got a step that evaluates nothing; wrap another one"
             )
-        asked = hand_out(values, state.best, self.bounds)
-        return asked.with_traits(**{_SEED: seed.expand(self.k)})
+        return hand_out(values, state.best, self.bounds, **{_SEED: seed.expand(self.k)})
 
     def tell(self, state: EvotorchState, asked: Population) -> EvotorchState:
         """The searcher goes on with the costs, to the end of its step or to its next question."""

@@ -117,15 +117,11 @@ class Bounds:
         """
         if like.dtype == torch.bool:
             return None
-        lower, upper = self.lower, self.upper
-        if isinstance(lower, Mapping) and isinstance(upper, Mapping):
-            if name not in lower:
-                return None
-            low, high = lower[name], upper[name]
-        else:
-            low, high = lower, upper  # type: ignore[assignment]
+        limits = self._limits(name)
+        if limits is None:
+            return None
         ends = []
-        for end, rounding in ((low, torch.ceil), (high, torch.floor)):
+        for end, rounding in zip(limits, (torch.ceil, torch.floor), strict=True):
             if not like.is_floating_point():
                 end = _as_tensor(end)
                 end = _whole(rounding(end) if end.is_floating_point() else end, like.dtype)
@@ -133,6 +129,13 @@ class Bounds:
                 end = _filled(name, end, like)
             ends.append(end.to(like.device, like.dtype))
         return ends[0], ends[1]
+
+    def _limits(self, name: str) -> tuple[float | Tensor, float | Tensor] | None:
+        """Both ends of the genes ``name`` as they were given; None if unbounded."""
+        lower, upper = self.lower, self.upper
+        if isinstance(lower, Mapping) or isinstance(upper, Mapping):
+            return (lower[name], upper[name]) if name in lower else None  # type: ignore[index, operator]
+        return lower, upper
 
     def finite(self, name: str) -> bool:
         """Whether the genes ``name``, if not boolean, have a lower and an upper end."""
@@ -147,9 +150,7 @@ class Bounds:
             ValueError: names that the genes lack, ends of a shape that does not broadcast against the genes, no
                 whole number between the ends of integer genes, or genes outside.
         """
-        unknown = sorted(set(self.lower) - set(individual.genes)) if isinstance(self.lower, Mapping) else []
-        if unknown:
-            raise ValueError(f"expected bounds for names among {sorted(individual.genes)}, got {unknown}; drop these")
+        checks.names("bounds", self.lower, individual.genes)
         for name, x in individual.genes.items():
             ends = self.ends(name, x)
             if ends is None:
@@ -230,7 +231,8 @@ class Bounds:
         """
         if self.numbers is None:
             for name, x in population.genes.items():
-                fits(name, self.ends(name, x), population.event_shape(name))
+                if x.dtype != torch.bool:
+                    fits(name, self._limits(name), population.event_shape(name))
         return population.with_genes({name: self.repaired(name, x) for name, x in population.genes.items()})
 
 
@@ -246,7 +248,7 @@ class OpenBounds(Bounds):
         return population
 
 
-def fits(name: str, ends: tuple[Tensor, Tensor] | None, event_shape: Iterable[int]) -> None:
+def fits(name: str, ends: tuple[float | Tensor, float | Tensor] | None, event_shape: Iterable[int]) -> None:
     """The ends of the genes ``name`` broadcast against their [*event_shape], or a ValueError."""
     for end in ends or ():
         checks.fits_event(f"bounds of {name!r}", end, event_shape)
