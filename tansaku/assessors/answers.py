@@ -41,19 +41,26 @@ def of_all(answer: Any, device: torch.device) -> Fields:
         ValueError: see `by_name`.
     """
     if isinstance(answer, Tensor) and answer.is_floating_point():
-        return {"value": answer.detach() if answer.requires_grad else answer}
+        return {"value": _own(answer)}
     given: Fields = {}
     for name, x in by_name(answer).items():
         if isinstance(x, np.ndarray | np.generic):
             x = from_numpy(name, x, device)
         if isinstance(x, Tensor):
-            given[name] = x.detach() if x.requires_grad else x
+            given[name] = _own(x)
         elif x is not None or name == "value":
             raise TypeError(
                 f"expected fn to return a tensor as {name}, got {type(x).__name__}; "
                 "return a tensor or a numpy array, or set vectorized=False for plain numbers"
             )
     return given
+
+
+def _own(x: Tensor) -> Tensor:
+    """Without a graph, and no view, which could keep all that the function was given in memory."""
+    if x.requires_grad:
+        x = x.detach()
+    return x.clone() if x._is_view() else x
 
 
 def from_numpy(name: str, x: np.ndarray[Any, Any] | np.generic, device: torch.device) -> Tensor:
@@ -89,6 +96,8 @@ def of_one(answer: Any, like: Tensor) -> Tensor:
 
 def assessment(fields: Fields, maximize: bool) -> Assessment:
     """The fields as an assessment; integers and booleans become floats."""
+    if len(fields) == 1 and fields["value"].is_floating_point():
+        return Assessment._made(maximize, fields)
     if fields["value"].is_floating_point() and not any(x.is_complex() for x in fields.values()):
         return Assessment._made(maximize, fields)
     return Assessment(maximize=maximize, **fields)

@@ -21,8 +21,8 @@ from tansaku.assessors.failures import (
     check_on_failure,
     placed,
 )
+from tansaku.assessors.guard import Guard
 from tansaku.assessors.randomness import restored
-from tansaku.functional import lazy_copies, versions, written
 from tansaku.population import Population
 
 Vectorized = Literal["vmap"] | bool
@@ -87,6 +87,7 @@ class Objective:
     on_failure: OnFailure = "raise"
     cache: bool = False
     failures: Failures = field(default_factory=Failures, init=False, repr=False, compare=False)
+    _guard: Guard = field(default_factory=Guard, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not callable(self.fn):
@@ -103,7 +104,12 @@ class Objective:
             fields = self._by_candidate(population)
         else:
             fields = self._ask(population.genes, population.batch_ndim)
-        return population.assessed(answers.assessment(fields, self.maximize))
+        try:
+            return population.assessed(answers.assessment(fields, self.maximize))
+        except ValueError as error:
+            if self.vectorized is not True:
+                raise
+            raise ValueError(f"{error}, or {shapes.REMEDY}") from None
 
     def _ask(self, genes: Mapping[str, Tensor], batch_ndim: int) -> Fields:
         """What ``fn`` answers for all candidates.
@@ -113,8 +119,7 @@ class Objective:
         """
         if self.vectorized is False:
             return self._loop(genes, batch_ndim)
-        copies = lazy_copies(genes)
-        before = versions(copies)
+        copies = self._guard.copies(genes)
         try:
             answer = self._call(copies, batch_ndim)
         except Exception as error:
@@ -123,13 +128,14 @@ class Objective:
             if self.vectorized is True and shapes.is_about_shapes(error):
                 raise shapes.shape_error(error, genes) from error
             raise
-        if written(copies, genes, before):
+        first = next(iter(genes.values()))
+        fields = answers.of_all(answer, first.device)
+        del answer  # the guard looks for references to the copies
+        if self._guard.changed(copies, genes):
             raise RuntimeError(
                 "expected fn to leave its argument as it is, got it changed in place; work on a copy, x.clone()"
             )
-        first = next(iter(genes.values()))
-        fields = answers.of_all(answer, first.device)
-        if self.vectorized is True:
+        if self.vectorized is True and (self.on_failure == "worst" or "_takes_all" not in self.__dict__):
             shapes.check_lead(fields["value"], first.shape[: 1 + batch_ndim])
             if "_takes_all" not in self.__dict__:
                 fields = self._check_takes_all(genes, batch_ndim, fields)

@@ -16,8 +16,9 @@ from tansaku.assessors import answers, shapes
 from tansaku.assessors.asking import report
 from tansaku.assessors.chunks import check_chunk, chunk_of
 from tansaku.assessors.failures import Failures, Fields, OnFailure, Raised, all_assessed, check_on_failure, placed
+from tansaku.assessors.guard import Guard
 from tansaku.assessors.randomness import restored, seed_of, seeded
-from tansaku.functional import lazy_copies, lazy_copy, versions, written
+from tansaku.functional import lazy_copy
 from tansaku.population import Population
 
 _REMEDY = "reduce over features only, as for a function of all rows"
@@ -58,6 +59,7 @@ class InputObjective:
     memory: int | None = None
     on_failure: OnFailure = "raise"
     failures: Failures = field(default_factory=Failures, init=False, repr=False, compare=False)
+    _guard: Guard = field(default_factory=Guard, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_chunk(self.chunk, self.memory)
@@ -116,19 +118,19 @@ class InputObjective:
         Raises:
             Raised: ``fn`` raised, under ``on_failure="worst"``.
         """
-        copies = lazy_copies({"x": rows})
-        before = versions(copies)
+        copies = self._guard.copies({"x": rows})
         try:
             answer = self._call(copies["x"], first, n)
         except Exception as error:
             if self.on_failure == "worst":
                 raise Raised(error) from error
             raise
-        if written(copies, {"x": rows}, before):
+        values = self._checked(answer, rows.shape[0], rows.device)
+        del answer  # the guard looks for references to the copies
+        if self._guard.changed(copies, {"x": rows}):
             raise RuntimeError(
                 "expected fn to leave its argument as it is, got it changed in place; work on a copy, x.clone()"
             )
-        values = self._checked(answer, rows.shape[0], rows.device)
         if "_takes_rows" not in self.__dict__:
             values = self._check_takes_rows(rows, n, values)
         return values
@@ -153,7 +155,7 @@ class InputObjective:
             raise ValueError(
                 f"expected fn to return one cost per row {checks.shape_text(Size((rows,)))}, got {got}; {_REMEDY}"
             )
-        return answer.detach()
+        return answer.clone() if answer._is_view() else answer.detach()
 
     def _check_takes_rows(self, rows: Tensor, n: int, values: Tensor) -> Tensor:
         """Makes sure that the answer has one entry per row, where the shapes also allow one entry per feature."""

@@ -22,8 +22,9 @@ from tansaku.assessors.failures import (
     check_on_failure,
     placed,
 )
+from tansaku.assessors.guard import Guard
 from tansaku.assessors.randomness import seed_of, seeded
-from tansaku.functional import lazy_copies, lazy_copy, versions, written
+from tansaku.functional import lazy_copy
 from tansaku.population import Population
 
 
@@ -68,6 +69,7 @@ class ModuleObjective:
     memory: int | None = None
     on_failure: OnFailure = "raise"
     failures: Failures = field(default_factory=Failures, init=False, repr=False, compare=False)
+    _guard: Guard = field(default_factory=Guard, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_chunk(self.chunk, self.memory)
@@ -123,23 +125,21 @@ class ModuleObjective:
         mapped = one
         for _ in range(batch_ndim):
             mapped = torch.func.vmap(mapped, randomness="same")
-        copies = lazy_copies(genes)
-        before = versions(copies)
-        first = next(iter(copies.values()))
+        copies = self._guard.copies(genes)
+        device = next(iter(genes.values())).device
         try:
-            with torch.no_grad(), seeded(seed, first.device):
-                alone = {name: x[:1] for name, x in copies.items()}
+            with torch.no_grad(), seeded(seed, device):
                 run = torch.func.vmap(mapped, randomness="same")
-                chunk = self.chunk or chunk_of(self.memory, lambda: run(alone), genes)
-            with torch.no_grad(), seeded(seed, first.device):
+                chunk = self.chunk or chunk_of(self.memory, lambda: run({n: x[:1] for n, x in copies.items()}), genes)
+            with torch.no_grad(), seeded(seed, device):
                 value = torch.func.vmap(mapped, chunk_size=chunk, randomness="same")(copies)
         except Exception as error:
             if self.on_failure == "worst":
                 raise Raised(error) from error
             raise
-        if written(copies, genes, before):
+        if self._guard.changed(copies, genes):
             raise RuntimeError(
                 "expected the module to leave its parameters as they are, got genes changed in place; "
                 "let forward work on a copy, parameter.clone()"
             )
-        return value.detach()
+        return value.clone() if value._is_view() else value.detach()
