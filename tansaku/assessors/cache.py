@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,8 +38,8 @@ class Cache:
             self._rows, self._fields, self._layout = {}, {}, layout
         parts = [x.detach().cpu().reshape(x.shape[0], -1).contiguous().view(torch.uint8) for x in genes.values()]
         octets = np.ascontiguousarray(torch.cat(parts, 1).numpy())
-        rows: list[bytes] = octets.view(np.dtype((np.void, octets.shape[1]))).ravel().tolist()
-        return rows
+        rows: Any = octets.view(np.dtype((np.void, octets.shape[1]))).ravel().tolist()
+        return list(rows)
 
     def fresh(self, keys: list[bytes]) -> list[int]:
         """The first candidate of each key that is not known."""

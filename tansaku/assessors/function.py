@@ -36,8 +36,9 @@ class Objective:
 
     ``fn`` receives copies of the genes, which take memory only if something writes into them, so that it cannot change
     the candidates. If it writes into its argument, the call raises, because the answer may then belong to other genes;
-    with ``vectorized=False`` it may write. Values on a GPU are not compared for this: there only writes by torch are
-    reported.
+    with ``vectorized=False`` it may write. Writes that torch does not count (by numpy, ``.data``) are reported where
+    the values are in the host's memory. From one mebibyte of genes on, they are reported only until a call has used
+    the memory of its argument without a write; later ones are not reported, and still do not reach the candidates.
 
     If the shapes allow that ``fn`` was written for one candidate (k equals a size of the genes), ``fn`` is called once
     more, with the first candidate alone [1, *batch_shape, *event_shape]. Only the shape of that answer is read. The
@@ -142,7 +143,7 @@ class Objective:
         return fields
 
     def _call(self, copies: dict[str, Tensor], batch_ndim: int) -> Any:
-        given: Any = copies
+        given: Any = dict(copies)  # fn may bind other tensors to its names
         if len(copies) == 1 and not self.named:
             (given,) = copies.values()
         recording = torch.is_grad_enabled()

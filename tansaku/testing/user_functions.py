@@ -29,10 +29,10 @@ def writes_are_refused(subject: Subject) -> None:
                 write(genes["x"])
             return _answer(problem, genes)
 
-        plain, disturbed = (
-            _search(subject, problem, lambda genes, problem=problem: _answer(problem, genes)),
-            _search(subject, problem, fn),
-        )
+        def quiet(genes: Genes, problem: Problem = problem) -> Genes:
+            return _answer(problem, genes)
+
+        plain, disturbed = _search(subject, problem, quiet), _search(subject, problem, fn)
         for generation in range(6):
             if generation % 2:
                 writes.append(_write)

@@ -805,3 +805,26 @@ def test_a_cache_refuses_real_genes_and_a_batch_that_it_cannot_take_apart() -> N
         Objective(lambda x: x.sum(-1), cache=True)(Population({"x": torch.ones(3, 2, 4).long()}, 1))
     with pytest.raises(TypeError, match="expected cache True or False, got 10; choose one of them"):
         Objective(sphere, cache=10)  # type: ignore[arg-type]
+
+
+def test_a_simulator_that_changes_its_array_is_refused_by_the_default_algorithm() -> None:
+    def simulate(x: Tensor) -> Tensor:
+        a = x.numpy()
+        for _ in range(20):
+            a += 0.05 * a
+        return torch.from_numpy(((a - 1.0) ** 2).sum(-1))
+
+    with pytest.raises(RuntimeError, match=CHANGED):
+        tansaku.minimize(simulate, x0=torch.zeros(3), max_evaluations=2_000)
+
+
+@pytest.mark.parametrize("options", [{}, {"on_failure": "worst"}])
+def test_a_function_may_bind_other_tensors_to_the_names_in_its_dictionary(options: dict[str, Any]) -> None:
+    def fn(genes: dict[str, Tensor]) -> Tensor:
+        genes["b"] = genes.pop("a") * 2
+        return sphere(genes["b"])
+
+    genes = {"a": torch.ones(5, 3), "b": torch.ones(5, 2)}
+    population = Population(genes)
+    assert Objective(fn, **options)(population).cost.tolist() == [12.0] * 5
+    assert dict(population.genes) == genes
