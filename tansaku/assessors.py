@@ -15,7 +15,7 @@ from tansaku.memory import chunk_within
 from tansaku.population import Population
 
 Vectorized = Literal["vmap"] | bool
-_FIELDS = tuple(field.name for field in fields(Assessment) if field.name != "maximize")
+_FIELDS = tuple(field.name for field in fields(Assessment) if field.name not in ("maximize", "ranking"))
 _SOME = 64  # candidates that are looked at
 # what `torch.no_grad` calls in the end; the object itself takes a tenth of a small generation
 _record: Any = getattr(torch._C, "_set_grad_enabled", torch.set_grad_enabled)
@@ -83,7 +83,7 @@ class Objective:
                 "expected fn to leave its argument as it is, got it changed in place; work on a copy, x.clone()"
             )
         self.__dict__["_harmless"] = True  # numpy writes where no version tells, so the first call looks
-        return population.assessed(self._assessment(answer))
+        return population.assessed(_assessment(answer, self.maximize))
 
     def _loop(self, genes: Any, population: Population) -> dict[str, Tensor]:
         lead = (population.k, *population.batch_shape)
@@ -91,7 +91,7 @@ class Objective:
         answers = []
         for row in range(next(iter(flat.values())).shape[0]):
             one: Any = {name: x[row].clone() for name, x in flat.items()}  # its own, to write to
-            answers.append(self._fields(self.fn(one if isinstance(genes, dict) else next(iter(one.values())))))
+            answers.append(_fields(self.fn(one if isinstance(genes, dict) else next(iter(one.values())))))
             if set(answers[-1]) != set(answers[0]):
                 raise ValueError(
                     f"expected fn to return {sorted(answers[0])} for every candidate, got {sorted(answers[-1])} for "
@@ -100,34 +100,46 @@ class Objective:
         rows = {name: torch.stack([_as_tensor(answer[name], population) for answer in answers]) for name in answers[0]}
         return {name: x.reshape(lead + x.shape[1:]) for name, x in rows.items()}
 
-    def _fields(self, answer: Any) -> dict[str, Any]:
-        if not isinstance(answer, Mapping):
-            return {"value": answer}
-        unknown = sorted(set(answer) - set(_FIELDS))
-        if unknown or "value" not in answer:
-            raise ValueError(
-                f"expected a dictionary with 'value' and any of {list(_FIELDS[1:])}, got {sorted(answer)}; "
-                "rename its keys"
-            )
-        return dict(answer)
 
-    def _assessment(self, answer: Any) -> Assessment:
-        if isinstance(answer, Tensor):
-            value = answer.detach() if answer.requires_grad else answer
-            if value.is_floating_point():
-                return Assessment._made(self.maximize, {"value": value})
-            return Assessment(value, self.maximize)
-        given = self._fields(answer)
-        for name, tensor in given.items():
-            if not isinstance(tensor, Tensor) and (tensor is not None or name == "value"):
-                raise TypeError(
-                    f"expected fn to return a tensor as {name}, got {type(tensor).__name__}; "
-                    "return a tensor, or set vectorized=False for plain numbers"
-                )
-        given = {name: x.detach() if x.requires_grad else x for name, x in given.items() if x is not None}
-        if given["value"].is_floating_point() and not any(x.is_complex() for x in given.values()):
-            return Assessment._made(self.maximize, given)
-        return Assessment(maximize=self.maximize, **given)
+def _fields(answer: Any) -> dict[str, Any]:
+    """The answer of a user's function by the names of an assessment's fields.
+
+    Raises:
+        ValueError: a dictionary without a value, or with other keys.
+    """
+    if not isinstance(answer, Mapping):
+        return {"value": answer}
+    unknown = sorted(set(answer) - set(_FIELDS))
+    if unknown or "value" not in answer:
+        raise ValueError(
+            f"expected a dictionary with 'value' and any of {list(_FIELDS[1:])}, got {sorted(answer)}; rename its keys"
+        )
+    return dict(answer)
+
+
+def _assessment(answer: Any, maximize: bool) -> Assessment:
+    """The assessment that a user's function returned: a tensor of values, or a dictionary.
+
+    Raises:
+        TypeError: something that is no tensor.
+        ValueError: see `_fields`.
+    """
+    if isinstance(answer, Tensor):
+        value = answer.detach() if answer.requires_grad else answer
+        if value.is_floating_point():
+            return Assessment._made(maximize, {"value": value})
+        return Assessment(value, maximize)
+    given = _fields(answer)
+    for name, tensor in given.items():
+        if not isinstance(tensor, Tensor) and (tensor is not None or name == "value"):
+            raise TypeError(
+                f"expected fn to return a tensor as {name}, got {type(tensor).__name__}; "
+                "return a tensor, or set vectorized=False for plain numbers"
+            )
+    given = {name: x.detach() if x.requires_grad else x for name, x in given.items() if x is not None}
+    if given["value"].is_floating_point() and not any(x.is_complex() for x in given.values()):
+        return Assessment._made(maximize, given)
+    return Assessment(maximize=maximize, **given)
 
 
 def _as_tensor(answer: Any, population: Population) -> Tensor:
@@ -171,7 +183,7 @@ class ModuleObjective:
     Args:
         module: the network; in evaluation mode where it has batch norm or dropout, which vmap cannot run in training.
         fn: called with a function that stands for the module with one candidate's parameters, returns that
-            candidate's value [].
+            candidate's value [], or a dictionary of it and more as for `Objective`.
         maximize: whether higher values are better.
         chunk: candidates per vmapped call; all if not given.
         memory: a budget in bytes for what one call writes, from which the chunk follows; instead of ``chunk``.
@@ -185,7 +197,7 @@ class ModuleObjective:
     """
 
     module: torch.nn.Module
-    fn: Callable[[Callable[..., Any]], Tensor]
+    fn: Callable[[Callable[..., Any]], Any]
     maximize: bool = False
     chunk: int | None = None
     memory: int | None = None
@@ -208,7 +220,7 @@ class ModuleObjective:
                     f"got {had}; take the genes from the module with Individual.from_module"
                 )
 
-        def one(genes: dict[str, Tensor]) -> Tensor:
+        def one(genes: dict[str, Tensor]) -> Any:
             return self.fn(lambda *inputs: torch.func.functional_call(self.module, genes, inputs))
 
         with torch.no_grad():
@@ -218,8 +230,8 @@ class ModuleObjective:
             first = {name: x[:1] for name, x in population.genes.items()}
             run = torch.func.vmap(mapped, randomness="same")
             chunk = self.chunk or _chunk(self.memory, lambda: run(first), population)
-            value = torch.func.vmap(mapped, chunk_size=chunk, randomness="same")(dict(population.genes))
-        return population.assessed(Assessment(value.detach(), self.maximize))
+            answer = torch.func.vmap(mapped, chunk_size=chunk, randomness="same")(dict(population.genes))
+        return population.assessed(_assessment(answer, self.maximize))
 
 
 @dataclass(frozen=True)
@@ -227,7 +239,9 @@ class InputObjective:
     """Assesses candidates that are a layer's inputs: one forward pass over k * n rows, a search per row.
 
     Args:
-        fn: [rows, *event_shape] -> cost per row [rows]; called with ``flatten(0, 1)`` of the candidates, a view.
+        fn: [rows, *event_shape] -> cost per row [rows], or a dictionary with ``"value"`` [rows] and any of ``"cases"``
+            [rows, c], ``"violation"`` [rows] or [rows, v] and ``"descriptor"`` [rows, d]; called with
+            ``flatten(0, 1)`` of the candidates, a view.
         context: name -> [n, ...] tensors that belong to the rows (targets, labels); repeated for every candidate and
             passed on by name.
         maximize: whether higher values are better.
@@ -239,7 +253,7 @@ class InputObjective:
             candidate fits.
     """
 
-    fn: Callable[..., Tensor]
+    fn: Callable[..., Any]
     context: Mapping[str, Tensor] | None = None
     maximize: bool = False
     chunk: int | None = None
@@ -258,22 +272,26 @@ class InputObjective:
         x = next(iter(population.genes.values()))
         with torch.no_grad():
             chunk = self.chunk or _chunk(self.memory, lambda: self._rows(x[:1]), population)
-            values = [self._rows(part) for part in x.split(chunk)]
-        return population.assessed(Assessment(torch.cat(values), self.maximize))
+            parts = [self._rows(part) for part in x.split(chunk)]
+            answer = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        return population.assessed(_assessment(answer, self.maximize))
 
-    def _rows(self, x: Tensor) -> Tensor:
+    def _rows(self, x: Tensor) -> dict[str, Tensor]:
+        """What ``fn`` returned for the candidates ``x`` [k, n, ...], each [k, n, ...]."""
         context = {
             name: rows.expand(x.shape[0], *rows.shape).flatten(0, 1) for name, rows in (self.context or {}).items()
         }
         rows = x.flatten(0, 1)
-        values = self.fn(rows, **context)
-        if not isinstance(values, Tensor) or values.shape != rows.shape[:1]:
-            got = checks.shape_text(values.shape) if isinstance(values, Tensor) else type(values).__name__
-            raise ValueError(
-                f"expected fn to return one cost per row {checks.shape_text(rows.shape[:1])}, got {got}; "
-                "reduce over features only"
-            )
-        return values.view(x.shape[:2])
+        given = {name: y for name, y in _fields(self.fn(rows, **context)).items() if y is not None or name == "value"}
+        for name, y in given.items():
+            if not isinstance(y, Tensor) or (y.shape if name == "value" else y.shape[:1]) != rows.shape[:1]:
+                got = checks.shape_text(y.shape) if isinstance(y, Tensor) else type(y).__name__
+                what = "cost" if name == "value" else name
+                raise ValueError(
+                    f"expected fn to return one {what} per row {checks.shape_text(rows.shape[:1])}, got {got}; "
+                    "reduce over features only"
+                )
+        return {name: y.reshape(*x.shape[:2], *y.shape[1:]) for name, y in given.items()}
 
 
 def _check_chunk(chunk: int | None, memory: int | None) -> None:
