@@ -16,8 +16,8 @@ from tansaku.algorithms.base import Assessor, check_std, check_step, step_size
 from tansaku.assessors import Objective, Vectorized
 from tansaku.functional import jitter
 from tansaku.operators import Bounds, GaussianSampler, PermutationSampler, UniformSampler
-from tansaku.operators.constraints import Constrained, Constraint, Feasibility, Rule
 from tansaku.operators.bounds import Limits
+from tansaku.operators.constraints import Constrained, Constraint, Feasibility, Rule
 from tansaku.operators.permutation import check_permutations
 from tansaku.population import Individual, Population
 from tansaku.result import Result
