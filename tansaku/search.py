@@ -396,7 +396,8 @@ class Search(Generic[S]):
         amount: float | Tensor = 0.0
         if violation is not None:
             feasible, amount = (not bool(violation > 0), float(violation)) if single else (violation <= 0, violation)
-            warn_if_infeasible(violation)
+            best = self.best.assessment
+            warn_if_infeasible(violation, best is not None and best.ranking is not None)
         elif not single:
             amount = torch.zeros(self._pending.batch_shape, dtype=value.dtype, device=value.device)
             feasible = amount <= 0

@@ -154,7 +154,8 @@ def test_constraints_and_a_rule_are_arguments_of_minimize_and_maximize() -> None
     found = minimize(centre, shape=2, bounds=(-5.0, 5.0), constraints=limits, max_evaluations=3000)
     assert found.feasible
     assert found.value == pytest.approx(2.0, abs=1e-3)
-    soft = minimize(centre, shape=2, bounds=(-5.0, 5.0), constraints=limits, rule=Penalty(0.0), max_evaluations=300)
+    with pytest.warns(UserWarning, match="the best candidate is infeasible: it violates"):
+        soft = minimize(centre, shape=2, bounds=(-5.0, 5.0), constraints=limits, rule=Penalty(0.0), max_evaluations=300)
     assert soft.value < 2  # a violation costs nothing
     most = maximize(lambda x: x.sum(-1), shape=2, bounds=(-5.0, 5.0), constraints=LTE("x", 1.0), max_evaluations=3000)
     assert most.feasible
