@@ -212,7 +212,8 @@ def _violations_affect_the_ranking(subject: Subject) -> None:
                         posed = AtLeast(problem, limit, flat=maximize)
                         obeys_debs_order(subject, algorithm, posed, problem.start(subject.k(5)), what)
         if subject.needs.rank_based:
-            problem = subject.problem(kind)
+            # float64 as the ranking costs are: the dtype of the costs may be that of the noise for discrete genes
+            problem = replace(subject.problem(kind), change=lambda cost: cost.double())
             _identical(subject, problem, OnlyViolations(problem), f"{kind} genes, the cost given as a violation")
 
 
