@@ -8,7 +8,7 @@ is many times faster than this plain loop over candidates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -82,10 +82,13 @@ class SearchOptimizer(torch.optim.Optimizer):
         """Runs the search some generations further.
 
         Args:
-            closure: returns the loss [] of the model as it stands; called without gradients, once per candidate.
+            closure: returns the loss [] of the model as it stands, or a dictionary with ``"value"``, the loss, and
+                ``"violation"``, a number or [v] that is above 0 where a constraint is violated; called without
+                gradients, once per candidate.
 
         Returns:
-            [] the lowest loss that the search knows.
+            [] the loss of the best candidate that the search knows: the lowest feasible loss, or that of the least
+            violated candidate if none is feasible.
 
         Raises:
             ValueError: no closure, or one that returns no single number.
@@ -98,11 +101,13 @@ class SearchOptimizer(torch.optim.Optimizer):
         own = Individual({str(i): p.detach().clone() for i, p in enumerate(parameters)})
 
         def assess(population: Population) -> Population:
-            losses = []
+            losses, violations = [], []
             for i in range(population.k):
                 _write(population.individual(i), parameters)
-                losses.append(_loss(closure(), parameters[0]))
-            return population.assessed(Assessment(torch.stack(losses)))
+                loss, violation = _answer(closure(), parameters[0])
+                losses.append(loss)
+                violations.append(violation)
+            return population.assessed(Assessment(torch.stack(losses), violation=_stacked(violations)))
 
         answer = own
         try:
@@ -119,7 +124,7 @@ class SearchOptimizer(torch.optim.Optimizer):
                 self._search = state
         finally:
             _write(answer, parameters)
-        return best.cost[0]
+        return best.cost[0] if best.assessment is None else best.assessment.objective_cost[0]
 
     def state_dict(self) -> dict[str, Any]:
         """As torch's, with the search and its random numbers."""
@@ -157,6 +162,34 @@ def _write(candidate: Individual, parameters: list[nn.Parameter]) -> None:
     with torch.no_grad():
         for i, parameter in enumerate(parameters):
             parameter.copy_(candidate[str(i)])
+
+
+def _answer(answer: Any, like: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The loss [] of a closure, and the violation [v] if it returned a dictionary with one."""
+    if not isinstance(answer, Mapping):
+        return _loss(answer, like), None
+    unknown = sorted(set(answer) - {"value", "violation"})
+    if unknown or "value" not in answer:
+        raise ValueError(
+            f"expected a dictionary with 'value' and maybe 'violation', got {sorted(answer)}; rename its keys"
+        )
+    violation = answer.get("violation")
+    if violation is not None:
+        violation = torch.as_tensor(violation, device=like.device).detach().to(like.dtype).reshape(-1)
+    return _loss(answer["value"], like), violation
+
+
+def _stacked(violations: list[Tensor | None]) -> Tensor | None:
+    """[k, v] the violations of all candidates; None where the closure returns none."""
+    present = [x for x in violations if x is not None]
+    if not present:
+        return None
+    if len(present) < len(violations) or len({x.shape for x in present}) > 1:
+        raise ValueError(
+            "expected the closure to return as many violations for every candidate, got different numbers; "
+            "return the same constraints each time"
+        )
+    return torch.stack(present)
 
 
 def _loss(value: Any, like: Tensor) -> Tensor:

@@ -155,6 +155,7 @@ class Population:
         if self.assessment is not None:
             checks.instance("assessment", self.assessment, Assessment, "use Assessment(costs)")
             check_assessment(self.assessment, first.shape[0], first.shape[1:lead], first.device)
+            object.__setattr__(self, "assessment", self.assessment.per_constraint(lead))
 
     def __getitem__(self, name: str) -> Tensor:
         return self.genes[name]
@@ -200,6 +201,8 @@ class Population:
     def cost(self) -> Tensor:
         """[k, *batch_shape], or [k, *batch_shape, m] of m objectives: lower is better, NaN is +inf.
 
+        Violations are taken into account, see `Assessment.cost`.
+
         Raises:
             RuntimeError: not assessed yet.
         """
@@ -222,6 +225,17 @@ class Population:
                 "use front(), NSGA2, or one weighted sum of them"
             )
         return cost
+
+    @property
+    def feasible_cost(self) -> Tensor:
+        """`cost` for algorithms that subtract costs: +inf for infeasible ones, see `Assessment.feasible_cost`."""
+        return self.cost if self.assessment is None else self.assessment.feasible_cost
+
+    @property
+    def scaled_cost(self) -> Tensor:
+        """`scalar_cost` for operators that average costs, see `Assessment.scaled_cost`."""
+        cost = self.scalar_cost
+        return cost if self.assessment is None else self.assessment.scaled_cost
 
     @property
     def _first(self) -> Tensor:
@@ -277,6 +291,8 @@ class Population:
             assessment = Assessment(assessment)
         first = self._first
         check_assessment(assessment, first.shape[0], first.shape[1 : 1 + self.batch_ndim], first.device)
+        if assessment.violation is not None:
+            assessment = assessment.per_constraint(1 + self.batch_ndim)
         return Population._made(self.genes, self.batch_ndim, self.traits, assessment)
 
     def judged_as(self, other: Population, dtype: torch.dtype | None) -> Population:

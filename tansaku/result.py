@@ -23,14 +23,17 @@ class Result:
         best: the best candidate ever assessed, of each search; for several objectives the Pareto front, a population
             [j, *batch_shape, *event_shape] of candidates that do not dominate each other.
         value: its value in the user's own sign: a float, or a tensor [*batch_shape]; of a front [j, *batch_shape, m].
+            It is what the objective returned, also where no feasible candidate was found.
         evaluations: made, per search.
         generations: made, the start not counted.
         seconds: this run took.
         stopped: why it ended: ``"max_generations"``, ``"max_evaluations"``, ``"max_seconds"``, ``"target"``,
             ``"patience"``, ``"callback"`` or ``"interrupted"``.
-        history: best, median and spread of every generation.
+        history: best, median and spread of every generation, and the share of feasible candidates.
         state: the algorithm's at the end: the archive of `MapElites`, the distribution of others.
         failures: of candidates for which the objective raised, under ``on_failure="worst"``.
+        feasible: whether ``best`` violates no constraint: a bool, or booleans [*batch_shape]. True without constraints.
+        violation: the total violation of ``best``: a float, or a tensor [*batch_shape]; 0 where it is feasible.
     """
 
     best: Individual | Population
@@ -42,6 +45,8 @@ class Result:
     history: History
     state: Any = None
     failures: Failures = field(default_factory=Failures)
+    feasible: bool | Tensor = True
+    violation: float | Tensor = 0.0
 
     def plot(self, path: str | os.PathLike[str]) -> None:
         """Draws the history, or a front of several objectives; the ending of ``path`` says the format."""

@@ -6,6 +6,7 @@ import importlib
 import signal
 import threading
 import time
+import warnings
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from types import FrameType
@@ -181,6 +182,37 @@ class Standstill:
         if self._lowest is None or bool((cost < self._lowest).any()):
             self._lowest, self._since = cost, search.generations
         return "patience" if search.generations - self._since >= self._patience else ""
+
+
+def warn_if_infeasible(violation: Tensor, penalised: bool) -> None:
+    """Warns if the best candidate of any search violates a constraint.
+
+    Args:
+        violation: [*batch_shape] the total violation of each search's best candidate.
+        penalised: whether the candidates were ranked by another rule than Deb's, under which an infeasible candidate
+            can be the best although a feasible one was found.
+    """
+    infeasible = violation > 0
+    count = int(infeasible.sum())
+    if not count:
+        return
+    where = "" if violation.ndim == 0 else f" in {count} of {violation.numel()} searches"
+    least = float(violation[infeasible].min())
+    if penalised:
+        message = (
+            f"the best candidate is infeasible{where}: it violates the constraints by {least:.6g} in total; "
+            "see Result.violation, give Penalty a larger weight, or use Feasibility"
+        )
+    else:
+        message = (
+            f"no feasible candidate was found{where}: the best one violates the constraints by {least:.6g} in total; "
+            "see Result.violation, allow more evaluations, or check the constraints"
+        )
+    warnings.warn(
+        message,
+        UserWarning,
+        stacklevel=4,
+    )
 
 
 class Bar:

@@ -20,7 +20,7 @@ from tansaku.functional import hypervolume
 from tansaku.history import History
 from tansaku.population import Individual, Population
 from tansaku.result import Result
-from tansaku.running import Bar, Budget, Interrupts, Standstill, inside
+from tansaku.running import Bar, Budget, Interrupts, Standstill, inside, warn_if_infeasible
 from tansaku.states import pack, unpack
 from tansaku.storage import Storages
 
@@ -211,7 +211,12 @@ class Search(Generic[S]):
         self.evaluations += assessed.k
         if self._history is None:
             self._history = History(assessed.assessment is not None and assessed.assessment.maximize)
-        self._history.record(assessed.cost, self.evaluations, None if self.reference is None else self.merit)
+        assessment = assessed.assessment
+        feasible = None
+        if assessment is not None and (total := assessment.total_violation) is not None:
+            feasible = total <= 0
+        cost = assessed.cost if assessment is None else assessment.objective_cost
+        self._history.record(cost, self.evaluations, None if self.reference is None else self.merit, feasible)
 
     def step(self) -> None:
         """One generation: ask, assess, tell (for the first time: the start, then a generation).
@@ -282,17 +287,31 @@ class Search(Generic[S]):
     def merit(self) -> Tensor:
         """[*batch_shape] what target and patience read: the best value, or the hypervolume of a front.
 
+        A search that has found no feasible candidate has the worst possible value, +inf or -inf, or a hypervolume of 0.
+
         Raises:
             ValueError: several objectives and no reference point.
         """
         if not self._many:
-            return self.value
+            violation = self.violation
+            worst = -float("inf") if self._maximize else float("inf")
+            return self.value if violation is None else torch.where(violation > 0, worst, self.value)
         if self.reference is None:
             raise ValueError(
                 "expected a reference point to judge several objectives by, got none; give reference=, "
                 "or leave out target and patience"
             )
         return hypervolume(self.best.cost, -self.reference if self._maximize else self.reference)
+
+    @property
+    def violation(self) -> Tensor | None:
+        """[*batch_shape] the total violation of the best so far, 0 where it is feasible; None without violations.
+
+        All candidates of a front violate the constraints equally.
+        """
+        assessment = self.best.assessment
+        total = None if assessment is None else assessment.total_violation
+        return None if total is None else total.amax(0)
 
     @property
     def _maximize(self) -> bool:
@@ -310,7 +329,7 @@ class Search(Generic[S]):
 
     @property
     def history(self) -> History:
-        """Best, median and spread of every generation so far, the start being generation 0."""
+        """Best, median, spread and feasible share of every generation so far, the start being generation 0."""
         return History() if self._history is None else self._history
 
     def run(
@@ -332,9 +351,10 @@ class Search(Generic[S]):
             max_generations: after the start.
             max_evaluations: per search, never exceeded.
             max_seconds: of this call.
-            target: value that every search must reach, in the user's own sign, or hypervolume. Read every generation,
-                which synchronises with the device; so does patience.
-            patience: generations without a better value, or a larger hypervolume, in any search.
+            target: value that every search must reach by a feasible candidate, in the user's own sign, or hypervolume.
+                Read every generation, which synchronises with the device; so does patience.
+            patience: generations without a better feasible value, or a larger hypervolume, in any search. While
+                every candidate violates a constraint, nothing counts as better.
             progress: whether to show a bar; None shows one on a terminal only.
 
         Raises:
@@ -377,7 +397,17 @@ class Search(Generic[S]):
         return self._pending.k if self.state is None else self.algorithm.next_k(self.state)
 
     def _result(self, stopped: str, seconds: float) -> Result:
-        value = self.value
+        value, violation = self.value, self.violation
+        single = not self._pending.batch_ndim
+        feasible: bool | Tensor = True
+        amount: float | Tensor = 0.0
+        if violation is not None:
+            feasible, amount = (not bool(violation > 0), float(violation)) if single else (violation <= 0, violation)
+            best = self.best.assessment
+            warn_if_infeasible(violation, best is not None and best.ranking is not None)
+        elif not single:
+            amount = torch.zeros(self._pending.batch_shape, dtype=value.dtype, device=value.device)
+            feasible = amount <= 0
         return Result(
             self.best if self._many else self.best.individual(),
             value if value.ndim else float(value),
@@ -388,6 +418,8 @@ class Search(Generic[S]):
             self.history,
             self.state,
             self.failures.copied(),
+            feasible,
+            amount,
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -12,11 +12,12 @@ from torch import Tensor
 
 from tansaku import checks
 from tansaku.algorithms import Algorithm, make
-from tansaku.algorithms.base import check_std, check_step, step_size
+from tansaku.algorithms.base import Assessor, check_std, check_step, step_size
 from tansaku.assessors import Objective, OnFailure, Vectorized
 from tansaku.functional import jitter
 from tansaku.operators import Bounds, GaussianSampler, PermutationSampler, UniformSampler
 from tansaku.operators.bounds import Limits
+from tansaku.operators.constraints import Constrained, Constraint, Feasibility, Rule
 from tansaku.operators.permutation import check_permutations
 from tansaku.population import Individual, Population
 from tansaku.result import Result
@@ -50,6 +51,8 @@ def minimize(
     progress: bool | None = None,
     callbacks: Iterable[Callable[[Search[Any]], bool | None]] = (),
     reference: Iterable[float] | Tensor | None = None,
+    constraints: Sequence[Constraint] | Constraint = (),
+    rule: Rule | None = None,
 ) -> Result:
     """Searches for the genes of the lowest value.
 
@@ -78,11 +81,16 @@ def minimize(
         max_generations: after the start.
         max_evaluations: per search, never exceeded; 10,000 if no budget is given.
         max_seconds: of the run.
-        target: value that every search must reach, in the user's own sign.
-        patience: generations without a better value in any search.
+        target: value that every search must reach by a feasible candidate, in the user's own sign.
+        patience: generations without a better feasible value in any search.
         progress: whether to show a bar; by default on a terminal only.
         callbacks: see `Search`.
         reference: for several objectives, see `Search`.
+        constraints: such as ``[LTE("x", 2.0), GTE(lambda x: x.sum(-1), 1.0)]``, all of which must hold, beside the
+            ``"violation"`` that ``fn`` may return (see `Constrained`). If no feasible candidate is found, a warning
+            says so and the least violated one is returned.
+        rule: how violations are ranked: `Feasibility()` by default, or `Penalty`, under which the best candidate may be
+            infeasible.
 
     Returns:
         The best candidate, its value, and how it was found; for several objectives (``algorithm="nsga2"``, ``fn``
@@ -139,7 +147,9 @@ def _run(fn: Callable[..., Any], maximize: bool, options: dict[str, Any]) -> Res
         individual = Individual({name: x.long() for name, x in individual.genes.items()}, individual.batch_ndim)
     generator = torch.Generator(next(iter(individual.genes.values())).device).manual_seed(checks.seed(o["seed"]))
     start = _start(individual, algorithm, o["std"], o["x0"] is not None, generator)
-    objective = Objective(fn, maximize, o["vectorized"], named, o["on_failure"], o["cache"])
+    objective: Assessor = Objective(fn, maximize, o["vectorized"], named, o["on_failure"], o["cache"])
+    if o["constraints"] or o["rule"] is not None:
+        objective = Constrained(objective, o["constraints"], Feasibility() if o["rule"] is None else o["rule"])
     search: Search[Any] = Search(
         algorithm, objective, start, seed=o["seed"], callbacks=o["callbacks"], reference=o["reference"]
     )

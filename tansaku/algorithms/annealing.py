@@ -140,8 +140,9 @@ class Annealing(Algorithm[AnnealingState]):
     def tell(self, state: AnnealingState, asked: Population) -> AnnealingState:
         """Metropolis: a chain takes its step if that is no worse, or if the coin falls below exp(-rise / T)."""
         chains, steps = state.chains, asked.without_traits()
-        before, after = chains.cost.to(state.scale.dtype), asked.cost.to(state.scale.dtype)
-        rise = torch.where(after <= before, 0.0, after - before)  # inf - inf is no rise
+        before, after = (x.feasible_cost.to(state.scale.dtype) for x in (chains, asked))
+        rise = after - before  # inf - inf, of two infeasible or failed candidates, is a rise without limit
+        rise = torch.where(asked.cost <= chains.cost, 0.0, torch.where(torch.isnan(rise), float("inf"), rise))
         change = (after - before).abs()
         counted = (change > 0) & torch.isfinite(change)
         mean = torch.where(counted, change, 0.0).sum(0) / counted.sum(0).clamp(min=1)

@@ -21,6 +21,7 @@ from tansaku.population import Population
 from tansaku.search import Search
 from tansaku.states import pack, unpack
 from tansaku.testing.claims import Suite, close, fingerprint, nothing_drawn_elsewhere, refused, require, tensors_of
+from tansaku.testing.constrained import AtLeast, OnlyViolations, obeys_debs_order
 from tansaku.testing.problems import Problem
 from tansaku.testing.resume import importable, imported, in_fresh_process, outcome, resumed
 from tansaku.testing.subject import DTYPES, OTHER_DTYPES, Subject, genes_of, inside, run
@@ -122,7 +123,7 @@ def _both_directions_agree(subject: Subject) -> None:
         _identical(subject, problem, replace(problem, maximize=True), f"{kind} genes, maximised")
 
 
-def _identical(subject: Subject, one: Problem, other: Problem, what: str) -> None:
+def _identical(subject: Subject, one: Problem, other: Problem | OnlyViolations, what: str) -> None:
     algorithm = subject.bounded(one)
     start = one.start(algorithm.k)
     first = run(algorithm, one.assess, start, subject.noise(), 15)
@@ -194,6 +195,27 @@ def _survives(subject: Subject, problem: Problem, bad: float, share: float, what
         estimate = algorithm.estimate(state)
         finite = all(bool(torch.isfinite(x).all()) for x in estimate.genes.values())
         require(finite, f"{what}: an estimate that is not finite")
+
+
+@_suite.claim("violations affect the ranking: best() is the first in Deb's order, no feasible candidate is lost")
+def _violations_affect_the_ranking(subject: Subject) -> None:
+    for kind in subject.kinds:
+        for batch_shape in ((), (2,)) if subject.needs.batched else ((),):
+            for boxed in (True, False):
+                if not boxed and kind == "integer":
+                    continue  # which may need bounds
+                for maximize in (False, True):
+                    problem = subject.problem(kind, batch_shape=batch_shape, maximize=maximize)
+                    algorithm = subject.algorithm(subject.k(), problem.bounds() if boxed else None)
+                    limits = (2.0, 1e6)  # at the second no candidate is feasible
+                    for limit in limits:
+                        what = f"{kind} genes, batch_shape {batch_shape}, cost >= {limit:g}" + ", bounds" * boxed
+                        posed = AtLeast(problem, limit, flat=maximize)
+                        obeys_debs_order(subject, algorithm, posed, problem.start(subject.k(5)), what)
+        if subject.needs.rank_based:
+            # float64 as the ranking costs are: the dtype of the costs may be that of the noise for discrete genes
+            problem = replace(subject.problem(kind), change=lambda cost: cost.double())
+            _identical(subject, problem, OnlyViolations(problem), f"{kind} genes, the cost given as a violation")
 
 
 @_suite.claim("no candidate leaves the bounds, however given and whatever the repair; permutations stay permutations")

@@ -325,7 +325,7 @@ def test_a_module_parameter_that_is_named_wrongly_is_refused_with_those_it_has()
             lambda x: {"value": sphere(x), "descriptor": x[:2, :2]},
             r"expected descriptor with shape .* = \[30, d\], got",
         ),
-        (lambda x: {"value": sphere(x), "violation": x[..., 0]}, r"expected violation with shape .* = \[30, v\], got"),
+        (lambda x: {"value": sphere(x), "violation": x[:2, :2]}, r"expected violation with shape .* = \[30, v\], got"),
         (lambda x: {"value": sphere(x)[:, None, None]}, r"expected value with shape .* = \[30\], got \[30, 1, 1\]"),
     ],
 )

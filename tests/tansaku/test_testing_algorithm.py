@@ -169,6 +169,22 @@ class MixesTheBatch(HillClimb):
         return replace(told, scale=torch.full_like(told.scale, 1.0) * told.scale.mean())
 
 
+@found_by("violations_affect_the_ranking")
+class RanksByTheValue(HillClimb):
+    def tell(self, state: HillClimbState, asked: Population) -> HillClimbState:
+        both = state.incumbent.cat(asked)
+        assert both.assessment is not None
+        return replace(state, incumbent=both.take(both.assessment.objective_cost.argmin(0, keepdim=True)))
+
+
+@found_by("violations_affect_the_ranking")
+class LosesTheViolation(HillClimb):
+    def tell(self, state: HillClimbState, asked: Population) -> HillClimbState:
+        told = super().tell(state, asked)
+        assert told.incumbent.assessment is not None
+        return replace(told, incumbent=told.incumbent.assessed(replace(told.incumbent.assessment, violation=None)))
+
+
 @found_by("failed_evaluations_do_no_harm")
 class NaNRanksBest(HillClimb):
     def tell(self, state: HillClimbState, asked: Population) -> HillClimbState:
