@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from tansaku import checks, settings as described_settings
+from tansaku import checks, settings
 from tansaku.algorithms import ALGORITHMS, Algorithm, Needs
 from tansaku.assessment import Assessment
 from tansaku.population import Individual, Population
@@ -73,9 +73,14 @@ class SearchOptimizer(torch.optim.Optimizer):
         if not searched:
             raise ValueError("expected parameters that require a gradient, got none; name those to search over")
         self._generator = torch.Generator(searched[0].device).manual_seed(checks.seed(seed))
-        self._search: Any = None
-        self._noise: Tensor | None = None  # of the last complete step, while a step runs
+        # the search after the last complete step, and its random numbers while another step runs: one assignment, so
+        # that a signal handler reads both of one step
+        self._complete: tuple[Any, Tensor | None] = (None, None)
         self._warned = False
+
+    @property
+    def _search(self) -> Any:
+        return self._complete[0]
 
     def _searched(self) -> list[nn.Parameter]:
         return [p for group in self.param_groups for p in group["params"] if p.requires_grad]
@@ -107,7 +112,8 @@ class SearchOptimizer(torch.optim.Optimizer):
             return population.assessed(Assessment(torch.stack(losses)))
 
         answer = own
-        noise = self._noise = self._generator.get_state()
+        noise = self._generator.get_state()
+        self._complete = before = (self._search, noise)
         try:
             with torch.no_grad():
                 state = self._search
@@ -119,11 +125,11 @@ class SearchOptimizer(torch.optim.Optimizer):
                     state = self.algorithm.tell(state, assess(self.algorithm.ask(state, self._generator)))
                 best = self.algorithm.best(state)
                 answer = best.individual() if self.write == "best" else self.algorithm.estimate(state)
-                self._search, self._noise = state, None
+                self._complete = (state, None)
         finally:
-            if self._noise is not None:  # the step failed: the next one draws the same numbers
+            if self._complete is before:  # the step failed: the next one draws the same numbers
                 self._generator.set_state(noise)
-                self._noise = None
+                self._complete = (self._search, None)
             _write(answer, parameters)
         return best.cost[0]
 
@@ -136,8 +142,9 @@ class SearchOptimizer(torch.optim.Optimizer):
         described = {"algorithm": settings.describe(self.algorithm)}
         if not self._warned:
             self._warned = settings.warn_of_unnamed(described)
-        noise = self._generator.get_state() if self._noise is None else self._noise
-        return {**super().state_dict(), "search": pack(self._search), "generator": noise, "settings": described}
+        search, noise = self._complete
+        noise = self._generator.get_state() if noise is None else noise
+        return {**super().state_dict(), "search": pack(search), "generator": noise, "settings": described}
 
     def load_state_dict(self, state_dict: dict[str, Any], *, replan: bool = False) -> None:
         """Goes on from what `state_dict` gave, in an optimiser with the same algorithm and settings.
@@ -160,8 +167,8 @@ class SearchOptimizer(torch.optim.Optimizer):
         torch.Generator(self._generator.device).set_state(noise)  # raises before anything is changed
         rest = {key: value for key, value in state_dict.items() if key not in ("search", "generator", "settings")}
         super().load_state_dict(rest)
-        self._search = search
         self._generator.set_state(noise)
+        self._complete = (search, None)
 
 
 class _Named(SearchOptimizer):
