@@ -85,7 +85,7 @@ def restored(
             "load it with a newer version of the package"
         )
     own = (type(algorithm).__name__, algorithm.k)
-    if (state["algorithm"], state["k"]) != own:
+    if [repr(state["algorithm"]), repr(state["k"])] != [repr(part) for part in own]:
         raise ValueError(
             f"expected the state of {own[0]} with k = {own[1]}, got {state['algorithm']} with k = {state['k']}; "
             "make the search with the settings it was saved with"

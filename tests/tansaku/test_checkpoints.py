@@ -55,7 +55,7 @@ SPHERE = Objective(sphere)
 
 
 def saved_search(name: str) -> Search[Any]:
-    """The search of the files in data/."""
+    """The search of the files in data/, whose costs are given by hand: a test's module may have several names."""
     return Search(tansaku.make(name, k=8), SPHERE, START, seed=3)
 
 
