@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
 import signal
 import stat
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 
 import tansaku
 from tansaku import (
@@ -33,6 +34,7 @@ from tansaku import (
 )
 from tansaku.algorithms import ALGORITHMS
 from tansaku.states import pack, state, unpack
+from tansaku.testing import functions
 from tansaku.testing.claims import fingerprint
 
 DATA = Path(__file__).parent / "data"
@@ -55,8 +57,8 @@ SPHERE = Objective(sphere)
 
 
 def saved_search(name: str) -> Search[Any]:
-    """The search of the files in data/, whose costs are given by hand: a test's module may have several names."""
-    return Search(tansaku.make(name, k=8), SPHERE, START, seed=3)
+    """The search of the files in data/."""
+    return Search(tansaku.make(name, k=8), Objective(functions.sphere), START, seed=3)
 
 
 def bits(search: Search[Any]) -> str:
@@ -230,15 +232,10 @@ def test_a_damaged_state_is_one_value_error_and_changes_nothing(name: str) -> No
 
 @pytest.mark.parametrize("outline", ["[1, 2", "3", '{"dict": {"a": {"tensor": "9"}}}', '{"list": 3}', '{"tensor": []}'])
 def test_a_damaged_tree_in_a_valid_file_is_a_value_error(outline: str, tmp_path: Path) -> None:
-    import hashlib
-
-    from safetensors.torch import save
-
     payload = save({"0": torch.ones(2)}, {"tree": outline})
     (tmp_path / "c").write_bytes(b"tansaku checkpoint 2\n" + hashlib.sha256(payload).digest() + payload)
     with pytest.raises(ValueError, match="expected a tree of tensors and numbers"):
         checkpoint.load(tmp_path / "c")
-    json.dumps(outline)
 
 
 # moments

@@ -174,8 +174,8 @@ def test_an_interrupt_in_a_callback_lets_the_other_callbacks_run() -> None:
     ]
     assert search.run(max_generations=4).stopped == "interrupted"
     assert seen == ["first 1", "second 1", "first 2", "second 2"]
+    search.callbacks[0] = lambda s: signal.raise_signal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        search.callbacks[0] = lambda s: signal.raise_signal(signal.SIGINT)
         search.step()
     assert seen[-1] == "second 3"
 
