@@ -15,6 +15,8 @@ from torch import Tensor
 from tansaku import checkpoint, checks, settings
 from tansaku.algorithms import Algorithm, Assessor, make
 from tansaku.assessment import Assessment
+from tansaku.assessors.asking import current, mark
+from tansaku.assessors.failures import Failures
 from tansaku.functional import hypervolume
 from tansaku.history import History
 from tansaku.population import Individual, Population
@@ -106,6 +108,7 @@ class Search(Generic[S]):
         self.generator = torch.Generator(start.device).manual_seed(checks.seed(seed))
         self._now = Moment(None, None, start, None)
         self._handed_out = False  # whether `ask` has returned what is asked for
+        self.failures = Failures()
         self._storages = Storages()
         self._interrupts = Interrupts()
         self._first_algorithm = self.algorithm
@@ -161,6 +164,7 @@ class Search(Generic[S]):
         owed = self._interrupts.listen()
         try:
             asked = self._ask()
+            mark(asked, self)
             self._now = self._now._replace(noise=None)
         finally:
             self._interrupts.end(owed)
@@ -283,7 +287,7 @@ class Search(Generic[S]):
         if self.assess is None:
             raise RuntimeError("expected an assessor, got None; give Search one, or use ask() and tell()")
         asked = self._ask()
-        token = inside.set(True)
+        token, assessing = inside.set(True), current.set(self)
         try:
             self._interrupts.allow()
             assessed = self.assess(asked)
@@ -294,6 +298,7 @@ class Search(Generic[S]):
             raise
         finally:
             self._interrupts.forbid()
+            current.reset(assessing)
             inside.reset(token)
         self.tell(assessed)
 
@@ -395,12 +400,13 @@ class Search(Generic[S]):
         """
         budget = Budget(max_generations, max_evaluations, max_seconds, target, patience)
         budget.check(self, self._pending.k)
-        begun = time.perf_counter()
+        begun, failed = time.perf_counter(), self.failures.count
         bar = Bar(self, budget, progress)
         owed = self._interrupts.listen()
         try:
             stopped = self._generations(budget, Standstill(patience), bar, begun)
             bar.close()
+            self.failures.warn(failed, stacklevel=2)
             result = self._result(stopped, time.perf_counter() - begun)
             interrupted = replace(result, stopped="interrupted")
         except BaseException:
@@ -446,6 +452,7 @@ class Search(Generic[S]):
             stopped,
             self.history,
             self.state,
+            self.failures.copied(),
         )
 
     def state_dict(self) -> dict[str, Any]:
