@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,6 +28,15 @@ def count(name: str, value: Any, minimum: int = 1) -> int:
     if value < minimum:
         raise ValueError(f"expected {name} >= {minimum}, got {value}; pass {minimum} or more")
     return int(value)
+
+
+def plain(value: Any) -> Any:
+    """A number of numpy as Python's own, also in a dictionary; every other value as it is."""
+    if isinstance(value, np.generic) and isinstance(value.item(), bool | int | float):
+        return value.item()
+    if isinstance(value, dict) and any(isinstance(item, np.generic) for item in value.values()):
+        return {name: plain(item) for name, item in value.items()}
+    return value
 
 
 def seed(value: Any) -> int:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from tansaku import checks
+from tansaku import checks, settings
 from tansaku.algorithms import ALGORITHMS, Algorithm, Needs
 from tansaku.assessment import Assessment
 from tansaku.population import Individual, Population
@@ -73,7 +73,14 @@ class SearchOptimizer(torch.optim.Optimizer):
         if not searched:
             raise ValueError("expected parameters that require a gradient, got none; name those to search over")
         self._generator = torch.Generator(searched[0].device).manual_seed(checks.seed(seed))
-        self._search: Any = None
+        # the search after the last complete step, and its random numbers while another step runs: one assignment, so
+        # that a signal handler reads both of one step
+        self._complete: tuple[Any, Tensor | None] = (None, None)
+        self._warned = False
+
+    @property
+    def _search(self) -> Any:
+        return self._complete[0]
 
     def _searched(self) -> list[nn.Parameter]:
         return [p for group in self.param_groups for p in group["params"] if p.requires_grad]
@@ -110,6 +117,8 @@ class SearchOptimizer(torch.optim.Optimizer):
             return population.assessed(Assessment(torch.stack(losses), violation=_stacked(violations)))
 
         answer = own
+        noise = self._generator.get_state()
+        self._complete = before = (self._search, noise)
         try:
             with torch.no_grad():
                 state = self._search
@@ -121,21 +130,50 @@ class SearchOptimizer(torch.optim.Optimizer):
                     state = self.algorithm.tell(state, assess(self.algorithm.ask(state, self._generator)))
                 best = self.algorithm.best(state)
                 answer = best.individual() if self.write == "best" else self.algorithm.estimate(state)
-                self._search = state
+                self._complete = (state, None)
         finally:
+            if self._complete is before:  # the step failed: the next one draws the same numbers
+                self._generator.set_state(noise)
+                self._complete = (self._search, None)
             _write(answer, parameters)
         return best.cost[0] if best.assessment is None else best.assessment.objective_cost[0]
 
     def state_dict(self) -> dict[str, Any]:
-        """As torch's, with the search and its random numbers."""
-        return {**super().state_dict(), "search": pack(self._search), "generator": self._generator.get_state()}
+        """As torch's, with the search, its random numbers and its settings, after the last complete step.
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from what `state_dict` gave."""
-        rest = {key: value for key, value in state_dict.items() if key not in ("search", "generator")}
+        Warns:
+            UserWarning: once, where a setting is a lambda, which cannot be compared on load.
+        """
+        described = {"algorithm": settings.describe(self.algorithm)}
+        if not self._warned:
+            self._warned = settings.warn_of_unnamed(described)
+        search, noise = self._complete
+        noise = self._generator.get_state() if noise is None else noise
+        return {**super().state_dict(), "search": pack(search), "generator": noise, "settings": described}
+
+    def load_state_dict(self, state_dict: dict[str, Any], *, replan: bool = False) -> None:
+        """Goes on from what `state_dict` gave, in an optimiser with the same algorithm and settings.
+
+        Args:
+            state_dict: what `state_dict` gave.
+            replan: accepts another ``max_evaluations`` of an algorithm that plans its course over it.
+
+        Raises:
+            ValueError: other settings, or a damaged state; the optimiser is then as before.
+        """
+        missing = sorted({"search", "generator"} - set(state_dict))
+        if missing:
+            raise ValueError(f"expected what state_dict() gave, got a dictionary without {missing}; pass it whole")
+        if "settings" in state_dict:
+            described = {"algorithm": settings.describe(self.algorithm)}
+            settings.check_same(state_dict["settings"], described, self.algorithm.needs.plans, replan)
+        search = unpack(state_dict["search"], self._generator.device)
+        noise = state_dict["generator"].cpu()
+        torch.Generator(self._generator.device).set_state(noise)  # raises before anything is changed
+        rest = {key: value for key, value in state_dict.items() if key not in ("search", "generator", "settings")}
         super().load_state_dict(rest)
-        self._search = unpack(state_dict["search"], self._generator.device)
-        self._generator.set_state(state_dict["generator"].cpu())
+        self._generator.set_state(noise)
+        self._complete = (search, None)
 
 
 class _Named(SearchOptimizer):

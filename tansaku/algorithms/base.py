@@ -154,7 +154,16 @@ class Algorithm(ABC, Generic[S]):
         return replace(state, **remembered)
 
     def check_settings(self, min_k: int | None = None) -> None:
-        """Checks ``k`` against `needs` and makes ``bounds`` a `Bounds`; for ``__post_init__``."""
+        """Checks ``k`` against `needs` and makes ``bounds`` a `Bounds`; for ``__post_init__``.
+
+        Numbers of numpy become Python's own in every field, so that a state or a checkpoint never holds one.
+        """
+        if is_dataclass(self):
+            for field in fields(self):
+                value = getattr(self, field.name, None)
+                plain = checks.plain(value)
+                if plain is not value:
+                    object.__setattr__(self, field.name, plain)
         if self.k is not None:
             checks.count("k", self.k, self.needs.min_k if min_k is None else min_k)
         if self.k is not None and self.k % self.needs.k_multiple:

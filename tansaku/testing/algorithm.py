@@ -534,6 +534,31 @@ def _saved_searches_continue_exactly(subject: Subject) -> None:
                 require(outcome(again) == expected, f"{kind} genes: a fresh process went on in another way")
 
 
+@_suite.claim("a state read while the objective runs is the last complete generation and goes on bit for bit")
+def _states_are_complete_generations(subject: Subject) -> None:
+    for kind in subject.kinds:
+        _goes_on_from_the_middle(subject, subject.problem(kind))
+
+
+def _goes_on_from_the_middle(subject: Subject, problem: Problem) -> None:
+    algorithm = subject.bounded(problem)
+    read: list[Any] = []
+
+    def reading(population: Population) -> Population:
+        read.append(search.state_dict())
+        return problem.assess(population)
+
+    search = Search(algorithm, reading, problem.start(algorithm.k), seed=9)
+    search.run(max_generations=4)
+    again = Search(algorithm, None, problem.start(algorithm.k), seed=1)
+    again.load_state_dict(read[3])
+    require(again.generations == 2, f"read in generation 3, it says {again.generations} are complete, not 2")
+    while again.generations < 4:
+        again.tell(problem.assess(again.ask()))
+    same = torch.equal(again.history.median, search.history.median)
+    require(same and outcome(again) == outcome(search), "it went on in another way")
+
+
 @_suite.claim("it goes on far past convergence, in float32 too, without an error or a candidate that is not finite")
 def _convergence_does_no_harm(subject: Subject) -> None:
     for kind in subject.kinds:

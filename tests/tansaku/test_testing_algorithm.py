@@ -381,6 +381,11 @@ class RemembersOutsideTheState(HillClimb):
 _asked: list[int] = []
 
 
+@found_by("states_are_complete_generations")
+class CountsOutsideTheState(RemembersOutsideTheState):
+    pass
+
+
 @found_by("saved_searches_continue_exactly")
 class StateCannotBeSaved(HillClimb):
     def init(self, start: Population) -> Any:
