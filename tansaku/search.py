@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tansaku import checkpoint, checks
 from tansaku.algorithms import Algorithm, Assessor, make
+from tansaku.algorithms.base import DEFAULT_BUDGET
 from tansaku.assessment import Assessment
 from tansaku.functional import hypervolume
 from tansaku.history import History
@@ -63,7 +64,8 @@ class Search(Generic[S]):
         callbacks: Iterable[Callable[[Search[S]], bool | None]] = (),
         reference: Iterable[float] | Tensor | None = None,
     ) -> None:
-        self.algorithm: Algorithm[S] = make(algorithm) if isinstance(algorithm, str) else algorithm
+        self._planned: int | None = None  # the budget that the algorithm plans over, once it is known
+        self.algorithm = make(algorithm) if isinstance(algorithm, str) else algorithm
         if not isinstance(self.algorithm, Algorithm):
             raise TypeError(f"expected an algorithm or its name, got {algorithm!r}; pass e.g. PSO(k=40) or 'pso'")
         if assess is not None and not callable(assess):
@@ -113,6 +115,27 @@ class Search(Generic[S]):
         if start.assessment is not None:
             self._begin(start)
 
+    @property
+    def algorithm(self) -> Algorithm[S]:
+        """The algorithm. One that plans its course has its ``max_evaluations`` from the first generation on."""
+        return self._algorithm
+
+    @algorithm.setter
+    def algorithm(self, algorithm: Algorithm[S]) -> None:
+        self._unplanned = self._algorithm = algorithm
+        if self._planned is not None:
+            self._algorithm = algorithm.with_budget(self._planned)
+
+    def _plan(self, max_evaluations: int | None) -> None:
+        """Sets the budget that an algorithm plans over, at its first call; later calls change nothing.
+
+        Args:
+            max_evaluations: of the run; None takes `DEFAULT_BUDGET`.
+        """
+        if self._planned is None:
+            self._planned = max(1, DEFAULT_BUDGET if max_evaluations is None else max_evaluations)
+            self._algorithm = self._unplanned.with_budget(self._planned)
+
     def ask(self) -> Population:
         """The candidates to assess next: first the start (unless it came assessed), then what the algorithm wants.
 
@@ -130,6 +153,7 @@ class Search(Generic[S]):
             if self.state is None:
                 self._asked = self._pending
             else:
+                self._plan(None)
                 owed = self._interrupts.hold()
                 try:
                     with self._storages:
@@ -322,6 +346,10 @@ class Search(Generic[S]):
         Generations and evaluations count from the beginning of the search, so that a resumed one stops where an
         uninterrupted one would have. At least one budget is needed.
 
+        An algorithm that plans its course (`Needs`), and whose ``max_evaluations`` the user did not set, plans over the
+        ``max_evaluations`` of the first run; over 10,000 where that is not given, or where ``step()`` or ``ask()`` made
+        the first generation. The search saves the number, and a resumed or second run keeps it.
+
         Args:
             max_generations: after the start.
             max_evaluations: per search, never exceeded.
@@ -336,6 +364,7 @@ class Search(Generic[S]):
         """
         budget = Budget(max_generations, max_evaluations, max_seconds, target, patience)
         budget.check(self, self._pending.k)
+        self._plan(budget.max_evaluations)
         begun = time.perf_counter()
         bar = Bar(self, budget, progress)
         still = Standstill(patience)
@@ -391,6 +420,7 @@ class Search(Generic[S]):
             "asked": pack(self._asked),
             "start": pack(self._pending),
             "generator": self.generator.get_state(),
+            "planned": None if self._algorithm is self._unplanned else self._planned,
             "evaluations": self.evaluations,
             "generations": self.generations,
             "history": None if self._history is None else pack(self._history.state_dict()),
@@ -424,6 +454,8 @@ class Search(Generic[S]):
             history.load_state_dict(unpack(state["history"], device))
         told, asked = unpack(state["state"], device), unpack(state["asked"], device)
         self.generator.set_state(state["generator"].cpu())
+        self._planned = state["planned"]
+        self.algorithm = self._unplanned
         self.state, self._asked, self._pending, self._history = told, asked, start, history
         self.evaluations, self.generations = state["evaluations"], state["generations"]
 

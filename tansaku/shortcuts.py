@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tansaku import checks
 from tansaku.algorithms import Algorithm, make
-from tansaku.algorithms.base import check_std, check_step, step_size
+from tansaku.algorithms.base import DEFAULT_BUDGET, check_std, check_step, step_size
 from tansaku.assessors import Objective, Vectorized
 from tansaku.functional import jitter
 from tansaku.operators import Bounds, GaussianSampler, PermutationSampler, UniformSampler
@@ -71,7 +71,9 @@ def minimize(
             has its own.
         device: where the genes are, with ``shape``; an ``x0`` has its own.
         max_generations: after the start.
-        max_evaluations: per search, never exceeded; 10,000 if no budget is given.
+        max_evaluations: per search, never exceeded; 10,000 if no budget is given. An algorithm that plans its course,
+            such as ``"lshade"`` or ``LSHADE()``, plans over it, or over the evaluations of ``max_generations`` if these
+            are fewer. It plans over 10,000 if the call has neither, and over its own ``max_evaluations`` if that was set.
         max_seconds: of the run.
         target: value that every search must reach, in the user's own sign.
         patience: generations without a better value in any search.
@@ -120,7 +122,7 @@ def _run(fn: Callable[..., Any], maximize: bool, options: dict[str, Any]) -> Res
     if algorithm is None:
         algorithm = _suitable(individual)
     if isinstance(algorithm, str):
-        algorithm = make(algorithm, k=o["k"], bounds=bounds, std=o["std"], max_evaluations=o["max_evaluations"] or None)
+        algorithm = make(algorithm, k=o["k"], bounds=bounds, std=o["std"])
     elif not isinstance(algorithm, Algorithm):
         raise TypeError(f"expected an algorithm's name or an instance, got {algorithm!r}; pass e.g. 'pso' or PSO(k=40)")
     elif o["k"] is not None or o["bounds"] is not None:
@@ -141,8 +143,20 @@ def _run(fn: Callable[..., Any], maximize: bool, options: dict[str, Any]) -> Res
     search.generator.set_state(generator.get_state())  # go on from the start's random numbers
     budgets = {name: o[name] for name in ("max_generations", "max_evaluations", "max_seconds", "target", "patience")}
     if all(budget is None for budget in budgets.values()):
-        budgets["max_evaluations"] = 10_000
+        budgets["max_evaluations"] = DEFAULT_BUDGET
+    search._plan(_budget(algorithm, o["max_evaluations"], o["max_generations"], start.k))
     return search.run(**budgets, progress=o["progress"])
+
+
+def _budget(
+    algorithm: Algorithm[Any], max_evaluations: int | None, max_generations: int | None, start_k: int
+) -> int | None:
+    """Evaluations of each search that the call may make; None if it limits neither them nor the generations."""
+    limits = [] if max_evaluations is None else [checks.count("max_evaluations", max_evaluations, 0)]
+    if max_generations is not None:
+        made = algorithm.evaluations_in(checks.count("max_generations", max_generations, 0), start_k)
+        limits += [] if made is None else [made]
+    return min(limits, default=None)
 
 
 def _suitable(individual: Individual) -> str:
