@@ -1,7 +1,7 @@
 """Searches as torch optimisers, for those who have a model and a training loop already.
 
 `step(closure)` runs generations of a search over the parameters: it writes each candidate into them, calls the closure
-for its loss, and at the end leaves the search's answer there. One class per algorithm: ``optim.PSO``, ``optim.GA`` ...
+for its loss, and at the end moves the parameters to the search's answer. One class per algorithm: ``optim.PSO``, ``optim.GA`` ...
 Where the model can be run by `torch.func.functional_call` under vmap, `tansaku.ModuleObjective` with `tansaku.Search`
 is many times faster than this plain loop over candidates.
 """
@@ -9,6 +9,8 @@ is many times faster than this plain loop over candidates.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import fields
+from itertools import count
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 from tansaku import checks
 from tansaku.algorithms import ALGORITHMS, Algorithm, Needs
 from tansaku.assessment import Assessment
+from tansaku.modules import ModuleState
 from tansaku.population import Individual, Population
 from tansaku.states import pack, unpack
 
@@ -24,11 +27,26 @@ from tansaku.states import pack, unpack
 class SearchOptimizer(torch.optim.Optimizer):
     """A search over parameters behind the interface of `torch.optim`.
 
+    Candidates leave the modules' state unchanged: after every call of the closure, the buffers of all modules that it
+    called are put back (see `tansaku.modules`). So a step does not update the running statistics of BatchNorm: run
+    the network in training mode once after the steps, before you use it in evaluation mode.
+
+    Every parameter group has ``lr`` and ``momentum``, which the schedulers of torch set. They do not change the search,
+    whose step length is the algorithm's ``std``. They say how far a step moves the parameters towards the search's
+    answer, as in SGD along ``answer - parameter``: ``velocity = momentum * velocity + answer - parameter``, then
+    ``parameter += lr * velocity``. With ``lr = 1`` and ``momentum = 0`` the parameters become the answer. A lower ``lr``
+    averages the answers of several steps, which helps under a noisy loss.
+
+    An algorithm that plans its course, such as L-SHADE, plans over its ``max_evaluations``, 10,000 if not given: an
+    optimiser does not know how many steps will follow.
+
     Args:
         params: parameters, or torch's groups of them; those that do not require a gradient are left alone.
         algorithm: an `Algorithm` for one search and real genes.
+        lr: share of the way to the answer, at least 0.
+        momentum: share of the last velocity that is kept, in [0, 1).
         generations: per step.
-        write: what is left in the parameters after a step: ``"estimate"``, the mean of a distribution where the
+        write: the answer that a step moves the parameters to: ``"estimate"``, the mean of a distribution where the
             algorithm has one, else the best; or ``"best"``.
         refresh: whether every step assesses what the search remembers again, for a closure whose data changes from
             step to step.
@@ -54,6 +72,8 @@ class SearchOptimizer(torch.optim.Optimizer):
         params: Iterable[Any],
         algorithm: Algorithm[Any],
         *,
+        lr: float = 1.0,
+        momentum: float = 0.0,
         generations: int = 1,
         write: Literal["estimate", "best"] = "estimate",
         refresh: bool = False,
@@ -65,7 +85,9 @@ class SearchOptimizer(torch.optim.Optimizer):
             )
         if write not in ("estimate", "best"):
             raise ValueError(f"expected write 'estimate' or 'best', got {write!r}; choose one of them")
-        super().__init__(params, {})
+        super().__init__(params, {"lr": lr, "momentum": momentum})
+        for group in self.param_groups:
+            _check_group(group)
         self.algorithm = algorithm
         self.generations = checks.count("generations", generations)
         self.write, self.refresh = write, refresh
@@ -102,11 +124,11 @@ class SearchOptimizer(torch.optim.Optimizer):
             for i in range(population.k):
                 _write(population.individual(i), parameters)
                 losses.append(_loss(closure(), parameters[0]))
+                modules.restore()
             return population.assessed(Assessment(torch.stack(losses)))
 
-        answer = own
         try:
-            with torch.no_grad():
+            with torch.no_grad(), ModuleState() as modules:
                 state = self._search
                 if state is None:
                     state = self.algorithm.init(assess(own.populate(1)))
@@ -118,8 +140,29 @@ class SearchOptimizer(torch.optim.Optimizer):
                 answer = best.individual() if self.write == "best" else self.algorithm.estimate(state)
                 self._search = state
         finally:
-            _write(answer, parameters)
+            _write(own, parameters)
+        self._move(answer)
         return best.cost[0]
+
+    def _move(self, answer: Individual) -> None:
+        """Moves the parameters towards the answer of the search, by each group's ``lr`` and ``momentum``."""
+        number = count()
+        with torch.no_grad():
+            for group in self.param_groups:
+                lr, momentum = group["lr"], group["momentum"]
+                for parameter in group["params"]:
+                    if not parameter.requires_grad:
+                        continue
+                    target = answer[str(next(number))]
+                    if lr == 1 and momentum == 0:
+                        parameter.copy_(target)
+                        continue
+                    velocity = target - parameter
+                    if momentum:
+                        last = self.state[parameter].get("momentum_buffer")
+                        velocity = velocity if last is None else momentum * last + velocity
+                        self.state[parameter]["momentum_buffer"] = velocity
+                    parameter.add_(lr * velocity)
 
     def state_dict(self) -> dict[str, Any]:
         """As torch's, with the search and its random numbers."""
@@ -134,7 +177,11 @@ class SearchOptimizer(torch.optim.Optimizer):
 
 
 class _Named(SearchOptimizer):
-    """The optimiser of one algorithm; settings of the algorithm are keyword arguments."""
+    """The optimiser of one algorithm; settings of the algorithm are keyword arguments.
+
+    Where the algorithm itself has a setting ``lr`` (`PGPE`, `OpenAIES`), the argument ``lr`` is that setting, and the
+    groups begin with an ``lr`` of 1.
+    """
 
     kind: ClassVar[type[Algorithm[Any]]]
 
@@ -148,9 +195,19 @@ class _Named(SearchOptimizer):
         seed: int = 0,
         **settings: Any,
     ) -> None:
+        known = {field.name for field in fields(self.kind)}
+        own = {name: settings.pop(name) for name in ("lr", "momentum") if name in settings and name not in known}
         super().__init__(
-            params, self.kind(**settings), generations=generations, write=write, refresh=refresh, seed=seed
+            params, self.kind(**settings), generations=generations, write=write, refresh=refresh, seed=seed, **own
         )
+
+
+def _check_group(group: dict[str, Any]) -> None:
+    for name in ("lr", "momentum"):
+        value = group[name]
+        number = checks.number(name, value.item() if isinstance(value, Tensor) and value.numel() == 1 else value, 0.0)
+        if name == "momentum" and number >= 1:
+            raise ValueError(f"expected momentum < 1, got {number}; choose a value in [0, 1)")
 
 
 def _write(candidate: Individual, parameters: list[nn.Parameter]) -> None:
