@@ -12,6 +12,7 @@ from torch import Tensor
 from tansaku.history import History
 from tansaku.plots import plot_front, plot_history
 from tansaku.population import Individual, Population
+from tansaku.showing import shown
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,9 @@ class Result:
             ``"patience"``, ``"callback"`` or ``"interrupted"``.
         history: best, median and spread of every generation.
         state: the algorithm's at the end: the archive of `MapElites`, the distribution of others.
+        estimate: what the algorithm estimates the optimum to be (`Algorithm.estimate`): the mean of its distribution
+            where it has one, else the best candidate. Under a noisy cost it is better than ``best``, which was lucky.
+            None for several objectives.
     """
 
     best: Individual | Population
@@ -39,6 +43,14 @@ class Result:
     stopped: str
     history: History
     state: Any = None
+    estimate: Individual | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"Result(best={self.best!r}, value={shown(self.value) if isinstance(self.value, Tensor) else 'float'}, "
+            f"evaluations={self.evaluations}, generations={self.generations}, seconds={self.seconds:.3g}, "
+            f"stopped={self.stopped!r}, history={self.history!r}, state={type(self.state).__name__})"
+        )
 
     def plot(self, path: str | os.PathLike[str]) -> None:
         """Draws the history, or a front of several objectives; the ending of ``path`` says the format."""

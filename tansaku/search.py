@@ -20,6 +20,7 @@ from tansaku.history import History
 from tansaku.population import Individual, Population
 from tansaku.result import Result
 from tansaku.running import Bar, Budget, Interrupts, Standstill, inside
+from tansaku.showing import shown
 from tansaku.states import pack, unpack
 from tansaku.storage import Storages
 
@@ -38,7 +39,9 @@ class Search(Generic[S]):
         assess: population -> assessed population, such as `Objective`; None for ``ask`` and ``tell`` by hand.
         start: an individual, or a population of any number of candidates.
         seed: of the random numbers; the same seed gives the same run.
-        callbacks: each called with the search after every generation; one that returns True ends the run.
+        callbacks: each called with the search after every generation, the start (generation 0) included; one that
+            returns True ends the run. ``search.last`` is then the population of that generation, assessed: its
+            candidates ``search.last["x"]`` and their values in the user's sign, ``search.last.assessment.value``.
         reference: for two or three objectives, a value that every good candidate beats in all of them, [m] in the
             user's own sign; then history has the hypervolume of every generation, and target and patience read it.
             Finding the front in every generation synchronises with the device.
@@ -107,6 +110,7 @@ class Search(Generic[S]):
         self.state: S | None = None
         self.evaluations = 0
         self.generations = 0
+        self.last: Population | None = None
         self._asked: Population | None = None  # asked for and not told yet
         self._pending: Population = start  # the start, until it is told
         self._storages = Storages()
@@ -228,6 +232,7 @@ class Search(Generic[S]):
 
     def _record(self, assessed: Population) -> None:
         self.evaluations += assessed.k
+        self.last = assessed
         if self._history is None:
             self._history = History(assessed.assessment is not None and assessed.assessment.maximize)
         self._history.record(assessed.cost, self.evaluations, None if self.reference is None else self.merit)
@@ -242,6 +247,7 @@ class Search(Generic[S]):
         try:
             if self.state is None:
                 self._advance()
+                self._call()
             self._advance()
         finally:
             waiting = owed and self._interrupts.leave()
@@ -275,7 +281,7 @@ class Search(Generic[S]):
         return any(answers)
 
     def __repr__(self) -> str:
-        return f"Search({self.algorithm}, {_layout(self._pending)}, generations={self.generations})"
+        return f"Search({shown(self.algorithm)}, {_layout(self._pending)}, generations={self.generations})"
 
     @property
     def best(self) -> Population:
@@ -339,6 +345,7 @@ class Search(Generic[S]):
         max_seconds: float | None = None,
         target: float | None = None,
         patience: int | None = None,
+        tolerance: float = 0.0,
         progress: bool | None = False,
     ) -> Result:
         """Generations until a budget is used up; Ctrl-C ends the run and keeps the best so far.
@@ -357,23 +364,28 @@ class Search(Generic[S]):
             target: value that every search must reach, in the user's own sign, or hypervolume. Read every generation,
                 which synchronises with the device; so does patience.
             patience: generations without a better value, or a larger hypervolume, in any search.
+            tolerance: with ``patience``: a value counts as better only if it is better by more than this, in units of
+                the value, than the last one that counted.
             progress: whether to show a bar; None shows one on a terminal only.
 
         Raises:
             ValueError: no budget, or one that does not even allow the start.
         """
-        budget = Budget(max_generations, max_evaluations, max_seconds, target, patience)
+        budget = Budget(max_generations, max_evaluations, max_seconds, target, patience, tolerance)
         budget.check(self, self._pending.k)
         self._plan(budget.max_evaluations)
         begun = time.perf_counter()
         bar = Bar(self, budget, progress)
-        still = Standstill(patience)
+        still = Standstill(patience, tolerance)
         stopped = ""
         owed = self._interrupts.listen()
         try:
+            fresh = self.generations == 0 and self._asked is None
             if self.state is None:
                 self._advance()
-            while True:
+            if fresh and self._call():
+                stopped = "callback"
+            while not stopped:
                 stopped = budget.reached(self, self._coming(), time.perf_counter() - begun) or still.reached(self)
                 if stopped:
                     break
@@ -400,8 +412,13 @@ class Search(Generic[S]):
 
     def _result(self, stopped: str, seconds: float) -> Result:
         value = self.value
+        best = self.best if self._many else self.best.individual()
+        estimate = None if self._many or self.state is None else self.algorithm.estimate(self.state)
+        for found in (best, estimate):
+            if found is not None:  # x0= reads it, so that the objective is called as before
+                object.__setattr__(found, "_named", getattr(self.assess, "named", None))
         return Result(
-            self.best if self._many else self.best.individual(),
+            best,
             value if value.ndim else float(value),
             self.evaluations,
             self.generations,
@@ -409,6 +426,7 @@ class Search(Generic[S]):
             stopped,
             self.history,
             self.state,
+            estimate,
         )
 
     def state_dict(self) -> dict[str, Any]:

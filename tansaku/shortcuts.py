@@ -23,7 +23,7 @@ from tansaku.result import Result
 from tansaku.search import Search
 
 _MANY_GENES = 500  # beyond it a covariance matrix costs more than most objectives
-Start = Tensor | Mapping[str, Tensor] | Individual
+Start = Tensor | Mapping[str, Tensor] | Individual | Population | Any  # Any: lists and arrays of numpy
 
 
 def minimize(
@@ -45,6 +45,7 @@ def minimize(
     max_seconds: float | None = None,
     target: float | None = None,
     patience: int | None = None,
+    tolerance: float = 0.0,
     progress: bool | None = None,
     callbacks: Iterable[Callable[[Search[Any]], bool | None]] = (),
     reference: Iterable[float] | Tensor | None = None,
@@ -55,8 +56,12 @@ def minimize(
         fn: the objective; what it takes and returns, see `Objective`. It takes one tensor where the search is over
             one (``shape=``, or ``x0=`` a tensor), else a dictionary.
         shape: event shape of one tensor named ``"x"``; or give ``x0``.
-        x0: where to start: a tensor [*batch_shape, *event_shape] or [*event_shape], a dictionary of them, or an
-            `Individual`. It is one of the candidates of the start; the others lie around it.
+        x0: where to start: a tensor [*batch_shape, *event_shape] or [*event_shape] (or a list or an array of numpy), a
+            dictionary of them, an `Individual` such as ``result.best``, or a `Population`. It is one of the candidates
+            of the start; the others lie around it. Beside ``shape=``, a tensor [j, *batch_shape, *event_shape] is j
+            candidates; without ``shape=``, all dimensions after ``batch_shape`` are one candidate's. ``fn`` takes for
+            ``result.best`` and ``result.estimate`` what it took in their run; for any other `Individual` or
+            `Population` it takes a dictionary, or a tensor if ``shape=`` is given.
         std: distance at which the others lie, and length of the first steps, in units of the genes; a fifth of the
             bounds' span if not given, else 1.
         bounds: `Bounds`, or (lower, upper) with numbers, tensors or mappings from names.
@@ -77,6 +82,7 @@ def minimize(
         max_seconds: of the run.
         target: value that every search must reach, in the user's own sign.
         patience: generations without a better value in any search.
+        tolerance: with ``patience``: how much better a value must be to count, see `Search.run`.
         progress: whether to show a bar; by default on a terminal only.
         callbacks: see `Search`.
         reference: for several objectives, see `Search`.
@@ -112,9 +118,9 @@ def _known(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _run(fn: Callable[..., Any], maximize: bool, options: dict[str, Any]) -> Result:
-    o = options
+    o = {**options, "std": checks.limit(options["std"]), "k": checks.plain(options["k"])}
     batch_shape = _extents("batch_shape", o["batch_shape"])
-    individual, named = _individual(o["shape"], o["x0"], batch_shape, o["dtype"], o["device"])
+    individual, named, rows = _given(o["shape"], o["x0"], batch_shape, o["dtype"], o["device"])
     bounds = Bounds.of(o["bounds"])
     check_std(o["std"])
     check_step(o["std"], individual)
@@ -131,11 +137,14 @@ def _run(fn: Callable[..., Any], maximize: bool, options: dict[str, Any]) -> Res
             "give them to the instance"
         )
     if algorithm.bounds is not None:
-        algorithm.bounds.check(individual, inside=o["x0"] is not None)
+        algorithm.bounds.check(individual if rows is None else rows, inside=o["x0"] is not None)
     if "permutation" in algorithm.needs.dtypes and o["shape"] is not None and o["dtype"] is None:
         individual = Individual({name: x.long() for name, x in individual.genes.items()}, individual.batch_ndim)
     generator = torch.Generator(next(iter(individual.genes.values())).device).manual_seed(checks.seed(o["seed"]))
     start = _start(individual, algorithm, o["std"], o["x0"] is not None, generator)
+    if rows is not None:  # they come first; what is missing to k lies around the first of them
+        genes = {name: torch.cat([x, start[name][x.shape[0] :]]) for name, x in rows.genes.items()}
+        start = Population(genes, rows.batch_ndim)
     objective = Objective(fn, maximize, o["vectorized"], named)
     search: Search[Any] = Search(
         algorithm, objective, start, seed=o["seed"], callbacks=o["callbacks"], reference=o["reference"]
@@ -145,7 +154,7 @@ def _run(fn: Callable[..., Any], maximize: bool, options: dict[str, Any]) -> Res
     if all(budget is None for budget in budgets.values()):
         budgets["max_evaluations"] = DEFAULT_BUDGET
     search._plan(_budget(algorithm, o["max_evaluations"], o["max_generations"], start.k))
-    return search.run(**budgets, progress=o["progress"])
+    return search.run(**budgets, tolerance=o["tolerance"], progress=o["progress"])
 
 
 def _budget(
@@ -175,6 +184,49 @@ def _suitable(individual: Individual) -> str:
     return "lshade" if individual.batch_ndim else "ipop_cma_es"
 
 
+def _given(
+    shape: int | Iterable[int] | None,
+    x0: Start | None,
+    batch_shape: tuple[int, ...],
+    dtype: torch.dtype | None,
+    device: torch.device | str | None,
+) -> tuple[Individual, bool, Population | None]:
+    """The start as an individual, whether the objective takes names, and all candidates if ``x0`` has several."""
+    if isinstance(x0, Population):
+        genes, ndim = {name: x.detach() for name, x in x0.genes.items()}, x0.batch_ndim
+        rows = Population(genes, ndim)
+        first = rows.individual()
+        object.__setattr__(first, "_named", getattr(x0, "_named", None))
+        individual, named = _individual(None, first, batch_shape, None, None)
+    elif isinstance(x0, Mapping | Individual) or x0 is None:
+        rows = None
+        individual, named = _individual(None if isinstance(x0, Individual) else shape, x0, batch_shape, dtype, device)
+    else:
+        x = checks.limit(x0)
+        if shape is None or not isinstance(x, Tensor):
+            return *_individual(shape, x, batch_shape, dtype, device), None
+        x = x.to(device, dtype)
+        lead = (*batch_shape, *_extents("shape", shape))
+        if tuple(x.shape[1:]) == lead and x.shape[0]:
+            rows = Population({"x": x.detach()}, len(batch_shape))
+            return rows.individual(), False, rows
+        if tuple(x.shape) not in (lead, lead[len(batch_shape) :]):
+            raise ValueError(
+                f"expected x0 of shape {checks.shape_text(lead)} or [j, {checks.shape_text(lead)[1:]} beside shape=, "
+                f"got {checks.shape_text(x.shape)}; reshape x0, or leave shape= out"
+            )
+        return *_individual(None, x, batch_shape, None, None), None
+    if isinstance(x0, Individual | Population) and shape is not None:
+        lead = (*individual.batch_shape, *_extents("shape", shape))
+        if [tuple(x.shape) for x in individual.genes.values()] != [lead]:
+            raise ValueError(
+                f"expected x0 with one tensor of shape {checks.shape_text(lead)} beside shape=, got {individual!r}; "
+                "leave shape= out"
+            )
+        named = False
+    return individual, named, rows
+
+
 def _individual(
     shape: int | Iterable[int] | None,
     x0: Start | None,
@@ -199,7 +251,7 @@ def _individual(
                 f"expected x0 with batch_shape {checks.shape_text(batch_shape)}, got an Individual with "
                 f"{checks.shape_text(x0.batch_shape)}; leave batch_shape out or expand the Individual"
             )
-        return x0, True
+        return x0, getattr(x0, "_named", None) is not False
     if dtype is not None or device is not None:
         raise ValueError("expected dtype and device with shape=, got them with x0=, which has its own; use x0.to(...)")
     named = isinstance(x0, Mapping)

@@ -175,7 +175,11 @@ class Algorithm(ABC, Generic[S]):
         return replace(state, **remembered)
 
     def check_settings(self, min_k: int | None = None) -> None:
-        """Checks ``k`` against `needs` and makes ``bounds`` a `Bounds`; for ``__post_init__``."""
+        """Checks ``k`` against `needs` and makes ``bounds`` a `Bounds`; for ``__post_init__``.
+
+        Numbers of numpy among the settings become Python's, and ``std`` as a list or an array becomes a tensor.
+        """
+        self._plain_settings()
         if self.k is not None:
             checks.count("k", self.k, self.needs.min_k if min_k is None else min_k)
         if self.k is not None and self.k % self.needs.k_multiple:
@@ -185,6 +189,13 @@ class Algorithm(ABC, Generic[S]):
                 f"use {-(-self.k // multiple) * multiple}"
             )
         object.__setattr__(self, "bounds", Bounds.of(self.bounds))
+
+    def _plain_settings(self) -> None:
+        for field in fields(self) if is_dataclass(self) else ():  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            made = checks.limit(value) if field.name == "std" else checks.plain(value)
+            if made is not value:
+                object.__setattr__(self, field.name, made)
 
     def check_start(self, start: Population) -> None:
         """The start suits `needs`; for ``init``."""

@@ -256,6 +256,7 @@ class Restarts(Restarting):
         if not isinstance(self.algorithm, Algorithm):
             got = type(self.algorithm).__name__
             raise TypeError(f"expected algorithm to be an Algorithm, got {got}; make one, as tansaku.make does")
+        self._plain_settings()
         checks.number("growth", self.growth, 1.0)
         if self.start_k is not None:
             object.__setattr__(self, "start_k", checks.count("start_k", self.start_k))
