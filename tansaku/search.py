@@ -137,7 +137,7 @@ class Search(Generic[S]):
             max_evaluations: of the run; None takes `DEFAULT_BUDGET`.
         """
         if self._planned is None:
-            self._planned = max(1, DEFAULT_BUDGET if max_evaluations is None else max_evaluations)
+            self._planned = max(1, DEFAULT_BUDGET if max_evaluations is None else int(max_evaluations))
             self._algorithm = self._unplanned.with_budget(self._planned)
 
     def ask(self) -> Population:
