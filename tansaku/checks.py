@@ -11,11 +11,6 @@ import torch
 from torch import Tensor
 
 
-def plain(value: Any) -> Any:
-    """A number of numpy as Python's; anything else as it is."""
-    return value.item() if isinstance(value, np.generic) else value
-
-
 def limit(value: Any) -> Any:
     """A list, a tuple or an array of numpy as a tensor, also inside a mapping; anything else as `plain` gives it.
 
@@ -50,6 +45,15 @@ def count(name: str, value: Any, minimum: int = 1) -> int:
     if value < minimum:
         raise ValueError(f"expected {name} >= {minimum}, got {value}; pass {minimum} or more")
     return int(value)
+
+
+def plain(value: Any) -> Any:
+    """A number of numpy as Python's own, also in a dictionary; every other value as it is."""
+    if isinstance(value, np.generic) and isinstance(value.item(), bool | int | float):
+        return value.item()
+    if isinstance(value, dict) and any(isinstance(item, np.generic) for item in value.values()):
+        return {name: plain(item) for name, item in value.items()}
+    return value
 
 
 def seed(value: Any) -> int:

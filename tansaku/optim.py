@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from tansaku import checks
+from tansaku import settings as descriptions
 from tansaku.algorithms import ALGORITHMS, Algorithm, Needs
 from tansaku.assessment import Assessment
 from tansaku.modules import ModuleState
@@ -96,6 +97,8 @@ class SearchOptimizer(torch.optim.Optimizer):
             raise ValueError("expected parameters that require a gradient, got none; name those to search over")
         self._generator = torch.Generator(searched[0].device).manual_seed(checks.seed(seed))
         self._search: Any = None
+        self._noise: Tensor | None = None  # of the last complete step, while a step runs
+        self._warned = False
 
     def _searched(self) -> list[nn.Parameter]:
         return [p for group in self.param_groups for p in group["params"] if p.requires_grad]
@@ -127,6 +130,7 @@ class SearchOptimizer(torch.optim.Optimizer):
                 modules.restore()
             return population.assessed(Assessment(torch.stack(losses)))
 
+        noise = self._noise = self._generator.get_state()
         try:
             with torch.no_grad(), ModuleState() as modules:
                 state = self._search
@@ -138,11 +142,19 @@ class SearchOptimizer(torch.optim.Optimizer):
                     state = self.algorithm.tell(state, assess(self.algorithm.ask(state, self._generator)))
                 best = self.algorithm.best(state)
                 answer = best.individual() if self.write == "best" else self.algorithm.estimate(state)
-                self._search = state
+                self._search, self._noise = state, None
         finally:
+            if self._noise is not None:  # the step failed: the next one draws the same numbers
+                self._generator.set_state(noise)
+                self._noise = None
             _write(own, parameters)
         self._move(answer)
         return best.cost[0]
+
+    def _described(self) -> dict[str, Any]:
+        """The settings that change the run, as `tansaku.settings` describes them."""
+        own = {"algorithm": self.algorithm, "generations": self.generations, "write": self.write}
+        return {name: descriptions.describe(value) for name, value in (own | {"refresh": self.refresh}).items()}
 
     def _move(self, answer: Individual) -> None:
         """Moves the parameters towards the answer of the search, by each group's ``lr`` and ``momentum``."""
@@ -165,15 +177,39 @@ class SearchOptimizer(torch.optim.Optimizer):
                     parameter.add_(lr * velocity)
 
     def state_dict(self) -> dict[str, Any]:
-        """As torch's, with the search and its random numbers."""
-        return {**super().state_dict(), "search": pack(self._search), "generator": self._generator.get_state()}
+        """As torch's, with the search, its random numbers and its settings, after the last complete step.
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from what `state_dict` gave."""
-        rest = {key: value for key, value in state_dict.items() if key not in ("search", "generator")}
+        Warns:
+            UserWarning: once, where a setting is a lambda, which cannot be compared on load.
+        """
+        described = self._described()
+        if not self._warned:
+            self._warned = descriptions.warn_of_unnamed(described)
+        noise = self._generator.get_state() if self._noise is None else self._noise
+        return {**super().state_dict(), "search": pack(self._search), "generator": noise, "settings": described}
+
+    def load_state_dict(self, state_dict: dict[str, Any], *, replan: bool = False) -> None:
+        """Goes on from what `state_dict` gave, in an optimiser with the same algorithm and settings.
+
+        Args:
+            state_dict: what `state_dict` gave.
+            replan: accepts another ``max_evaluations`` of an algorithm that plans its course over it.
+
+        Raises:
+            ValueError: other settings, or a damaged state; the optimiser is then as before.
+        """
+        missing = sorted({"search", "generator"} - set(state_dict))
+        if missing:
+            raise ValueError(f"expected what state_dict() gave, got a dictionary without {missing}; pass it whole")
+        if "settings" in state_dict:
+            descriptions.check_same(state_dict["settings"], self._described(), self.algorithm.needs.plans, replan)
+        search = unpack(state_dict["search"], self._generator.device)
+        noise = state_dict["generator"].cpu()
+        torch.Generator(self._generator.device).set_state(noise)  # raises before anything is changed
+        rest = {key: value for key, value in state_dict.items() if key not in ("search", "generator", "settings")}
         super().load_state_dict(rest)
-        self._search = unpack(state_dict["search"], self._generator.device)
-        self._generator.set_state(state_dict["generator"].cpu())
+        self._search = search
+        self._generator.set_state(noise)
 
 
 class _Named(SearchOptimizer):

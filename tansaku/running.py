@@ -1,4 +1,4 @@
-"""What a run has beside its search: Ctrl-C held back while books are kept, standstill counted, a bar."""
+"""Parts of a run besides its search: the handling of Ctrl-C, budgets, patience and the progress bar."""
 
 from __future__ import annotations
 
@@ -22,9 +22,17 @@ _handlers: Any = importlib.import_module("_signal")  # what `signal` wraps; its 
 class Runs(Protocol):
     """What is read of a search."""
 
-    generations: int
-    evaluations: int
-    state: Any
+    @property
+    def generations(self) -> int:
+        """Made after the start."""
+
+    @property
+    def evaluations(self) -> int:
+        """Made so far, per search."""
+
+    @property
+    def state(self) -> Any:
+        """The algorithm's; None before the start was assessed."""
 
     @property
     def merit(self) -> Tensor:
@@ -40,58 +48,75 @@ class Runs(Protocol):
 
 
 class Interrupts:
-    """Ctrl-C while a search changes is held back until the change is whole, so that no generation is half told.
+    """Ctrl-C during a run: kept until the generation is complete, raised at once only where the objective runs.
 
-    Between `hold` and `release` nothing is raised, in the main thread and where Python's own handler would raise
-    KeyboardInterrupt; any other handler of the user's is left alone. Changing a handler takes longer than a small
-    generation: a run listens once, from `listen` to `leave`, and only a step by hand does so for itself.
+    `listen` installs a handler of SIGINT in place of Python's own, in the main thread only; any other handler of the
+    user's is left alone. That handler sets a flag and never raises, except between `allow` and `forbid`, where the
+    objective runs. `leave` gives Ctrl-C back to Python and says whether one is pending. While callbacks run, a second
+    Ctrl-C raises, so that a callback that hangs can be ended.
     """
 
     def __init__(self) -> None:
-        self._listening = self._holding = self._waiting = False
+        self._listening = self._allowed = self._impatient = False
+        self.pending = False
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
-        if not self._holding:
+        if self._allowed or (self._impatient and self.pending):
+            self._allowed = self._impatient = False  # one interrupt is raised once
             raise KeyboardInterrupt
-        self._waiting = True
+        self.pending = True
 
     def listen(self) -> bool:
-        """Takes Ctrl-C over if it is Python's own to handle; True if `leave` is owed."""
-        mine = (
-            not self._listening
-            and threading.current_thread() is threading.main_thread()
-            and _handlers.getsignal(_SIGINT) is signal.default_int_handler
-        )
-        if mine:
-            holding, self._holding = self._holding, True  # whatever comes now waits until the books are right
-            self._listening = True
-            _handlers.signal(_SIGINT, self._heard)
-            self._holding = holding
-        return mine
+        """Takes Ctrl-C over where Python's own handler has it; True if the caller must call `leave`."""
+        if (
+            self._listening
+            or threading.current_thread() is not threading.main_thread()
+            or _handlers.getsignal(_SIGINT) is not signal.default_int_handler
+        ):
+            return False
+        self._allowed = self._impatient = self.pending = False
+        _handlers.signal(_SIGINT, self._heard)  # an interrupt before this line is Python's, one after it sets the flag
+        self._listening = True
+        return True
 
     def leave(self) -> bool:
-        """Gives Ctrl-C back; whether one has come that nobody was told of."""
-        self._holding = True
-        _handlers.signal(_SIGINT, signal.default_int_handler)
-        waiting, self._waiting = self._waiting, False
-        self._listening = self._holding = False
-        return waiting
+        """Gives Ctrl-C back to Python's handler; True if an interrupt came that nothing has raised yet."""
+        self._listening = self._allowed = self._impatient = False
+        try:
+            _handlers.signal(_SIGINT, signal.default_int_handler)
+        except KeyboardInterrupt:  # it came between the change of handlers and this line
+            self.pending = True
+        pending, self.pending = self.pending, False
+        return pending
 
-    def hold(self) -> bool:
-        """From here on Ctrl-C waits; what is returned goes to `release`."""
-        owed = not self._listening and self.listen()
-        self._holding = True
-        return owed
+    def end(self, owed: bool) -> None:
+        """Calls `leave` if `listen` returned True.
 
-    def release(self, owed: bool) -> None:
-        """Raises KeyboardInterrupt if one has come since `hold`."""
-        if owed:
-            waiting = self.leave()
-        else:
-            self._holding = False
-            waiting, self._waiting = self._waiting, False
-        if waiting:
+        Raises:
+            KeyboardInterrupt: one is pending.
+        """
+        if owed and self.leave():
             raise KeyboardInterrupt
+
+    def allow(self) -> None:
+        """From here to `forbid`, Ctrl-C raises at once.
+
+        Raises:
+            KeyboardInterrupt: one came before.
+        """
+        if self._listening:
+            self._allowed = True
+            if self.pending:
+                self._allowed = self.pending = False
+                raise KeyboardInterrupt
+
+    def forbid(self) -> None:
+        """Ctrl-C is kept again."""
+        self._allowed = False
+
+    def patient(self, patient: bool) -> None:
+        """Whether a second Ctrl-C is kept too."""
+        self._impatient = self._listening and not patient
 
 
 inside: ContextVar[bool] = ContextVar("tansaku_inside_a_run", default=False)

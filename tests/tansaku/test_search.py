@@ -293,6 +293,7 @@ def test_a_pending_ask_is_saved_too(tmp_path: Path) -> None:
     s.save(tmp_path / "run")
     other = search(None, seed=5)
     other.load(tmp_path / "run")
+    assert torch.equal(other.ask()["x"], asked["x"])
     with pytest.raises(RuntimeError, match="got a second ask"):
         other.ask()
     other.tell(SPHERE(asked).cost)
