@@ -1,8 +1,8 @@
 """Searches as torch optimisers, for those who have a model and a training loop already.
 
 `step(closure)` runs generations of a search over the parameters: it writes each candidate into them, calls the closure
-for its loss, and at the end moves the parameters to the search's answer. One class per algorithm: ``optim.PSO``, ``optim.GA`` ...
-Where the model can be run by `torch.func.functional_call` under vmap, `tansaku.ModuleObjective` with `tansaku.Search`
+for its loss, and at the end moves the parameters to the search's answer. One class per algorithm: ``optim.PSO``,
+``optim.GA`` ... Where the model can be run by `torch.func.functional_call` under vmap, `tansaku.ModuleObjective` with `tansaku.Search`
 is many times faster than this plain loop over candidates.
 """
 
@@ -35,8 +35,8 @@ class SearchOptimizer(torch.optim.Optimizer):
     Every parameter group has ``lr`` and ``momentum``, which the schedulers of torch set. They do not change the search,
     whose step length is the algorithm's ``std``. They say how far a step moves the parameters towards the search's
     answer, as in SGD along ``answer - parameter``: ``velocity = momentum * velocity + answer - parameter``, then
-    ``parameter += lr * velocity``. With ``lr = 1`` and ``momentum = 0`` the parameters become the answer. A lower ``lr``
-    averages the answers of several steps, which helps under a noisy loss.
+    ``parameter += lr * velocity``. With ``lr = 1`` and ``momentum = 0`` the parameters become the answer. A lower
+    ``lr`` averages the answers of several steps, which helps under a noisy loss.
 
     An algorithm that plans its course, such as L-SHADE, plans over its ``max_evaluations``, 10,000 if not given: an
     optimiser does not know how many steps will follow.

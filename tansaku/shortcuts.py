@@ -78,7 +78,7 @@ def minimize(
         max_generations: after the start.
         max_evaluations: per search, never exceeded; 10,000 if no budget is given. An algorithm that plans its course,
             such as ``"lshade"`` or ``LSHADE()``, plans over it, or over the evaluations of ``max_generations`` if these
-            are fewer. It plans over 10,000 if the call has neither, and over its own ``max_evaluations`` if that was set.
+            are fewer. It plans over 10,000 if the call has neither, and over its own ``max_evaluations`` if it was set.
         max_seconds: of the run.
         target: value that every search must reach, in the user's own sign.
         patience: generations without a better value in any search.

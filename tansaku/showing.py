@@ -24,7 +24,7 @@ def shown(value: Any) -> str:
     if isinstance(value, list | tuple):
         inner = ", ".join(shown(item) for item in value)
         return f"[{inner}]" if isinstance(value, list) else f"({inner})"
-    if is_dataclass(value) and not isinstance(value, type) and "\n" in repr(value):
+    if is_dataclass(value) and not isinstance(value, type) and any(mark in repr(value) for mark in ("\n", "tensor(")):
         inner = ", ".join(f"{f.name}={shown(getattr(value, f.name))}" for f in fields(value) if f.repr)
         return f"{type(value).__name__}({inner})"
     return " ".join(repr(value).split())
