@@ -2,7 +2,9 @@
 
 `step(closure)` runs generations of a search over the parameters: it writes each candidate into them, calls the closure
 for its loss, and at the end moves the parameters to the search's answer. One class per algorithm: ``optim.PSO``,
-``optim.GA`` ... Where the model can be run by `torch.func.functional_call` under vmap, `tansaku.ModuleObjective` with `tansaku.Search`
+``optim.GA`` ...
+
+Where the model can be run by `torch.func.functional_call` under vmap, `tansaku.ModuleObjective` with `tansaku.Search`
 is many times faster than this plain loop over candidates.
 """
 

@@ -210,12 +210,12 @@ def _given(
         if tuple(x.shape[1:]) == lead and x.shape[0]:
             rows = Population({"x": x.detach()}, len(batch_shape))
             return rows.individual(), False, rows
-        if tuple(x.shape) not in (lead, lead[len(batch_shape) :]):
-            raise ValueError(
-                f"expected x0 of shape {checks.shape_text(lead)} or [j, {checks.shape_text(lead)[1:]} beside shape=, "
-                f"got {checks.shape_text(x.shape)}; reshape x0, or leave shape= out"
-            )
-        return *_individual(None, x, batch_shape, None, None), None
+        if tuple(x.shape) in (lead, lead[len(batch_shape) :]):
+            raise ValueError("expected either shape= or x0=, got both; give one, or x0= with several candidates")
+        raise ValueError(
+            f"expected x0 as candidates [j, {checks.shape_text(lead)[1:]} beside shape=, "
+            f"got {checks.shape_text(x.shape)}; reshape x0, or leave shape= out"
+        )
     if isinstance(x0, Individual | Population) and shape is not None:
         lead = (*individual.batch_shape, *_extents("shape", shape))
         if [tuple(x.shape) for x in individual.genes.values()] != [lead]:
