@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tansaku import checks
+from tansaku.showing import shown
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,10 @@ class Assessment:
                 raise TypeError(f"expected {name} to be real, got {tensor.dtype}; return its real part or modulus")
         if not self.value.is_floating_point():
             object.__setattr__(self, "value", self.value.to(torch.get_default_dtype()))
+
+    def __repr__(self) -> str:
+        tensors = ", ".join(f"{name}={shown(x)}" for name, x in self._present())
+        return f"Assessment({tensors}, maximize={self.maximize})"
 
     @property
     def k(self) -> int:

@@ -11,6 +11,23 @@ import torch
 from torch import Tensor
 
 
+def limit(value: Any) -> Any:
+    """A list, a tuple or an array of numpy as a tensor, also inside a mapping; anything else as `plain` gives it.
+
+    Python's floats take torch's default dtype; an array keeps its own.
+    """
+    if isinstance(value, Mapping):
+        return {name: limit(item) for name, item in value.items()}
+    if isinstance(value, list | tuple) and value and not any(isinstance(item, Mapping | str) for item in value):
+        if any(isinstance(item, Tensor) for item in value):
+            return torch.stack([torch.as_tensor(item) for item in value])
+        kept = any(isinstance(item, np.ndarray | np.generic) for item in value)
+        return torch.as_tensor(np.asarray(value)) if kept else torch.tensor(value)
+    if isinstance(value, np.ndarray):
+        return torch.as_tensor(value.copy())
+    return plain(value)
+
+
 def shape_text(shape: Iterable[int]) -> str:
     """``(3, 4)`` as ``[3, 4]``, the way shapes are written in every docstring here."""
     return "[" + ", ".join(str(int(size)) for size in shape) + "]"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -69,6 +70,28 @@ class History:
 
     def __repr__(self) -> str:
         return f"History({len(self)} generations, maximize={self.maximize})"
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
+
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        """The row of one generation, as iteration gives it; a slice gives a list of rows.
+
+        Raises:
+            IndexError: no such generation.
+            TypeError: neither an integer nor a slice.
+        """
+        if isinstance(index, slice):
+            return list(self)[index]
+        number = operator.index(index)
+        if not -len(self) <= number < len(self):
+            raise IndexError(
+                f"expected a generation in [{-len(self)}, {len(self) - 1}], got {number}; see len(history)"
+            )
+        return list(self)[number]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """One dictionary per generation: generation, evaluations, best (so far), median, spread.

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tansaku import checks
 from tansaku.assessment import Assessment, check_assessment
 from tansaku.functional import cat_rows, lowest, pareto_ranks, select, take_rows
+from tansaku.showing import shown
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,9 @@ class Individual:
         with torch.no_grad():
             for name, value in self.genes.items():
                 own[name].copy_(value)
+
+    def __repr__(self) -> str:
+        return f"Individual({shown(self.genes)}, batch_ndim={self.batch_ndim})"
 
     def __getitem__(self, name: str) -> Tensor:
         return self.genes[name]
@@ -156,6 +160,10 @@ class Population:
             checks.instance("assessment", self.assessment, Assessment, "use Assessment(costs)")
             check_assessment(self.assessment, first.shape[0], first.shape[1:lead], first.device)
             object.__setattr__(self, "assessment", self.assessment.per_constraint(lead))
+
+    def __repr__(self) -> str:
+        traits = f", traits={shown(self.traits)}" if self.traits else ""
+        return f"Population({shown(self.genes)}, batch_ndim={self.batch_ndim}{traits}, assessment={self.assessment!r})"
 
     def __getitem__(self, name: str) -> Tensor:
         return self.genes[name]

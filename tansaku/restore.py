@@ -84,6 +84,9 @@ def restored(
             f"expected a state of version 1 to {checkpoint.VERSION}, got version {version!r}; "
             "load it with a newer version of the package"
         )
+    planned = state.get("planned", 0)
+    if version > 1 and planned is not None and (type(planned) is not int or planned < 1):
+        raise ValueError(f"expected a planned budget >= 1 or None, got {planned!r}; use an undamaged checkpoint")
     own = (type(algorithm).__name__, algorithm.k)
     if [repr(state["algorithm"]), repr(state["k"])] != [repr(part) for part in own]:
         raise ValueError(
@@ -95,6 +98,8 @@ def restored(
         if isinstance(saved_settings, Mapping) and isinstance(costs, Mapping):
             saved_settings = {**saved_settings, "assess": costs.get("assess")}
         settings.check_same(saved_settings, described, algorithm.needs.plans, replan)
+    if version == 1:
+        state = _of_version_1(state)
     try:
         saved = unpack(state["start"], device)
         if not isinstance(saved, Population):
@@ -110,6 +115,16 @@ def restored(
         return _checked(algorithm, state, saved, device)
     except Exception as error:
         raise _damaged(error, version) from error
+
+
+def _of_version_1(tree: Any) -> Any:
+    """A tree of format 1 with the fields that assessments have had since."""
+    if isinstance(tree, Mapping):
+        changed = {key: _of_version_1(item) for key, item in tree.items()}
+        if str(tree.get("kind")).endswith(".Assessment") and isinstance(changed.get("fields"), dict):
+            changed["fields"].setdefault("ranking", None)
+        return changed
+    return [_of_version_1(item) for item in tree] if isinstance(tree, list) else tree
 
 
 def _damaged(error: Exception, version: int) -> DamagedState:

@@ -13,6 +13,7 @@ from tansaku.assessors.failures import Failures
 from tansaku.history import History
 from tansaku.plots import plot_front, plot_history
 from tansaku.population import Individual, Population
+from tansaku.showing import shown
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,9 @@ class Result:
         failures: of candidates for which the objective raised, under ``on_failure="worst"``.
         feasible: whether ``best`` violates no constraint: a bool, or booleans [*batch_shape]. True without constraints.
         violation: the total violation of ``best``: a float, or a tensor [*batch_shape]; 0 where it is feasible.
+        estimate: what the algorithm estimates the optimum to be (`Algorithm.estimate`): the mean of its distribution
+            where it has one, else the best candidate. Under a noisy cost it is better than ``best``, which was lucky.
+            None for several objectives.
     """
 
     best: Individual | Population
@@ -47,6 +51,16 @@ class Result:
     failures: Failures = field(default_factory=Failures)
     feasible: bool | Tensor = True
     violation: float | Tensor = 0.0
+    estimate: Individual | None = None
+
+    def __repr__(self) -> str:
+        feasible = shown(self.feasible) if isinstance(self.feasible, Tensor) else self.feasible
+        return (
+            f"Result(best={self.best!r}, value={shown(self.value) if isinstance(self.value, Tensor) else 'float'}, "
+            f"evaluations={self.evaluations}, generations={self.generations}, seconds={self.seconds:.3g}, "
+            f"stopped={self.stopped!r}, feasible={feasible}, "
+            f"history={self.history!r}, state={type(self.state).__name__})"
+        )
 
     def plot(self, path: str | os.PathLike[str]) -> None:
         """Draws the history, or a front of several objectives; the ending of ``path`` says the format."""

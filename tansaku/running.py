@@ -133,6 +133,7 @@ class Budget:
     max_seconds: float | None
     target: float | None
     patience: int | None
+    tolerance: float = 0.0
 
     def check(self, search: Runs, start: int) -> None:
         """At least one of them is given, each is a number of its kind, and the start fits.
@@ -144,7 +145,7 @@ class Budget:
         Raises:
             TypeError, ValueError: otherwise.
         """
-        if all(getattr(self, field.name) is None for field in fields(self)):
+        if all(getattr(self, field.name) is None for field in fields(self) if field.name != "tolerance"):
             raise ValueError(
                 "expected at least one of max_generations, max_evaluations, max_seconds, target and patience, "
                 "got none; say when to stop"
@@ -154,6 +155,8 @@ class Budget:
                 checks.count(name, getattr(self, name), 0)
         if self.patience is not None:
             checks.count("patience", self.patience)
+        if checks.number("tolerance", self.tolerance, 0.0) and self.patience is None:
+            raise ValueError(f"expected tolerance with patience, got {self.tolerance} alone; give patience=")
         if self.max_seconds is not None:
             checks.number("max_seconds", self.max_seconds, 0.0)
         if self.target is not None:
@@ -192,10 +195,11 @@ class Standstill:
 
     Args:
         patience: how many end the run; None for any number.
+        tolerance: a value counts as better if it is better by more than this, in units of the value.
     """
 
-    def __init__(self, patience: int | None) -> None:
-        self._patience = patience
+    def __init__(self, patience: int | None, tolerance: float = 0.0) -> None:
+        self._patience, self._tolerance = patience, tolerance
         self._lowest: Tensor | None = None
         self._since = 0
 
@@ -204,7 +208,7 @@ class Standstill:
         if self._patience is None:
             return ""
         cost = -search.merit if search.rises else search.merit
-        if self._lowest is None or bool((cost < self._lowest).any()):
+        if self._lowest is None or bool((cost < self._lowest - self._tolerance).any()):
             self._lowest, self._since = cost, search.generations
         return "patience" if search.generations - self._since >= self._patience else ""
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tansaku import checkpoint, checks, settings
 from tansaku.algorithms import Algorithm, Assessor, make
+from tansaku.algorithms.base import DEFAULT_BUDGET
 from tansaku.assessment import Assessment
 from tansaku.assessors.asking import current, mark
 from tansaku.assessors.failures import Failures
@@ -23,6 +24,7 @@ from tansaku.population import Individual, Population
 from tansaku.restore import Moment, layout, restored
 from tansaku.result import Result
 from tansaku.running import Bar, Budget, Interrupts, Standstill, inside, warn_if_infeasible
+from tansaku.showing import shown
 from tansaku.states import pack
 from tansaku.storage import Storages
 
@@ -41,7 +43,9 @@ class Search(Generic[S]):
         assess: population -> assessed population, such as `Objective`; None for ``ask`` and ``tell`` by hand.
         start: an individual, or a population of any number of candidates.
         seed: of the random numbers; the same seed gives the same run.
-        callbacks: each called with the search after every generation; one that returns True ends the run.
+        callbacks: each called with the search after every generation, the start (generation 0) included; one that
+            returns True ends the run. ``search.last`` is then the population of that generation, assessed: its
+            candidates ``search.last["x"]`` and their values in the user's sign, ``search.last.assessment.value``.
         reference: for two or three objectives, a value that every good candidate beats in all of them, [m] in the
             user's own sign; then history has the hypervolume of every generation, and target and patience read it.
             Finding the front in every generation synchronises with the device.
@@ -67,7 +71,9 @@ class Search(Generic[S]):
         callbacks: Iterable[Callable[[Search[S]], bool | None]] = (),
         reference: Iterable[float] | Tensor | None = None,
     ) -> None:
-        self.algorithm: Algorithm[S] = make(algorithm) if isinstance(algorithm, str) else algorithm
+        self._loaded = False  # whether ``_planned`` comes from a checkpoint
+        self._planned: int | None = None  # the budget that the algorithm plans over, once it is known
+        self.algorithm = make(algorithm) if isinstance(algorithm, str) else algorithm
         if not isinstance(self.algorithm, Algorithm):
             raise TypeError(f"expected an algorithm or its name, got {algorithm!r}; pass e.g. PSO(k=40) or 'pso'")
         if assess is not None and not callable(assess):
@@ -106,6 +112,7 @@ class Search(Generic[S]):
         self._many = many
         self.reference = None if reference is None else _point(reference, start.device)
         self.generator = torch.Generator(start.device).manual_seed(checks.seed(seed))
+        self.last: Population | None = None
         self._now = Moment(None, None, start, None)
         self._handed_out = False  # whether `ask` has returned what is asked for
         self.failures = Failures()
@@ -149,6 +156,37 @@ class Search(Generic[S]):
     def _history(self) -> History | None:
         return self._now.history
 
+    @property
+    def algorithm(self) -> Algorithm[S]:
+        """The algorithm. One that plans its course has its ``max_evaluations`` from the first generation on."""
+        return self._algorithm
+
+    @algorithm.setter
+    def algorithm(self, algorithm: Algorithm[S]) -> None:
+        self._unplanned = self._algorithm = algorithm
+        if self._planned is not None:
+            self._algorithm = algorithm.with_budget(self._planned)
+
+    def _plan(self, max_evaluations: int | None) -> None:
+        """Sets the budget that an algorithm plans over, at its first call; later calls change nothing.
+
+        Args:
+            max_evaluations: of the run; None takes `DEFAULT_BUDGET`.
+
+        Raises:
+            ValueError: more than the budget that a loaded search has planned over.
+        """
+        plans = self._algorithm is not self._unplanned
+        if self._loaded and plans and max_evaluations is not None and max_evaluations > (self._planned or 0):
+            raise ValueError(
+                f"expected max_evaluations <= {self._planned}, the budget that the loaded "
+                f"{type(self._algorithm).__name__} planned over, got {max_evaluations}; load with replan=True to plan "
+                "the rest of the run over the new budget"
+            )
+        if self._planned is None:
+            self._planned = max(1, DEFAULT_BUDGET if max_evaluations is None else int(max_evaluations))
+            self._algorithm = self._unplanned.with_budget(self._planned)
+
     def ask(self) -> Population:
         """The candidates to assess next: first the start (unless it came assessed), then what the algorithm wants.
 
@@ -178,6 +216,7 @@ class Search(Generic[S]):
         if now.state is None:
             asked, noise = now.pending, None
         else:
+            self._plan(None)
             noise = self.generator.get_state()
             self._now = now._replace(noise=noise)  # before the first draw
             try:
@@ -268,6 +307,7 @@ class Search(Generic[S]):
             feasible = total <= 0
         cost = assessed.cost if assessment is None else assessment.objective_cost
         history.record(cost, evaluations, volume, feasible)
+        self.last = assessed
         return Moment(state, None, now.pending, history, evaluations, generations)
 
     def step(self) -> None:
@@ -283,6 +323,7 @@ class Search(Generic[S]):
         try:
             if self.state is None:
                 self._advance()
+                self._call()
             self._advance()
             self._call()
         finally:
@@ -320,7 +361,7 @@ class Search(Generic[S]):
         return any(answers)
 
     def __repr__(self) -> str:
-        return f"Search({self.algorithm}, {layout(self._pending)}, generations={self.generations})"
+        return f"Search({shown(self.algorithm)}, {layout(self._pending)}, generations={self.generations})"
 
     @property
     def best(self) -> Population:
@@ -398,12 +439,17 @@ class Search(Generic[S]):
         max_seconds: float | None = None,
         target: float | None = None,
         patience: int | None = None,
+        tolerance: float = 0.0,
         progress: bool | None = False,
     ) -> Result:
         """Generations until a budget is used up; Ctrl-C ends the run and keeps the best so far.
 
         Generations and evaluations count from the beginning of the search, so that a resumed one stops where an
         uninterrupted one would have. At least one budget is needed.
+
+        An algorithm that plans its course (`Needs`), and whose ``max_evaluations`` the user did not set, plans over the
+        ``max_evaluations`` of the first run; over 10,000 where that is not given, or where ``step()`` or ``ask()`` made
+        the first generation. The search saves the number, and a resumed or second run keeps it.
 
         Args:
             max_generations: after the start.
@@ -413,18 +459,22 @@ class Search(Generic[S]):
                 Read every generation, which synchronises with the device; so does patience.
             patience: generations without a better feasible value, or a larger hypervolume, in any search. While
                 every candidate violates a constraint, nothing counts as better.
+            tolerance: with ``patience``: a value counts as better only if it is better by more than this, in units of
+                the value, than the last one that counted.
             progress: whether to show a bar; None shows one on a terminal only.
 
         Raises:
-            ValueError: no budget, or one that does not even allow the start.
+            ValueError: no budget, or one that does not even allow the start; more evaluations than a loaded search has
+                planned over, see `load`.
         """
-        budget = Budget(max_generations, max_evaluations, max_seconds, target, patience)
+        budget = Budget(max_generations, max_evaluations, max_seconds, target, patience, tolerance)
         budget.check(self, self._pending.k)
+        self._plan(budget.max_evaluations)
         begun, failed = time.perf_counter(), self.failures.count
         bar = Bar(self, budget, progress)
         owed = self._interrupts.listen()
         try:
-            stopped = self._generations(budget, Standstill(patience), bar, begun)
+            stopped = self._generations(budget, Standstill(patience, tolerance), bar, begun)
             bar.close()
             self.failures.warn(failed, stacklevel=2)
             result = self._result(stopped, time.perf_counter() - begun)
@@ -437,8 +487,11 @@ class Search(Generic[S]):
     def _generations(self, budget: Budget, still: Standstill, bar: Bar, begun: float) -> str:
         """Runs until a budget is used up; returns why it stopped."""
         try:
+            fresh = self.generations == 0 and self._asked is None
             if self.state is None:
                 self._advance()
+            if fresh and self._call():
+                return "callback"
             while True:
                 stopped = budget.reached(self, self._coming(), time.perf_counter() - begun) or still.reached(self)
                 if stopped:
@@ -468,13 +521,19 @@ class Search(Generic[S]):
         amount: float | Tensor = 0.0
         if violation is not None:
             feasible, amount = (not bool(violation > 0), float(violation)) if single else (violation <= 0, violation)
-            best = self.best.assessment
-            warn_if_infeasible(violation, best is not None and best.ranking is not None)
+            champion = self.best.assessment
+            warn_if_infeasible(violation, champion is not None and champion.ranking is not None)
         elif not single:
             amount = torch.zeros(self._pending.batch_shape, dtype=value.dtype, device=value.device)
             feasible = amount <= 0
+        best = self.best if self._many else self.best.individual()
+        estimate = None if self._many or self.state is None else self.algorithm.estimate(self.state)
+        named = getattr(self.assess, "named", getattr(getattr(self.assess, "assess", None), "named", None))
+        for found in (best, estimate):
+            if found is not None:  # x0= reads it, so that the objective is called as before
+                object.__setattr__(found, "_named", named)
         return Result(
-            self.best if self._many else self.best.individual(),
+            best,
             value if value.ndim else float(value),
             self.evaluations,
             self.generations,
@@ -485,6 +544,7 @@ class Search(Generic[S]):
             self.failures.copied(),
             feasible,
             amount,
+            estimate,
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -503,6 +563,7 @@ class Search(Generic[S]):
             "asked": pack(now.asked if now.noise is None else None),  # else drawn again from the same random numbers
             "start": pack(now.pending),
             "generator": noise,
+            "planned": None if self._algorithm is self._unplanned else self._planned,
             "evaluations": now.evaluations,
             "generations": now.generations,
             "history": None if now.history is None else self._costs(now.history),
@@ -543,9 +604,14 @@ class Search(Generic[S]):
             ValueError: the state of another algorithm, of other settings or over other genes; a damaged state; one of
                 a newer version. The search is then as before.
         """
-        now, noise = restored(state, self.algorithm, self._described(), self._pending, self.generator.device, replan)
+        planned = state.get("planned") if isinstance(state, Mapping) and not replan else None
+        planned = planned if type(planned) is int and planned > 0 else None
+        algorithm = self._unplanned if planned is None else self._unplanned.with_budget(planned)
+        now, noise = restored(state, algorithm, self._described(), self._pending, self.generator.device, replan)
         self.generator.set_state(noise)
         self._now, self._handed_out = now, False
+        self._planned, self._loaded = planned, planned is not None
+        self.algorithm = self._unplanned
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes `state_dict` to a file, whole or not at all; see `tansaku.checkpoint`.

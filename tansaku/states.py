@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from typing import Any, TypeVar, dataclass_transform, overload
 
@@ -119,8 +119,7 @@ def unpack(packed: Any, device: torch.device | None = None) -> Any:
         if cls is None:
             raise ValueError(f"expected a known state, got {kind!r}; import the module that defines it before loading")
         names = [field.name for field in fields(cls)]
-        optional = {f.name for f in fields(cls) if f.default is not MISSING or f.default_factory is not MISSING}
-        if not set(names) - optional <= set(values) <= set(names):  # an older file may lack a field with a default
+        if set(names) != set(values):
             raise ValueError(
                 f"expected {kind} with the fields {sorted(names)}, got {sorted(values)}; "
                 "load it with the version of the package that wrote it"

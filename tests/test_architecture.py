@@ -21,6 +21,7 @@ LAYERS: Mapping[str, Sequence[str]] = {
         "checks",
         "caching",
         "compiling",
+        "showing",
         "host",
         "storage",
         "functional",

@@ -20,6 +20,8 @@ from tansaku.population import Individual, Population
 
 S = TypeVar("S")
 _REDRAWS = 10
+DEFAULT_BUDGET = 10_000
+"""Evaluations of each search that an algorithm plans over where neither the user nor the run gives a number."""
 Assessor = Callable[[Population], Population]
 
 
@@ -38,8 +40,10 @@ class Needs:
         translates: whether a translated problem gives the translated run.
         on_host: whether ``tell`` reads values to decide how to go on, or runs in another library; then it waits for
             the device and is no graph for `torch.compile`.
-        plans: whether it takes ``max_evaluations`` and plans its course over them, hot or wide at first, cold or narrow
-            at the end.
+        plans: whether the algorithm plans its course over a budget, hot or wide at first, cold or narrow at the end. It
+            then has a field ``max_evaluations: int | None = None``; None means not set by the user, and
+            `Algorithm.with_budget` fills in the budget of the run. ``init`` must not read it, because a search calls
+            ``init`` before the budget is known.
         objectives: ``"one"``, values [k, *batch_shape]; ``"many"``, values [k, *batch_shape, m], and `Algorithm.best`
             is the Pareto front of what is remembered.
         descriptor: whether an assessment must have a ``descriptor``.
@@ -134,6 +138,23 @@ class Algorithm(ABC, Generic[S]):
         """How many candidates the next ``ask`` will give."""
         return int(self.k)
 
+    def with_budget(self, max_evaluations: int) -> Algorithm[S]:
+        """The algorithm, planned over ``max_evaluations`` of each search.
+
+        Returns the algorithm itself if it does not plan (see `Needs`), or if the user set its ``max_evaluations``.
+        """
+        if not self.needs.plans or getattr(self, "max_evaluations", 0) is not None:
+            return self
+        planned: Any = replace(self, max_evaluations=checks.count("max_evaluations", max_evaluations))  # type: ignore[type-var]
+        return planned
+
+    def evaluations_in(self, generations: int, start_k: int) -> int | None:
+        """Evaluations of each search after ``generations``, the ``start_k`` candidates of the start included.
+
+        Returns None where the settings do not give the number: ``k`` is None, because the number of genes decides.
+        """
+        return None if self.k is None else start_k + int(self.k) * generations
+
     def exhausted(self, state: S) -> bool:
         """Whether the state alone says that the search cannot get further; reads values on the host."""
         return False
@@ -156,14 +177,9 @@ class Algorithm(ABC, Generic[S]):
     def check_settings(self, min_k: int | None = None) -> None:
         """Checks ``k`` against `needs` and makes ``bounds`` a `Bounds`; for ``__post_init__``.
 
-        Numbers of numpy become Python's own in every field, so that a state or a checkpoint never holds one.
+        Numbers of numpy among the settings become Python's, and ``std`` as a list or an array becomes a tensor.
         """
-        if is_dataclass(self):
-            for field in fields(self):
-                value = getattr(self, field.name, None)
-                plain = checks.plain(value)
-                if plain is not value:
-                    object.__setattr__(self, field.name, plain)
+        self._plain_settings()
         if self.k is not None:
             checks.count("k", self.k, self.needs.min_k if min_k is None else min_k)
         if self.k is not None and self.k % self.needs.k_multiple:
@@ -173,6 +189,13 @@ class Algorithm(ABC, Generic[S]):
                 f"use {-(-self.k // multiple) * multiple}"
             )
         object.__setattr__(self, "bounds", Bounds.of(self.bounds))
+
+    def _plain_settings(self) -> None:
+        for field in fields(self) if is_dataclass(self) else ():  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            made = checks.limit(value) if field.name == "std" else checks.plain(value)
+            if made is not value:
+                object.__setattr__(self, field.name, made)
 
     def check_start(self, start: Population) -> None:
         """The start suits `needs`; for ``init``."""
@@ -225,6 +248,22 @@ def _resampled(ask: Callable[[Any, Any, Noise], Population]) -> Callable[[Any, A
         return bounds(population)
 
     return asked
+
+
+def check_budget(algorithm: Algorithm[Any]) -> None:
+    """The setting ``max_evaluations`` of an algorithm that plans is None or a count, made an int.
+
+    Raises:
+        TypeError, ValueError: it is neither.
+    """
+    given = getattr(algorithm, "max_evaluations")  # noqa: B009 (a field of subclasses that plan)
+    if given is not None:
+        object.__setattr__(algorithm, "max_evaluations", checks.count("max_evaluations", given))
+
+
+def budget_spent(max_evaluations: int | None, evaluations: int) -> float:
+    """The share of the budget, in [0, 1], that ``evaluations`` have used; None stands for `DEFAULT_BUDGET`."""
+    return min(1.0, evaluations / (DEFAULT_BUDGET if max_evaluations is None else max_evaluations))
 
 
 def better(asked: Population, best: Population) -> Population:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -24,8 +24,8 @@ class Bounds:
     Boolean genes have no bounds and pass through. For integers both ends are included.
 
     Args:
-        lower, upper: a number, a tensor that broadcasts against [*event_shape], or a mapping from names to either;
-            names that a mapping leaves out are unbounded.
+        lower, upper: a number, a tensor that broadcasts against [*event_shape] (or a list or an array of numpy), or a
+            mapping from names to either; names that a mapping leaves out are unbounded.
         repair: ``"clip"`` to the nearest end; ``"reflect"`` at the ends, as often as needed; ``"wrap"`` around, as
             on a circle; ``"resample"``, an algorithm draws a candidate outside anew, at most 10 times, and then
             clips it (where nothing is drawn, as in ``Bounds(...)(population)``, it clips at once). An infinite gene
@@ -45,6 +45,11 @@ class Bounds:
     _endless: ClassVar[frozenset[str]]  # of an instance: the names with an infinite end
 
     def __post_init__(self) -> None:
+        for side in ("lower", "upper"):
+            given = getattr(self, side)
+            made = checks.limit(given)
+            if made is not given:
+                object.__setattr__(self, side, made)
         if self.repair not in ("clip", "reflect", "wrap", "resample"):
             raise ValueError(
                 f"expected repair 'clip', 'reflect', 'wrap' or 'resample', got {self.repair!r}; choose one of them"
@@ -94,6 +99,7 @@ class Bounds:
         if bounds is None or isinstance(bounds, Bounds):
             return bounds
         if isinstance(bounds, tuple | list) and len(bounds) == 2:
+            _refuse_pairs(bounds)
             return cls(bounds[0], bounds[1])
         raise TypeError(f"expected bounds as (lower, upper) or Bounds, got {bounds!r}; pass e.g. (-1.0, 1.0)")
 
@@ -252,6 +258,17 @@ def fits(name: str, ends: tuple[float | Tensor, float | Tensor] | None, event_sh
     """The ends of the genes ``name`` broadcast against their [*event_shape], or a ValueError."""
     for end in ends or ():
         checks.fits_event(f"bounds of {name!r}", end, event_shape)
+
+
+def _refuse_pairs(bounds: tuple[Any, ...] | list[Any]) -> None:
+    """Two genes' (low, high) pairs, which look like (lower, upper) of two genes, are a TypeError."""
+    first, second = bounds
+    pairs = all(isinstance(end, tuple | list) and len(end) == 2 for end in bounds)
+    if pairs and ((isinstance(bounds, list) and isinstance(first, tuple)) or first[0] == second[0]):
+        raise TypeError(
+            f"expected bounds as (lower, upper) for all genes, got {bounds!r}, which reads as a list of (low, high) "
+            "pairs; pass (lows, highs) as two tensors"
+        )
 
 
 def _as_tensor(end: float | Tensor) -> Tensor:

@@ -159,7 +159,7 @@ def test_an_interrupt_between_the_last_generation_and_the_return_keeps_the_resul
     seen: list[int] = []
     search = fresh(seen)
     result = search.run(max_generations=5)
-    assert (result.stopped, result.generations, seen) == ("interrupted", 5, [1, 2, 3, 4, 5])
+    assert (result.stopped, result.generations, seen) == ("interrupted", 5, [0, 1, 2, 3, 4, 5])
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert search.run(max_generations=7).stopped == "max_generations"
 
@@ -173,7 +173,7 @@ def test_an_interrupt_in_a_callback_lets_the_other_callbacks_run() -> None:
         lambda s: seen.append(f"second {s.generations}"),
     ]
     assert search.run(max_generations=4).stopped == "interrupted"
-    assert seen == ["first 1", "second 1", "first 2", "second 2"]
+    assert seen == [f"{name} {generation}" for generation in (0, 1, 2) for name in ("first", "second")]
     search.callbacks[0] = lambda s: signal.raise_signal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         search.step()

@@ -97,7 +97,7 @@ def test_a_callback_stops_by_returning_true_and_all_are_called() -> None:
     seen: list[int] = []
     first = search(callbacks=[lambda s: s.generations == 3, lambda s: seen.append(s.generations)])
     assert first.run(max_generations=9).stopped == "callback"
-    assert seen == [1, 2, 3]
+    assert seen == [0, 1, 2, 3]  # the start is generation 0
 
 
 def test_the_first_reason_in_order_is_named() -> None:

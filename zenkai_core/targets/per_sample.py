@@ -94,6 +94,8 @@ class PerSample(Rule):
         with torch.no_grad():
             noise = self.noise.next(values.f.device)
             begun = assess(start.populate(1))
+            if (budget := algorithm.evaluations_in(self.generations, begun.k)) is not None:
+                algorithm = algorithm.with_budget(budget)
             course = algorithm.init(begun)
             memory: tansaku.MomentumMemory | None = None
             evaluations = 1
