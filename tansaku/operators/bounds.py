@@ -117,7 +117,7 @@ class Bounds:
         """
         if like.dtype == torch.bool:
             return None
-        limits = self._limits(name)
+        limits = self.limits(name)
         if limits is None:
             return None
         ends = []
@@ -130,7 +130,7 @@ class Bounds:
             ends.append(end.to(like.device, like.dtype))
         return ends[0], ends[1]
 
-    def _limits(self, name: str) -> tuple[float | Tensor, float | Tensor] | None:
+    def limits(self, name: str) -> tuple[float | Tensor, float | Tensor] | None:
         """Both ends of the genes ``name`` as they were given; None if unbounded."""
         lower, upper = self.lower, self.upper
         if isinstance(lower, Mapping) or isinstance(upper, Mapping):
@@ -232,7 +232,7 @@ class Bounds:
         if self.numbers is None:
             for name, x in population.genes.items():
                 if x.dtype != torch.bool:
-                    fits(name, self._limits(name), population.event_shape(name))
+                    fits(name, self.limits(name), population.event_shape(name))
         return population.with_genes({name: self.repaired(name, x) for name, x in population.genes.items()})
 
 
