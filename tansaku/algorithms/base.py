@@ -37,6 +37,8 @@ class Needs:
         rank_based: whether only the order of the costs matters, so that any rising function of the cost gives the
             identical run.
         translates: whether a translated problem gives the translated run.
+        scales: whether a problem whose genes are rescaled, together with the bounds and every standard deviation among
+            the settings, gives the rescaled run.
         on_host: whether ``tell`` reads values to decide how to go on, or runs in another library; then it waits for
             the device and is no graph for `torch.compile`.
         plans: whether it takes ``max_evaluations`` and plans its course over them, hot or wide at first, cold or narrow
@@ -52,6 +54,7 @@ class Needs:
     batched: bool = True
     rank_based: bool = True
     translates: bool = True
+    scales: bool = True
     on_host: bool = False
     plans: bool = False
     objectives: Literal["one", "many"] = "one"

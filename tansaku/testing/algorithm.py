@@ -24,6 +24,7 @@ from tansaku.testing.claims import Suite, close, fingerprint, nothing_drawn_else
 from tansaku.testing.problems import Problem
 from tansaku.testing.resume import importable, imported, in_fresh_process, outcome, resumed
 from tansaku.testing.subject import DTYPES, OTHER_DTYPES, Subject, genes_of, inside, run
+from tansaku.testing.units import fixed_genes_give_the_same_run, rescaled_genes_give_the_same_run
 from tansaku.testing.watch import Called, Dispatched
 
 _CLOSE = 1e-9  # of the largest gene: sums may be taken in another order
@@ -97,6 +98,14 @@ def _translates(subject: Subject) -> None:
             apart = float((b["x"] - shift - a["x"]).abs().max())
             box = "with" if boxed else "without"
             require(apart <= 1e-6, f"{box} bounds, genes differ by {apart:.3g} in generation {generation}")
+
+
+_suite.claim("genes rescaled together with their bounds and standard deviations give the same run up to rounding")(
+    rescaled_genes_give_the_same_run
+)
+_suite.claim("genes with equal bounds, single ones and whole tensors, leave the run of the other genes unchanged")(
+    fixed_genes_give_the_same_run
+)
 
 
 @_suite.claim("where it is rank-based, any rising function of the cost gives the identical run")
