@@ -123,7 +123,7 @@ class MovingGenes:
         if known is None or known[0] is not algorithm:
             try:
                 known = algorithm, changed_fields(algorithm, _Reduction(self))
-            except _NeedsAllGenesError:
+            except _NeedsAllGenesError:  # as it is then, it searches over all genes
                 known = algorithm, None
             self.__dict__["_algorithm"] = known
         return known[1]
