@@ -104,6 +104,6 @@ class CEM(GaussianSearch[CEMState]):
         # one sample says nothing of a width, and none (all have failed) nothing at all
         known = (spare > 0.4) & (weights.sum(0)[..., None] > 0)
         width = torch.where(known, variance.sqrt(), torch.ones_like(variance))
-        mean = finite_mean(state.mean + self.smoothing * state.std * centre, state.mean)
+        mean = finite_mean(state.mean + self.smoothing * state.std * centre)
         std = state.std * (1 + self.smoothing_std * (width - 1))
         return CEMState(mean, limited(std, state.unit), state.unit, better(asked, state.best))

@@ -101,6 +101,6 @@ class ES(GaussianSearch[ESState]):
         std = asked.traits["std"]
         weights = shares(asked, std, self.parents or max(1, self.k // 4))
         some = weights.sum(0)[..., None] > 0
-        mean = finite_mean(state.mean + weighted_sum(weights, std * noise_of(asked)), state.mean)
+        mean = finite_mean(state.mean + weighted_sum(weights, std * noise_of(asked)))
         width = torch.where(some, weighted_sum(weights, std.log()).exp(), state.std)
         return ESState(mean, limited(width, state.unit), state.unit, better(asked, state.best))

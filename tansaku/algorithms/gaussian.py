@@ -98,9 +98,10 @@ def limited(std: Tensor, unit: Tensor) -> Tensor:
     return torch.clamp(std, unit * SMALLEST, unit * LARGEST)
 
 
-def finite_mean(mean: Tensor, before: Tensor) -> Tensor:
-    """The new ``mean`` [*batch_shape, n], or the one ``before`` for genes where it is not finite."""
-    return torch.where(torch.isfinite(mean), mean, before)
+def finite_mean(mean: Tensor) -> Tensor:
+    """A mean [*batch_shape, n] within what its dtype can square, 2.6e15 in float32 and 1e123 in float64."""
+    most = torch.finfo(mean.dtype).max ** 0.4
+    return torch.clamp(mean, -most, most)
 
 
 def draw(k: int, mean: Tensor, noise: Noise, kind: Callable[..., Tensor] = draws.normal) -> Tensor:

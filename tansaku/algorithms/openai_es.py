@@ -113,7 +113,7 @@ class OpenAIES(GaussianSearch[OpenAIESState]):
         if self.weight_decay:
             gradient = gradient + self.weight_decay * state.mean * state.std
         change, memory = self._rule().step(gradient, state.memory)
-        mean = finite_mean(torch.addcmul(state.mean, state.std, change), state.mean)
+        mean = finite_mean(torch.addcmul(state.mean, state.std, change))
         std = state.std if self.std_decay == 1 else limited(state.std * self.std_decay, state.unit)
         return OpenAIESState(mean, std, state.unit, memory, better(asked, state.best))
 

@@ -108,7 +108,7 @@ class PGPE(GaussianSearch[PGPEState]):
         plus, minus = centred_ranks(penalised_order(asked, state.std)).to(state.std.dtype).split(pairs)
         gradient = -weighted_sum((plus - minus) / 2, e) / pairs * (state.std / state.unit)  # epsilon * (r+ - r-) / 2
         change, memory = self._rule(state.mean).step(gradient, state.memory)
-        mean = finite_mean(state.mean + state.unit * change, state.mean)
+        mean = finite_mean(state.mean + state.unit * change)
         # (epsilon^2 - std^2) / std * ((r+ + r-) / 2 - b), where the baseline b is the ranks' mean of 0
         growth = self.lr_std * weighted_sum((plus + minus) / 2, e.square() - 1) / pairs
         std = state.std * (1 + growth.clamp(-self.max_change, self.max_change))

@@ -97,7 +97,7 @@ class SNES(GaussianSearch[SNESState]):
         utility = ranked_weights(penalised_order(asked, state.std), utilities(self.k, s))
         to_mean, to_std = weighted_sum(utility, s), weighted_sum(utility, s.square() - 1)
         lr_std = (3 + math.log(n)) / (5 * math.sqrt(n)) if self.lr_std is None else self.lr_std
-        mean = finite_mean(state.mean + self.lr_mean * state.std * to_mean, state.mean)
+        mean = finite_mean(state.mean + self.lr_mean * state.std * to_mean)
         std = limited(state.std * torch.exp(lr_std / 2 * to_std), state.unit)
         return SNESState(mean, std, state.unit, better(asked, state.best))
 

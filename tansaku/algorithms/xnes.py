@@ -107,4 +107,4 @@ class XNES(GaussianSearch[XNESState]):
         root = state.root @ torch.linalg.matrix_exp(lr_cov / 2 * to_root)
         size = torch.linalg.matrix_norm(root / state.unit[..., None], keepdim=True)
         root = root * (size.clamp(SMALLEST, LARGEST) / size.clamp(min=SMALLEST / LARGEST))
-        return XNESState(finite_mean(moved, state.mean), root, state.unit, better(asked, state.best))
+        return XNESState(finite_mean(moved), root, state.unit, better(asked, state.best))

@@ -40,7 +40,9 @@ def check_algorithm(
             `Needs` say that it plans, ``max_evaluations=``), all others being up to it: the class itself, a function,
             or ``"module:name"`` of either. A state that is saved is taken up in a fresh process where ``make`` has a
             name that can be imported there; in this process where it has none (a lambda, a function inside another,
-            something from ``__main__``).
+            something from ``__main__``). For the claim on rescaled genes, bounds and every setting named ``std`` or
+            ``scale``, of the algorithm and of its operators, are replaced by values per gene (`dataclasses.replace`),
+            so ``make`` need not take a standard deviation; `Needs` with ``scales=False`` leaves this claim out.
         device: where the genes are.
         only: names of the checks to run; all of `ALGORITHM_CHECKS` if not given.
 

@@ -59,7 +59,7 @@ def rescaled_genes_give_the_same_run(subject: Subject) -> None:
                 if not boxed:
                     if not any(field.name == "std" for field in fields(algorithm)):  # type: ignore[arg-type]
                         continue
-                    algorithm = replace(algorithm, std=0.5)  # type: ignore[type-var, call-arg]
+                    algorithm = replace(algorithm, std=0.5)  # type: ignore[type-var]
                 try:
                     other = changed_fields(algorithm, _Rescaled(scale))
                 except TypeError:
