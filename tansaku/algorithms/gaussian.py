@@ -24,6 +24,8 @@ from tansaku.population import Individual, Population
 SMALLEST, LARGEST = 1e-30, 1e15
 """Limits of a standard deviation, in units of the first one of its gene."""
 
+_LARGEST_MEAN = {dtype: torch.finfo(dtype).max ** 0.4 for dtype in (torch.float32, torch.float64)}
+
 _NOISE = "noise"
 
 
@@ -100,7 +102,7 @@ def limited(std: Tensor, unit: Tensor) -> Tensor:
 
 def finite_mean(mean: Tensor) -> Tensor:
     """A mean [*batch_shape, n] within what its dtype can square, 2.6e15 in float32 and 1e123 in float64."""
-    most = torch.finfo(mean.dtype).max ** 0.4
+    most = _LARGEST_MEAN[mean.dtype]
     return torch.clamp(mean, -most, most)
 
 
