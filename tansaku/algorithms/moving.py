@@ -102,10 +102,10 @@ class MovingGenes:
         for name in self.searched:
             limits = bounds.limits(name)
             if limits is not None:
-                lower[name], upper[name] = (self._of_event(name, end) for end in limits)
+                lower[name], upper[name] = (self.of_event(name, end) for end in limits)
         return type(bounds)(lower, upper, bounds.repair)
 
-    def _of_event(self, name: str, x: float | Tensor) -> float | Tensor:
+    def of_event(self, name: str, x: float | Tensor) -> float | Tensor:
         """The entries for genes that can move, of a number or of a tensor that broadcasts against [*event_shape]."""
         if not isinstance(x, Tensor) or x.ndim == 0 or name not in self.places:
             return x
@@ -215,11 +215,11 @@ class _Reduction(Change):
         if not isinstance(std, Tensor) or std.ndim == 0:
             return std
         if name is not None:
-            return self.moving._of_event(name, std)
+            return self.moving.of_event(name, std)
         searched = self.moving.searched
         if len(searched) == 1:
-            return self.moving._of_event(searched[0], std)
-        return {other: self.moving._of_event(other, std) for other in searched}
+            return self.moving.of_event(searched[0], std)
+        return {other: self.moving.of_event(other, std) for other in searched}
 
     def features(self, only: Mapping[str, Any]) -> Mapping[str, Any]:
         made = {}
