@@ -13,6 +13,7 @@ from torch import Tensor
 from tansaku import checks
 from tansaku.algorithms import Algorithm, make
 from tansaku.algorithms.base import DEFAULT_BUDGET, Assessor, check_std, check_step, step_size
+from tansaku.algorithms.moving import moving_genes
 from tansaku.assessors import Objective, OnFailure, Vectorized
 from tansaku.functional import jitter
 from tansaku.operators import Bounds, GaussianSampler, PermutationSampler, UniformSampler
@@ -139,7 +140,10 @@ def _run(fn: Callable[..., Any], maximize: bool, options: dict[str, Any]) -> Res
     check_step(o["std"], individual)
     algorithm = o["algorithm"]
     if algorithm is None:
-        algorithm = _suitable(individual)
+        if bounds is not None:
+            bounds.check(individual, inside=False)
+        moving = moving_genes(bounds, individual)
+        algorithm = _suitable(individual if moving is None else moving.of_individual(individual))
     if isinstance(algorithm, str):
         algorithm = make(algorithm, k=o["k"], bounds=bounds, std=o["std"])
     elif not isinstance(algorithm, Algorithm):
@@ -184,7 +188,7 @@ def _budget(
 
 
 def _suitable(individual: Individual) -> str:
-    """The name of the algorithm for a problem of which only the genes are known.
+    """The name of the algorithm for a problem of which only the genes that can move are known.
 
     On the 24 noiseless BBOB functions CMA-ES with restarts hits the most targets, and L-SHADE nearly as many; restarts
     are one search's own, so that a batch of searches takes L-SHADE. A covariance matrix of thousands of genes is too
@@ -293,8 +297,28 @@ def _with_batch(name: str, x: Tensor, batch_shape: tuple[int, ...]) -> Tensor:
 def _start(
     individual: Individual, algorithm: Algorithm[Any], std: Any, given: bool, generator: torch.Generator
 ) -> Population:
-    """K candidates (one if k is None): uniform within finite bounds, or the given one and others around it."""
-    bounds, k = algorithm.bounds, 1 if algorithm.k is None else algorithm.k
+    """K candidates (one if k is None): uniform within finite bounds, or the given one and others around it.
+
+    Genes with equal bounds take no random numbers.
+    """
+    bounds = algorithm.bounds
+    moving = moving_genes(bounds, individual)
+    if bounds is None or moving is None:
+        return _drawn(individual, algorithm, bounds, std, given, generator)
+    searched, box, steps = moving.of_individual(individual), moving.bounds(bounds), moving.steps(std)
+    return moving.expanded(_drawn(searched, algorithm, box, steps, given, generator))
+
+
+def _drawn(
+    individual: Individual,
+    algorithm: Algorithm[Any],
+    bounds: Bounds | None,
+    std: Any,
+    given: bool,
+    generator: torch.Generator,
+) -> Population:
+    """See `_start`."""
+    k = 1 if algorithm.k is None else algorithm.k
     genes = {}
     for name, x in individual.genes.items():
         one = Individual({name: x}, individual.batch_ndim)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tansaku import checks, host
+from tansaku.algorithms.moving import METHODS, leaving_out_fixed_genes
 from tansaku.draws import Noise
 from tansaku.operators.bounds import Bounds, OpenBounds
 from tansaku.operators.mutation import BitFlip, Mutation, UniformReset
@@ -38,6 +39,8 @@ class Needs:
         rank_based: whether only the order of the costs matters, so that any rising function of the cost gives the
             identical run.
         translates: whether a translated problem gives the translated run.
+        scales: whether a problem whose genes are rescaled, together with the bounds and every standard deviation among
+            the settings, gives the rescaled run.
         on_host: whether ``tell`` reads values to decide how to go on, or runs in another library; then it waits for
             the device and is no graph for `torch.compile`.
         plans: whether the algorithm plans its course over a budget, hot or wide at first, cold or narrow at the end. It
@@ -55,6 +58,7 @@ class Needs:
     batched: bool = True
     rank_based: bool = True
     translates: bool = True
+    scales: bool = True
     on_host: bool = False
     plans: bool = False
     objectives: Literal["one", "many"] = "one"
@@ -104,10 +108,17 @@ class Algorithm(ABC, Generic[S]):
     needs: Needs = Needs()
 
     def __init_subclass__(cls, **settings: Any) -> None:
-        """Bounds that resample work in every algorithm: `ask` is a query, so asking again draws again."""
+        """Makes bounds that resample, and genes with equal bounds, work in every algorithm.
+
+        `ask` is a query, so a candidate outside is drawn anew by asking again. Genes that cannot move are taken out of
+        what the methods are given and put back into what they return, see `tansaku.algorithms.moving`.
+        """
         super().__init_subclass__(**settings)
         if "ask" in cls.__dict__:
             cls.ask = _resampled(cls.__dict__["ask"])  # type: ignore[method-assign, assignment]
+        for name in METHODS:
+            if name in cls.__dict__:
+                setattr(cls, name, leaving_out_fixed_genes(name, cls.__dict__[name]))
 
     @abstractmethod
     def init(self, start: Population) -> S:
@@ -231,6 +242,10 @@ class Algorithm(ABC, Generic[S]):
                 )
 
 
+for _name in ("next_k", "exhausted", "estimate", "refresh"):  # those that a subclass may leave as they are
+    setattr(Algorithm, _name, leaving_out_fixed_genes(_name, getattr(Algorithm, _name)))
+
+
 def _resampled(ask: Callable[[Any, Any, Noise], Population]) -> Callable[[Any, Any, Noise], Population]:
     """``ask`` that, under bounds with ``repair="resample"``, takes for each candidate the first draw inside."""
 
@@ -286,7 +301,7 @@ def kind_of(x: Tensor) -> str:
 def step_size(
     std: float | Tensor | Mapping[str, float | Tensor] | None, bounds: Bounds | None, name: str, x: Tensor
 ) -> float | Tensor:
-    """The length scale for the genes ``name``: as given, else a fifth of the bounds' span, else 1."""
+    """The length scale for the genes ``name``: as given, else a fifth of the bounds' span if above 0, else 1."""
     if isinstance(std, Mapping):
         if name not in std:
             raise ValueError(f"expected std for {sorted(std)} and {name!r}, got none for the latter; name every gene")
@@ -296,9 +311,9 @@ def step_size(
             return 1.0
         numbers = bounds.numbers
         if numbers is not None and x.is_floating_point():
-            return (numbers[1] - numbers[0]) / 5 if bounds.finite(name) else 1.0
+            return (numbers[1] - numbers[0]) / 5 if bounds.finite(name) and numbers[0] < numbers[1] else 1.0
         span = bounds.span(name, x)
-        return 1.0 if span is None else torch.where(torch.isfinite(span), span / 5, torch.ones_like(span))
+        return 1.0 if span is None else torch.where(torch.isfinite(span) & (span > 0), span / 5, torch.ones_like(span))
     return std.to(x.device, x.dtype) if isinstance(std, Tensor) else float(std)
 
 

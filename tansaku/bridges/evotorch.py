@@ -202,7 +202,8 @@ class EvotorchSearcher(Algorithm[EvotorchState]):
     make: Callable[[Any], Any]
     k: int = 20
     bounds: Bounds | None = None
-    needs = Needs(min_k=2, batched=False, rank_based=False, on_host=True)
+    # the widths of its steps are in ``make``, in units of the genes
+    needs = Needs(min_k=2, batched=False, rank_based=False, scales=False, on_host=True)
 
     def __post_init__(self) -> None:
         self.check_settings()

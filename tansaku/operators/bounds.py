@@ -43,6 +43,7 @@ class Bounds:
     upper: Limits
     repair: Repair = "clip"
     _endless: ClassVar[frozenset[str]]  # of an instance: the names with an infinite end
+    _moving: ClassVar[Mapping[str, float]]  # of an instance: the share of each name's genes with different ends
 
     def __post_init__(self) -> None:
         for side in ("lower", "upper"):
@@ -62,7 +63,7 @@ class Bounds:
             pairs = [(repr(name), self.lower[name], self.upper[name]) for name in self.lower]
         else:
             pairs = [("all genes", self.lower, self.upper)]
-        endless = set()
+        endless, moving = set(), {}
         for name, low, high in pairs:
             for end in (low, high):
                 if isinstance(end, bool) or not isinstance(end, int | float | Tensor):
@@ -81,6 +82,7 @@ class Bounds:
                 ) from error
             if not ordered:
                 raise ValueError(f"expected lower <= upper for {name}, got lower {low} and upper {high}; swap them")
+            moving[name] = float((below < above).double().mean())
             if not bool((torch.isfinite(below) & torch.isfinite(above)).all()):
                 endless.add(name)
                 if self._folds:
@@ -88,6 +90,7 @@ class Bounds:
                         f"expected finite bounds to {self.repair} at for {name}, got {low}, {high}; use 'clip'"
                     )
         object.__setattr__(self, "_endless", frozenset(endless))  # known here, so that no generation has to look
+        object.__setattr__(self, "_moving", moving)
 
     @classmethod
     def of(cls, bounds: Bounds | tuple[Limits, Limits] | None) -> Bounds | None:
@@ -123,7 +126,7 @@ class Bounds:
         """
         if like.dtype == torch.bool:
             return None
-        limits = self._limits(name)
+        limits = self.limits(name)
         if limits is None:
             return None
         ends = []
@@ -136,7 +139,7 @@ class Bounds:
             ends.append(end.to(like.device, like.dtype))
         return ends[0], ends[1]
 
-    def _limits(self, name: str) -> tuple[float | Tensor, float | Tensor] | None:
+    def limits(self, name: str) -> tuple[float | Tensor, float | Tensor] | None:
         """Both ends of the genes ``name`` as they were given; None if unbounded."""
         lower, upper = self.lower, self.upper
         if isinstance(lower, Mapping) or isinstance(upper, Mapping):
@@ -148,6 +151,12 @@ class Bounds:
         if isinstance(self.lower, Mapping):
             return name in self.lower and repr(name) not in self._endless
         return not self._endless
+
+    def moving_share(self, name: str) -> float:
+        """The share of the genes ``name`` whose two ends differ; 1 if unbounded."""
+        if isinstance(self.lower, Mapping):
+            return self._moving.get(repr(name), 1.0)
+        return self._moving["all genes"]
 
     def check(self, individual: Individual | Population, inside: bool = True) -> None:
         """The bounds fit the genes, and (unless ``inside`` is False) the genes lie within them.
@@ -238,7 +247,7 @@ class Bounds:
         if self.numbers is None:
             for name, x in population.genes.items():
                 if x.dtype != torch.bool:
-                    fits(name, self._limits(name), population.event_shape(name))
+                    fits(name, self.limits(name), population.event_shape(name))
         return population.with_genes({name: self.repaired(name, x) for name, x in population.genes.items()})
 
 

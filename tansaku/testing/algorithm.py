@@ -25,6 +25,7 @@ from tansaku.testing.constrained import AtLeast, OnlyViolations, obeys_debs_orde
 from tansaku.testing.problems import Problem
 from tansaku.testing.resume import importable, imported, in_fresh_process, outcome, resumed
 from tansaku.testing.subject import DTYPES, OTHER_DTYPES, Subject, genes_of, inside, run
+from tansaku.testing.units import fixed_genes_give_the_same_run, rescaled_genes_give_the_same_run
 from tansaku.testing.user_functions import failures_cost_the_worst, writes_are_refused
 from tansaku.testing.watch import Called, Dispatched
 
@@ -41,7 +42,9 @@ def check_algorithm(
             `Needs` say that it plans, ``max_evaluations=``), all others being up to it: the class itself, a function,
             or ``"module:name"`` of either. A state that is saved is taken up in a fresh process where ``make`` has a
             name that can be imported there; in this process where it has none (a lambda, a function inside another,
-            something from ``__main__``).
+            something from ``__main__``). For the claim on rescaled genes, bounds and every setting named ``std`` or
+            ``scale``, of the algorithm and of its operators, are replaced by values per gene (`dataclasses.replace`),
+            so ``make`` need not take a standard deviation; `Needs` with ``scales=False`` leaves this claim out.
         device: where the genes are.
         only: names of the checks to run; all of `ALGORITHM_CHECKS` if not given.
 
@@ -99,6 +102,14 @@ def _translates(subject: Subject) -> None:
             apart = float((b["x"] - shift - a["x"]).abs().max())
             box = "with" if boxed else "without"
             require(apart <= 1e-6, f"{box} bounds, genes differ by {apart:.3g} in generation {generation}")
+
+
+_suite.claim("genes rescaled together with their bounds and standard deviations give the same run up to rounding")(
+    rescaled_genes_give_the_same_run
+)
+_suite.claim("genes with equal bounds, single ones and whole tensors, leave the run of the other genes unchanged")(
+    fixed_genes_give_the_same_run
+)
 
 
 @_suite.claim("where it is rank-based, any rising function of the cost gives the identical run")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -215,6 +215,17 @@ class SetsOneEntryOfAPermutation(PermutationGA):
     def ask(self, state: GAState, noise: Noise) -> Population:
         asked = super().ask(state, noise)
         return asked.with_genes({n: torch.cat([x[..., 1:2], x[..., 1:]], -1) for n, x in asked.genes.items()})
+
+
+@found_by("rescaled_genes_give_the_same_run")
+class StepsOfOne(HillClimb):
+    def ask(self, state: HillClimbState, noise: Noise) -> Population:
+        return HillClimb(self.k, 1.0, bounds=self.bounds).ask(state, noise)
+
+
+@found_by("fixed_genes_give_the_same_run")
+class DrawsForFixedGenes(HillClimb):
+    weights: torch.Tensor = field(default_factory=lambda: torch.ones(1))  # a setting that may be for all genes
 
 
 @found_by("any_size_works")
