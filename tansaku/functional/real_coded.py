@@ -36,8 +36,8 @@ def sbx(a: Tensor, b: Tensor, u: Tensor, eta: float, lower: Tensor, upper: Tenso
     distance = high - low
     apart = distance > 0
     gap = torch.where(apart, distance, 1)
-    below = low - _excess(u, eta, 2 * (low - lower) / gap) * (gap / 2)
-    above = high + _excess(u, eta, 2 * (upper - high) / gap) * (gap / 2)
+    below, above = _excess(u, eta, 2 * torch.stack([low - lower, upper - high]) / gap) * (gap / 2)
+    below, above = low - below, high + above
     return torch.where(apart, torch.maximum(below, lower), a), torch.where(apart, torch.minimum(above, upper), b)
 
 
