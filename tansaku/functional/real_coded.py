@@ -36,25 +36,30 @@ def sbx(a: Tensor, b: Tensor, u: Tensor, eta: float, lower: Tensor, upper: Tenso
     distance = high - low
     apart = distance > 0
     gap = torch.where(apart, distance, 1)
-    below, above = _excess(u, eta, 2 * torch.stack([low - lower, upper - high]) / gap) * (gap / 2)
-    below, above = low - below, high + above
-    return torch.where(apart, torch.maximum(below, lower), a), torch.where(apart, torch.minimum(above, upper), b)
+    room = (torch.stack([low - lower, upper - high]) / gap * 2).clamp(min=0)
+    excess, rest = _spread(u, eta, room)
+    by_rest = rest < excess  # the child is nearer to the bound than to its parent
+    down, up = (torch.where(by_rest, -rest, excess) * (gap / 2)).unbind()
+    below = torch.where(by_rest[0], lower, low) - down
+    above = torch.where(by_rest[1], upper, high) + up
+    return torch.where(apart, below.clamp(lower, upper), a), torch.where(apart, above.clamp(lower, upper), b)
 
 
-def _excess(u: Tensor, eta: float, room: Tensor) -> Tensor:
-    """The spread factor beta_q less 1, at most ``room`` >= 0, with which a child would meet the bound.
+def _spread(u: Tensor, eta: float, room: Tensor) -> tuple[Tensor, Tensor]:
+    """The spread factor beta_q less 1, and what is left of ``room`` >= 0, at which a child would meet the bound.
 
     With alpha = 2 - (1 + room)^-(eta + 1), the cut of Deb's density, ``u * alpha`` is the factor's probability.
     """
-    power = -(eta + 1) * torch.log1p(room.clamp(min=0))
-    rest, beyond = torch.exp(power), -torch.expm1(power)  # 2 - alpha, alpha - 1
-    share = u + u * beyond
-    past = u * beyond - (1 - u)  # share - 1, without its rounding
+    power = (eta + 1) * torch.log1p(room)
+    cut, beyond = torch.exp(-power), -torch.expm1(-power)  # 2 - alpha, alpha - 1
+    past = u * beyond - (1 - u)  # u * alpha - 1, without its rounding
     near = past.abs() < 0.5
-    small = torch.where(near, torch.log1p(past), torch.log(share))
-    left = (2 * (1 - u) + u * rest).clamp(min=torch.finfo(u.dtype).tiny)  # 2 - share
-    large = torch.where(near, -torch.log1p(-past), -torch.log(left))
-    return torch.expm1(torch.where(past <= 0, small, large) / (eta + 1))
+    contracting = torch.where(near, torch.log1p(past), torch.log(u + u * beyond))
+    left = (2 * (1 - u) + u * cut).clamp(min=torch.finfo(u.dtype).tiny)  # 2 - u * alpha
+    expanding = torch.where(near, torch.log1p(-past), torch.log(left))
+    excess = torch.expm1(torch.where(past <= 0, contracting, -expanding) / (eta + 1))
+    rest = -(1 + room) * torch.expm1(-torch.log1p((1 - u) * (2 / cut - 1)) / (eta + 1))
+    return excess, torch.where(past > 0, rest, float("inf"))
 
 
 def polynomial(x: Tensor, u: Tensor, eta: float, lower: Tensor, upper: Tensor) -> Tensor:
