@@ -53,7 +53,9 @@ class Storages:
         self._uses += 1
         oldest = self._uses - _LIFETIME
         if any(block.handed_out < oldest for blocks in self._pool.values() for block in blocks):
-            kept = {size: [block for block in blocks if block.handed_out >= oldest] for size, blocks in self._pool.items()}
+            kept = {
+                size: [block for block in blocks if block.handed_out >= oldest] for size, blocks in self._pool.items()
+            }
             self._pool = {size: blocks for size, blocks in kept.items() if blocks}
         return self
 

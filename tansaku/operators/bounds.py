@@ -215,7 +215,7 @@ class Bounds:
         return within
 
     def _folded(self, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        """Real genes outside, folded from the end that they crossed, so that a short way outside keeps its precision."""
+        """Real genes outside, folded from the end that they crossed, which keeps the precision of a short way."""
         below, span = x < low, high - low
         beyond = torch.where(below, low - x, x - high)
         if self.repair == "wrap":
