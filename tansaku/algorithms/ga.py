@@ -47,9 +47,8 @@ class GAState:
 class GA(Algorithm[GAState]):
     """Select, cross, mutate, survive; the operators are yours to choose.
 
-    Children with boolean, integer or permutation genes that are equal to a parent or to one another are replaced by
-    other children. Those that are still equal are mutated up to twice: by ``mutate`` if it is given, else one of their
-    genes gets another value.
+    Children with boolean, integer or permutation genes that are equal to a parent or to one another are mutated again,
+    up to three times: by ``mutate`` if it is given, else one of their genes gets another value.
 
     Args:
         k: children per generation.
@@ -88,12 +87,7 @@ class GA(Algorithm[GAState]):
     def ask(self, state: GAState, noise: Noise) -> Population:
         """K children."""
         children = self._children(state.parents, noise)
-        replacements = (
-            lambda x: self._children(state.parents, noise),
-            lambda x: self._changed(x, noise),
-            lambda x: self._changed(x, noise),
-        )
-        return distinct_children(children, state.parents, replacements)
+        return distinct_children(children, state.parents, [lambda x: self._changed(x, noise)] * 3)
 
     def _children(self, parents: Population, noise: Noise) -> Population:
         chosen = self.select(parents, 2 * self.k, noise)

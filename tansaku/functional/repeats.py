@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 _WORD = 8  # bytes
 _ODD = (-7046029254386353131, -4658895280553007687, -7723592293110705685)  # the constants of splitmix64
@@ -30,15 +29,23 @@ def keys(tensors: Iterable[Tensor], lead: int) -> Tensor:
         >>> key[0] == key[2], key[0] == key[1]
         (tensor(True), tensor(False))
     """
-    octets = []
-    for x in tensors:
-        x = x.reshape(*x.shape[:lead], -1)
-        x = (x + 0.0 if x.is_floating_point() else x).contiguous()
-        octets.append(x.view(torch.uint8))
-    joined = octets[0] if len(octets) == 1 else torch.cat(octets, -1)
-    words = pad(joined, (0, -joined.shape[-1] % _WORD + _WORD)).view(torch.int64)  # pad copies, which aligns the words
-    place = torch.arange(1, words.shape[-1] + 1, device=words.device)
-    return _mixed(_mixed(words) * (_mixed(place) | 1)).sum(-1)
+    parts = []
+    for i, x in enumerate(tensors):
+        words = _words(x.reshape(*x.shape[:lead], -1))
+        place = torch.arange(1, words.shape[-1] + 1, device=words.device) + (i << 32)
+        parts.append((_mixed(words) * (_mixed(place) | 1)).sum(-1))
+    return sum(parts[1:], parts[0])
+
+
+def _words(x: Tensor) -> Tensor:
+    """The bytes of ``x`` [..., n] as words of 64 bits, filled up with zeros."""
+    x = x + 0.0 if x.is_floating_point() else x
+    share = _WORD // x.element_size()
+    missing = -x.shape[-1] % share
+    if missing:
+        x = torch.cat([x, x.new_zeros((*x.shape[:-1], missing))], -1)
+    x = x.contiguous()
+    return (x.clone() if x.storage_offset() % share else x).view(torch.int64)
 
 
 def _mixed(words: Tensor) -> Tensor:

@@ -426,6 +426,21 @@ class BuildsKTimesGenesTimesGenes(HillClimb):
         return super().tell(state, asked)
 
 
+@found_by("memory_is_flat")
+class RemembersACostOfEveryGeneration(HillClimb):
+    def tell(self, state: HillClimbState, asked: Population) -> HillClimbState:
+        told = super().tell(replace(state, incumbent=state.incumbent.without_traits()), asked)
+        seen = [x for x in state.incumbent.traits.values()] + [asked.cost.amin(0, keepdim=True)[..., None]]
+        return replace(told, incumbent=told.incumbent.with_traits(log=torch.cat(seen, -1)))
+
+
+@found_by("fronts_are_distinct")
+class FrontWithCopies(NSGA2):
+    def best(self, state: NSGA2State) -> Population:
+        front = super().best(state)
+        return front.cat(front)
+
+
 @pytest.mark.parametrize(("check", "algorithm"), broken, ids=[f"{cls.__name__}" for _, cls in broken])
 def test_each_defect_is_found_by_its_check(check: str, algorithm: type[Algorithm[Any]]) -> None:
     with pytest.raises(AssertionError, match=rf"{algorithm.__name__}: expected that .* \[{check}\]"):
