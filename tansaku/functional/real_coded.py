@@ -83,9 +83,11 @@ def polynomial(x: Tensor, u: Tensor, eta: float, lower: Tensor, upper: Tensor) -
     lost = -inner * torch.expm1(power)  # 1 - value, for values near 1
     value = 2 * side + inner * torch.exp(power)
     log = torch.where(lost < 0.5, torch.log1p(-lost), torch.log(value))
-    step = -torch.expm1(log / (eta + 1))
-    rest = behind * torch.expm1(torch.log1p(2 * side * torch.expm1(-power)) / (eta + 1))  # ahead - step
-    by_rest = rest < step  # the child is nearer to the bound than to x; False where rest overflowed
+    log = log / (eta + 1)
+    step = -torch.expm1(log)
+    little = torch.expm1(torch.log1p(2 * side * torch.expm1(-power)) / (eta + 1))
+    rest = torch.where(behind > 0.1, behind * little, torch.exp(log) - behind)  # ahead - step
+    by_rest = rest < step  # the child is nearer to the bound than to x
     end = torch.where(down, lower, upper)
     change = torch.where(by_rest, rest, -step) * span
     child = torch.where(by_rest, end, x) + torch.where(down, change, -change)

@@ -430,7 +430,7 @@ class BuildsKTimesGenesTimesGenes(HillClimb):
 class RemembersACostOfEveryGeneration(HillClimb):
     def tell(self, state: HillClimbState, asked: Population) -> HillClimbState:
         told = super().tell(replace(state, incumbent=state.incumbent.without_traits()), asked)
-        seen = [x for x in state.incumbent.traits.values()] + [asked.cost.amin(0, keepdim=True)[..., None]]
+        seen = [*state.incumbent.traits.values(), asked.cost.amin(0, keepdim=True)[..., None]]
         return replace(told, incumbent=told.incumbent.with_traits(log=torch.cat(seen, -1)))
 
 
