@@ -41,7 +41,7 @@ def _words(x: Tensor) -> Tensor:
     """The bytes of ``x`` [..., n] as words of 64 bits, filled up with zeros."""
     x = x + 0.0 if x.is_floating_point() else x
     share = _WORD // x.element_size()
-    missing = -x.shape[-1] % share
+    missing = -x.shape[-1] % share if x.shape[-1] else share
     if missing:
         x = torch.cat([x, x.new_zeros((*x.shape[:-1], missing))], -1)
     x = x.contiguous()
