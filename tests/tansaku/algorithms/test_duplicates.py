@@ -70,7 +70,7 @@ def test_the_hypervolume_of_a_knapsack_is_at_least_that_of_pymoo_with_eliminatio
             out["F"] = knapsack(torch.from_numpy(x)).numpy()
 
     ours, theirs = [], []
-    for seed in range(6):
+    for seed in range(4):
         start = torch.rand(100, 60, generator=torch.Generator().manual_seed(seed)) < 0.5
         search: Search[Any] = Search(NSGA2(k=100), Objective(knapsack), Population({"x": start}), seed=seed)
         search.run(max_generations=100)
@@ -197,9 +197,9 @@ def test_real_genes_draw_nothing_more() -> None:
 def test_keys_are_equal_for_equal_rows_only() -> None:
     for dtype in (torch.bool, torch.uint8, torch.int32, torch.int64, torch.float32, torch.float64, torch.bfloat16):
         for n in (0, 1, 7, 64):
-            x = torch.randint(0, 3, (500, 2, n), generator=torch.Generator().manual_seed(n)).to(dtype)
+            x = torch.randint(0, 3, (150, 2, n), generator=torch.Generator().manual_seed(n)).to(dtype)
             key = keys([x], 2)
-            rows = x.double().reshape(1000, n)
+            rows = x.double().reshape(300, n)
             flat = key.flatten()
             same = (rows[:, None] == rows[None]).all(-1)
             assert torch.equal(same, flat[:, None] == flat)
