@@ -388,7 +388,7 @@ class Population:
             cost: [k, *batch_shape, m], by which candidates are told apart, too, if one of their costs is not finite.
         """
         lead = 1 + self.batch_ndim
-        own = keys((self.genes[name] for name in sorted(self.genes)), lead)
+        own = keys([self.genes[name] for name in sorted(self.genes)], lead)
         if cost is None:
             return own
         failed = ~torch.isfinite(cost).all(-1)

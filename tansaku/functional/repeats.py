@@ -45,7 +45,8 @@ def _words(x: Tensor) -> Tensor:
     if missing:
         x = torch.cat([x, x.new_zeros((*x.shape[:-1], missing))], -1)
     x = x.contiguous()
-    return (x.clone() if x.storage_offset() % share else x).view(torch.int64)
+    aligned = not torch.compiler.is_dynamo_compiling() and x.storage_offset() % share == 0
+    return (x if aligned else x.clone()).view(torch.int64)
 
 
 def _mixed(words: Tensor) -> Tensor:
