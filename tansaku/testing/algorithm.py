@@ -26,6 +26,7 @@ from tansaku.testing.problems import Problem
 from tansaku.testing.reachable import reachable
 from tansaku.testing.resume import importable, imported, in_fresh_process, outcome, resumed
 from tansaku.testing.subject import DTYPES, OTHER_DTYPES, Subject, genes_of, inside, run
+from tansaku.testing.user_functions import failures_cost_the_worst, writes_are_refused
 from tansaku.testing.watch import Called, Dispatched
 
 _HELD = 12  # times the state and one generation's genes: how much memory a search may keep
@@ -631,6 +632,13 @@ def _fronts_are_distinct(subject: Subject) -> None:
                 copies = len(x) - len(x.unique(dim=0))
                 require(copies == 0, f"{kind} genes: {copies} copies in a front of {len(x)} in generation {generation}")
 
+
+_suite.claim("an objective that writes into its argument is refused at any call, and the search is as if it had not")(
+    writes_are_refused
+)
+_suite.claim("candidates for which an objective raises count as the worst, and all else of the run is the same")(
+    failures_cost_the_worst
+)
 
 ALGORITHM_CHECKS: tuple[str, ...] = tuple(_suite.checks)
 """Names of the checks, as ``only=`` takes them; handy for ``pytest.mark.parametrize``."""
