@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from tansaku import checks
 from tansaku.assessment import Assessment, check_assessment
-from tansaku.functional import cat_rows, lowest, pareto_ranks, select, take_rows
+from tansaku.functional import cat_rows, keys, lowest, pareto_ranks, repeats, select, take_rows
 from tansaku.showing import shown
 
 
@@ -383,6 +383,9 @@ class Population:
     def front(self) -> Population:
         """The candidates that no other dominates, in their order; with one objective, all that tie for the best.
 
+        Of candidates with equal genes only the first is in the front. Two of them stay if their costs differ and one
+        of the costs is not finite: then each of two failed evaluations may know the lowest cost of one objective.
+
         Fronts of several searches differ in size: the smaller ones are filled up with their own members again, from
         the first on. Reads the size of the largest front, which synchronises with the device.
 
@@ -396,11 +399,24 @@ class Population:
             tensor([0, 2])
         """
         cost = self.cost if self.cost.ndim > 1 + self.batch_ndim else self.cost[..., None]
-        member = pareto_ranks(cost) == 0
+        member = (pareto_ranks(cost) == 0) & ~repeats(self.keys(cost))
         size = member.sum(0, keepdim=True)
         members_first = member.to(torch.uint8).argsort(dim=0, descending=True, stable=True)
         place = torch.arange(int(size.max()), device=cost.device).view((-1,) + (1,) * self.batch_ndim)
         return self.take(members_first.gather(0, place % size))
+
+    def keys(self, cost: Tensor | None = None) -> Tensor:
+        """[k, *batch_shape] int64, equal for candidates with equal genes; see `tansaku.functional.keys`.
+
+        Args:
+            cost: [k, *batch_shape, m], by which candidates are told apart, too, if one of their costs is not finite.
+        """
+        lead = 1 + self.batch_ndim
+        own = keys([self.genes[name] for name in sorted(self.genes)], lead)
+        if cost is None:
+            return own
+        failed = ~torch.isfinite(cost).all(-1)
+        return torch.where(failed, own ^ keys([cost], lead), own)
 
     def individual(self, i: int = 0) -> Individual:
         """Candidate ``i`` of every search."""

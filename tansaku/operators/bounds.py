@@ -205,13 +205,13 @@ class Bounds:
             return x
         low, high = ends
         if self._folds:
-            whole = not x.is_floating_point()
-            bottom, top, place = (low.long(), high.long(), x.long()) if whole else (low, high, x)
-            folded = bottom + self._folded(place - bottom, top - bottom)
             outside = (x < low) | (x > high)
-            if not whole:
+            if x.is_floating_point():
+                folded = self._folded(x, low, high)
                 outside &= torch.isfinite(folded)  # an infinite gene, or one too far away to be folded, is clipped
-            x = torch.where(outside, folded.to(x.dtype), x)
+            else:
+                folded = self._folded_whole(x.long(), low.long(), high.long()).to(x.dtype)
+            x = torch.where(outside, folded, x)
         return torch.clamp(x, low, high, out=buffer_like(x))
 
     @property
@@ -229,14 +229,26 @@ class Bounds:
                 within = within & (fits.flatten(lead).all(-1) if fits.ndim > lead else fits)
         return within
 
-    def _folded(self, offset: Tensor, span: Tensor) -> Tensor:
-        """Offsets from the lower end, wrapped around or reflected into [0, span]."""
+    def _folded(self, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        """Real genes outside, folded from the end that they crossed, which keeps the precision of a short way."""
+        below, span = x < low, high - low
+        beyond = torch.where(below, low - x, x - high)
         if self.repair == "wrap":
-            width = span if offset.is_floating_point() else span + 1  # both ends are different integers
-            return torch.remainder(offset, torch.where(width > 0, width, torch.ones_like(width)))
-        width = torch.where(span > 0, 2 * span, torch.ones_like(span))
-        offset = torch.remainder(offset, width)
-        return torch.minimum(offset, width - offset)
+            beyond = torch.remainder(beyond, torch.where(span > 0, span, 1))
+            return torch.where(below & (beyond > 0), high - beyond, low + beyond)
+        width = torch.where(span > 0, 2 * span, 1)
+        beyond = torch.remainder(beyond, width)
+        beyond = torch.minimum(beyond, width - beyond)
+        return torch.where(below, low + beyond, high - beyond)
+
+    def _folded_whole(self, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        """Integer genes outside, folded; both ends are different integers."""
+        span = high - low
+        if self.repair == "wrap":
+            return low + torch.remainder(x - low, torch.where(span + 1 > 0, span + 1, 1))  # it may overflow
+        width = torch.where(span > 0, 2 * span, 1)
+        offset = torch.remainder(x - low, width)
+        return low + torch.minimum(offset, width - offset)
 
     def __call__(self, population: Population) -> Population:
         """Every gene repaired; the assessment is dropped.

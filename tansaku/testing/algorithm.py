@@ -20,15 +20,18 @@ from tansaku.operators.bounds import Repair
 from tansaku.population import Population
 from tansaku.search import Search
 from tansaku.states import pack, unpack
+from tansaku.storage import Storages
 from tansaku.testing.claims import Suite, close, fingerprint, nothing_drawn_elsewhere, refused, require, tensors_of
 from tansaku.testing.constrained import AtLeast, OnlyViolations, obeys_debs_order
 from tansaku.testing.problems import Problem
+from tansaku.testing.reachable import reachable
 from tansaku.testing.resume import importable, imported, in_fresh_process, outcome, resumed
 from tansaku.testing.subject import DTYPES, OTHER_DTYPES, Subject, genes_of, inside, run
 from tansaku.testing.units import fixed_genes_give_the_same_run, rescaled_genes_give_the_same_run
 from tansaku.testing.user_functions import failures_cost_the_worst, writes_are_refused
 from tansaku.testing.watch import Called, Dispatched
 
+_HELD = 12  # times the state and one generation's genes: how much memory a search may keep
 _CLOSE = 1e-9  # of the largest gene: sums may be taken in another order
 
 
@@ -627,6 +630,65 @@ def _memory_is_a_multiple_of_the_population(subject: Subject) -> None:
     if subject.needs.descriptor:  # an archive has a size of its own, and a generation one more of it
         limit = max(limit, *(x.numel() for x in tensors_of(pack(state))))
     require(seen.largest <= limit, f"k = {k} and {genes} genes: a tensor of {seen.largest} numbers, over {limit}")
+
+
+@_suite.claim("memory is flat over 1,000 generations, however the number of candidates changes")
+def _memory_is_flat(subject: Subject) -> None:
+    kind = subject.kinds[0]
+    dtype = OTHER_DTYPES[kind][0]
+    _keeps_no_generation(subject, subject.problem(kind, event=(16,), dtype=dtype), 1000, "one tensor")
+    permuted = frozenset({"w", "b"} if kind == "permutation" else ())
+    batch_shape = (3,) if subject.needs.batched else ()
+    posed = subject.posed(
+        {"w": dtype, "b": dtype}, {"w": (2, 4), "b": (5,)}, batch_shape=batch_shape, permuted=permuted
+    )
+    _keeps_no_generation(subject, posed, 250, f"two tensors, batch_shape {batch_shape}")
+
+
+def _keeps_no_generation(subject: Subject, problem: Problem, generations: int, what: str) -> None:
+    """Neither the state nor the pool of storages grows, but with the number of candidates.
+
+    What the search refers to is counted, which is the same on every machine. `History` is left out: it keeps three
+    numbers of each generation and search.
+    """
+    k = subject.k(32)
+    algorithm = subject.bounded(problem, k, generations=generations)
+    search = Search(algorithm, problem.assess, problem.start(k))
+    search._storages = Storages(smallest=1)  # all memory from the pool, as for large populations
+    one = sum(x[0].nbytes for x in problem.start(1).genes.values())
+    early = (0, 0)  # the most in the first fifth: bytes and objects of the state
+    for generation in range(1, generations + 1):
+        search.step()
+        if generation % (generations // 25) and generation != generations:
+            continue
+        state, objects = reachable(search.state)
+        most_k = max(k, algorithm.next_k(search.state))
+        if generation <= generations // 5:
+            early = max(early[0], state), max(early[1], objects)
+        where = f"{what}, generation {generation}"
+        allowed = 2 * early[0] * most_k // k
+        require(state <= allowed, f"{where}: a state of {state} bytes, at most {early[0]} in the first generations")
+        require(
+            objects <= 2 * early[1] + 32, f"{where}: a state of {objects} objects, at most {early[1]} in the first ones"
+        )
+        held, _ = reachable(search, without=[search.history, problem])
+        limit = _HELD * (state + one * algorithm.next_k(search.state))
+        require(held <= limit, f"{where}: the search keeps {held} bytes, {_HELD} times its state and genes are {limit}")
+
+
+@_suite.claim("a Pareto front has distinct candidates, where there are fewer of them than k, too")
+def _fronts_are_distinct(subject: Subject) -> None:
+    if subject.needs.objectives != "many":
+        return
+    for kind in subject.kinds:
+        for genes in (2, 12):
+            problem = subject.problem(kind, event=(genes,))
+            algorithm = subject.bounded(problem)
+            start = problem.start(1)
+            for generation, (state, _) in enumerate(run(algorithm, problem.assess, start, subject.noise(), 20)):
+                x = algorithm.best(state)["x"]
+                copies = len(x) - len(x.unique(dim=0))
+                require(copies == 0, f"{kind} genes: {copies} copies in a front of {len(x)} in generation {generation}")
 
 
 _suite.claim("an objective that writes into its argument is refused at any call, and the search is as if it had not")(

@@ -458,6 +458,21 @@ class BuildsKTimesGenesTimesGenes(HillClimb):
         return super().tell(state, asked)
 
 
+@found_by("memory_is_flat")
+class RemembersACostOfEveryGeneration(HillClimb):
+    def tell(self, state: HillClimbState, asked: Population) -> HillClimbState:
+        told = super().tell(replace(state, incumbent=state.incumbent.without_traits()), asked)
+        seen = [*state.incumbent.traits.values(), asked.cost.amin(0, keepdim=True)[..., None]]
+        return replace(told, incumbent=told.incumbent.with_traits(log=torch.cat(seen, -1)))
+
+
+@found_by("fronts_are_distinct")
+class FrontWithCopies(NSGA2):
+    def best(self, state: NSGA2State) -> Population:
+        front = super().best(state)
+        return front.cat(front)
+
+
 class Marked(torch.Tensor):
     """A tensor whose memory the suite cannot compare."""
 
