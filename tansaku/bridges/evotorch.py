@@ -52,7 +52,9 @@ def _problem_kind(name: str) -> type:
     try:
         from evotorch.core import Problem
     except ImportError as error:
-        raise ImportError("expected evotorch to be installed, got none; pip install 'tansaku-zenkai[bench]'") from error
+        raise ImportError(
+            "expected evotorch to be installed, got none; pip install 'tansaku-zenkai[evotorch]'"
+        ) from error
 
     class StartedProblem(Problem):
         """A problem whose first solutions are those of a start; any others lie around the first of them."""

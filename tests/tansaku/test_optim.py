@@ -167,7 +167,7 @@ def test_rows_are_searched_within_a_budget() -> None:
     whole = InputObjective(cost)(start).cost
     rows.clear()
     tight = InputObjective(cost, memory=1000)(start).cost
-    assert torch.equal(whole, tight)
+    torch.testing.assert_close(whole, tight)  # sums over other numbers of rows may round apart
     assert max(rows) < 160
 
 

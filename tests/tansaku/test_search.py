@@ -441,6 +441,7 @@ def press_at(moment: str, pressed: dict[str, bool]) -> Search[PSOState]:
     return Search(Interrupted(k=6), SPHERE, START)
 
 
+@pytest.mark.usefixtures("default_sigint")
 @pytest.mark.parametrize("moment", ["ask", "tell"])
 def test_ctrl_c_within_a_generation_waits_until_it_is_whole(moment: str) -> None:
     """A real signal that arrives inside the algorithm: the run ends, and going on equals an uninterrupted run."""
@@ -458,6 +459,7 @@ def test_ctrl_c_within_a_generation_waits_until_it_is_whole(moment: str) -> None
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.usefixtures("default_sigint")
 @pytest.mark.parametrize("moment", ["ask", "tell"])
 def test_ctrl_c_within_a_step_by_hand_waits_until_it_is_whole(moment: str) -> None:
     pressed: dict[str, bool] = {}
@@ -476,6 +478,7 @@ def test_ctrl_c_within_a_step_by_hand_waits_until_it_is_whole(moment: str) -> No
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.usefixtures("default_sigint")
 def test_ctrl_c_in_a_search_inside_an_objective_ends_the_outer_run_too() -> None:
     pressed = {"now": False}
 

@@ -180,5 +180,5 @@ class PerSample(Rule):
 
 def _moved(found: Tensor, begun: Tensor) -> Tensor:
     """`[n]` whether a row moved by more than another order of summation does, in which a proposal may differ."""
-    rounding = 4 * torch.finfo(begun.dtype).eps * begun.abs().amax(1, keepdim=True)
+    rounding = 32 * torch.finfo(begun.dtype).eps * begun.abs().amax(1, keepdim=True)
     return ((found != begun) & ~((found - begun).abs() <= rounding)).any(1)
