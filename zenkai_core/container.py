@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zenkai_core.learning import LearningMachine, LMode
 from zenkai_core.state import State
-from zenkai_core.values import IO, Target, errors_of, exact_error
+from zenkai_core.values import IO, Probabilities, Target, errors_of, exact_error
 
 Order = Literal["accumulate step_x step", "accumulate step step_x"]
 Combine = Literal["sum", "mean"]
@@ -165,10 +165,12 @@ class Joint:
     def __init__(self, y: IO, combine: Combine) -> None:
         self._y, self._combine = y.detach(), combine
         self._asked: list[list[tuple[Tensor, Tensor | None, bool]]] = [[] for _ in y]
+        self._points = False  # whether a machine asks for a point among the outputs, not for probabilities
 
     def ask(self, places: Sequence[int | None], x: IO, t: IO) -> None:
         """Notes what one machine asks: its inputs x should be t; x[p] is tensor places[p] of y (None: of none)."""
         exact = exact_error(x, t) is not None
+        self._points = self._points or not isinstance(t, Probabilities)
         for place, value, error in zip(places, t, errors_of(x, t), strict=True):
             if place is not None:
                 self._asked[place].append((value, error, exact))
@@ -191,4 +193,6 @@ class Joint:
                 value = y if error is None else y - error
             values.append(value)
             errors.append(error)
-        return Target.away_from(self._y, errors) if known else IO(*values)
+        if known:
+            return Target.away_from(self._y, errors)
+        return Target(*values) if self._points else Probabilities(*values)

@@ -13,7 +13,7 @@ from zenkai_core.learning import LearningMachine, LMode
 from zenkai_core.machine import Machine, StepX
 from zenkai_core.state import State
 from zenkai_core.theta.null import Null
-from zenkai_core.values import IO
+from zenkai_core.values import IO, Target
 
 
 class GlobalTargets(Chain):
@@ -107,7 +107,7 @@ class GlobalTargets(Chain):
         x = state.data["proposed"] = self._whole[0].step_x(of.inputs, t, of)
         for i, m in enumerate(self._composed()):
             sub = state.sub(str(i))
-            x = target = m.replay(x.detach(), sub).detach()
+            x = target = Target.at(m.replay(x.detach(), sub).detach())
             if i == len(self) - 1 and self.propose_output:
                 sub.criterion = sse
             elif i == len(self) - 1:

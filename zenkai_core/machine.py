@@ -14,11 +14,20 @@ from torch import Tensor, nn
 
 from zenkai_core import passes
 from zenkai_core.capabilities import check, check_kind, qualified
-from zenkai_core.composed import at_inputs
-from zenkai_core.criteria import Criterion, checked, is_distance, output_gradient, per_row, sse
+from zenkai_core.criteria import (
+    Criterion,
+    at_inputs,
+    averaged,
+    checked,
+    is_distance,
+    output_gradient,
+    per_row,
+    sse,
+    unsuitable_target,
+)
 from zenkai_core.learning import LearningMachine, LMode, Loss
 from zenkai_core.state import State
-from zenkai_core.values import IO
+from zenkai_core.values import IO, Probabilities, Target
 
 
 class Rule(nn.Module):
@@ -105,6 +114,11 @@ class StepTheta(Rule):
 class StepX(Rule):
     """A rule for the target of the incoming layer.
 
+    Attributes:
+        points: whether the answers are points among the outputs of the layer below, as y - error is. Then that layer
+            needs a criterion such as `sse`. Set it False where a rule answers with class probabilities or choices, for
+            a layer below with `cross_entropy`; a search over `targets.Choices` says so by itself.
+
     >>> from zenkai_core import Machine, StepX, theta
     >>> class Feedback(StepX):
     ...     def step_x(self, machine, t, state):
@@ -116,6 +130,7 @@ class StepX(Rule):
     """
 
     slot = "x"
+    points: bool = True
 
     def step_x(self, machine: Machine, t: IO, state: State) -> IO:
         """The target for the incoming layer, shaped as state.x; moves nothing but the rule's noise count."""
@@ -228,7 +243,7 @@ class Machine(LearningMachine):
     def forward_nn(self, x: IO, state: State) -> IO:
         """One pass, with a graph only if a rule differentiates it."""
         if (seen := at_inputs(self.criterion, x.detach())) is not None:
-            state.criterion = seen
+            state.criterion = self._reduced(seen)
         if not state.remember:
             return passes.outputs(self.module, x)
         state.training, state.version = self.training, self.version
@@ -244,19 +259,29 @@ class Machine(LearningMachine):
         Raises:
             ValueError: the criterion gives anything but one cost per row.
         """
-        return per_row(self.criterion(y, t), y)
+        return per_row(self._criterion(y, t), y)
 
-    def local_criterion(self, state: State) -> Criterion:
-        """The cost by which the layer learns from its target in this pass: its own, or squared error towards a place.
+    def local_criterion(self, state: State, t: IO) -> Criterion:
+        """The cost by which the layer learns from t in this pass: its own, or squared error towards a point.
 
         See `StepY.points`.
+
+        Args:
+            state: of the pass.
+            t: the layer's target, after its y rule.
+
+        Raises:
+            TypeError: the criterion takes labels or probabilities, and t is a point among the outputs.
         """
-        own = state.criterion or self.criterion
-        return sse if self.y is not None and self.y.points and is_distance(own) is not True else own
+        own = state.criterion or self._criterion
+        if self.y is not None and self.y.points and is_distance(own) is not True:
+            return sse
+        self._expect_suitable(own, t)
+        return own
 
     def cost(self, y: IO, t: IO, state: State) -> Tensor:
         """The local loss of this pass per row, `[k * n]`, for outputs `[k * n, ...]` (k copies of the rows)."""
-        return self._cost_against(t, self.local_criterion(state), y)
+        return self._cost_against(t, self.local_criterion(state, t), y)
 
     def step_y(self, x: IO, t: IO, state: State) -> IO:
         """The y rule's target; t where there is none."""
@@ -282,7 +307,8 @@ class Machine(LearningMachine):
             RuntimeError: the pass was made with `wants_x=False`.
         """
         state.expect_x()
-        return self.x.step_x(self, t, state)
+        answer = self.x.step_x(self, t, state)
+        return answer if self.x.points else Probabilities(*answer)
 
     def step(self, x: IO, t: IO, state: State) -> None:
         """Moves what the rules move, and makes earlier passes old."""
@@ -323,7 +349,7 @@ class Machine(LearningMachine):
         params = self.trainable() if (self.theta.uses_graph if theta is None else theta) else []
         if not any(v.requires_grad for v in (*x, *params)):
             return (None,) * len(x), []
-        errors = output_gradient(self.local_criterion(state), y.detach(), t)
+        errors = output_gradient(self.local_criterion(state, t), y.detach(), t)
         return self.x.pull(self, x, y, errors, params, max(y.rows, 1) if self.loss == "mean" else 1)
 
     def trainable(self) -> list[nn.Parameter]:
@@ -372,7 +398,20 @@ class Machine(LearningMachine):
 
     @property
     def _criterion(self) -> Criterion:
-        return self.criterion
+        return self._reduced(self.criterion)
+
+    def _reduced(self, criterion: Criterion) -> Criterion:
+        """The criterion as `loss` reduces it: for "mean", the mean over rows is the criterion's own mean."""
+        return averaged(criterion) if self.loss == "mean" else criterion
+
+    def _cost(self, t: IO, criterion: Criterion | None, y: IO) -> Tensor:
+        self._expect_suitable(criterion or self.criterion, t)
+        return super()._cost(t, criterion, y)
+
+    def _expect_suitable(self, criterion: Criterion, t: IO) -> None:
+        """Refuses a point among the outputs as the target of a criterion for labels or probabilities."""
+        if isinstance(t, Target) and is_distance(criterion) is False:
+            raise unsuitable_target(f"a Machine over {type(self.module).__name__}", criterion)
 
     def _rules(self) -> list[Rule]:
         return [rule for rule in (self.theta, self.x, self.y) if rule is not None]

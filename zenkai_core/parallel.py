@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from zenkai_core.container import Combine, Container, Joint, check_combine, hand_down
-from zenkai_core.criteria import Criterion, checked, output_gradient, per_row, sse
+from zenkai_core.criteria import Criterion, averaged, checked, output_gradient, per_row, sse
 from zenkai_core.learning import LearningMachine, LMode
 from zenkai_core.state import State
 from zenkai_core.values import IO, Target, errors_of, exact_error
@@ -104,7 +104,7 @@ class Parallel(Container):
         Raises:
             ValueError: the criterion gives anything but one cost per row.
         """
-        return per_row(self.criterion(y, t), y)
+        return per_row(self._criterion(y, t), y)
 
     def accumulate(self, x: IO, t: IO, state: State) -> None:
         """Every machine accumulates towards its part of the target."""
@@ -146,7 +146,7 @@ class Parallel(Container):
 
     @property
     def _criterion(self) -> Criterion:
-        return self.criterion
+        return averaged(self.criterion) if self.loss == "mean" else self.criterion
 
     def _split(self, x: IO) -> list[IO]:
         if self.columns is None:
@@ -164,7 +164,7 @@ class Parallel(Container):
     def _targets(self, t: IO, state: State) -> list[tuple[LearningMachine, IO, State]]:
         """For each machine its part of the target, with everything noted that its rules may ask for."""
         above = self._say_goal(t, state)
-        outputs, criterion = state.outputs.detach(), state.criterion or self.criterion
+        outputs, criterion = state.outputs.detach(), state.criterion or self._criterion
         if criterion is not sse:
             t = Target.away_from(outputs, output_gradient(criterion, outputs, t))
         subs = [state.sub(str(i)) for i in range(self._length)]
@@ -222,7 +222,8 @@ def _parts(y: IO, t: IO, ys: list[IO]) -> list[IO]:
     """The target t of y, which is made of ys side by side, split into theirs."""
     exact = exact_error(y, t)
     if exact is None:
-        return [IO(*values) for values in zip(*(_pieces(v, j, ys) for j, v in enumerate(t)), strict=True)]
+        kind = Target if isinstance(t, Target) else IO
+        return [kind(*values) for values in zip(*(_pieces(v, j, ys) for j, v in enumerate(t)), strict=True)]
     errors = zip(*(([None] * len(ys) if e is None else _pieces(e, j, ys)) for j, e in enumerate(exact)), strict=True)
     return [Target.away_from(part, e) for part, e in zip(ys, errors, strict=True)]
 

@@ -208,4 +208,4 @@ class Swap(Container):
         if share == 0:
             return t
         other = state.sub("sub" if role == "main" else "main").outputs.detach()
-        return IO(*(a.lerp(b, share) if b.is_floating_point() else a for a, b in zip(t, other, strict=True)))
+        return Target(*(a.lerp(b, share) if b.is_floating_point() else a for a, b in zip(t, other, strict=True)))

@@ -61,7 +61,7 @@ class LeastSquares(StepX):
             ValueError: t is not what the criterion takes; NaN or infinity in the weights or in the error.
             RuntimeError: the criterion has no gradient.
         """
-        criterion = machine.local_criterion(state)
+        criterion = machine.local_criterion(state, t)
         linear, error = linear_error("targets.LeastSquares", machine.module, machine.present(state), t, criterion)
         check_finite("targets.LeastSquares", weights=linear.weight, error=error)
         weight = linear.weight.double()

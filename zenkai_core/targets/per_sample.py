@@ -22,7 +22,8 @@ from zenkai_core.searching import (
     check_score,
 )
 from zenkai_core.state import State
-from zenkai_core.values import IO
+from zenkai_core.targets.sampled import Choices, Sampled
+from zenkai_core.values import IO, Probabilities
 
 _PATIENCE = 20  # calls without any row that moved, before a warning
 
@@ -116,7 +117,8 @@ class PerSample(Rule):
             self._report(start, answer)
             if state.notes is not None:
                 self._note(begun, asked, assess(answer.populate(1)), evaluations, state)
-        return IO(*found)
+        chosen = isinstance(algorithm, Sampled) and isinstance(algorithm.sampler, Choices)
+        return Probabilities(*found) if chosen else IO(*found)
 
     def _scale(self, values: Tensor) -> Tensor:
         """The unit of the search: 1, or the spread over the rows of this batch, feature by feature."""

@@ -113,7 +113,7 @@ class Reverse(Optimizing, StepX):
 
     def step_x(self, machine: Machine, t: IO, state: State) -> IO:
         """The inverse of t, detached."""
-        self._expect_place(machine, state)
+        self._expect_place(machine, t, state)
         if state.notes is not None:
             self._note(state, self._reversed(machine, state.outputs.detach(), state))
         return self._reversed(machine, t, state)
@@ -156,9 +156,9 @@ class Reverse(Optimizing, StepX):
     def _reconstruction(self, rows: Rows) -> IO:
         return self._through(rows.y, rows.x)
 
-    def _expect_place(self, machine: Machine, state: State) -> None:
+    def _expect_place(self, machine: Machine, t: IO, state: State) -> None:
         """Refuses a criterion whose targets are no places among the outputs: the inverse is asked of places."""
-        criterion = machine.local_criterion(state)
+        criterion = machine.local_criterion(state, t)
         if is_distance(criterion) is False:
             raise TypeError(
                 f"targets.{type(self).__name__} expected a criterion whose target is a place among the outputs (sse, "

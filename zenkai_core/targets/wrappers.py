@@ -91,6 +91,10 @@ class Limited(_Features, StepX):
 
     kind = StepX
 
+    def __init__(self, rule: StepX, features: Sequence[int] | int, *, seed: int | None = None) -> None:
+        super().__init__(rule, features, seed=seed)
+        self.points = rule.points
+
     def step_x(self, machine: Machine, t: IO, state: State) -> IO:
         """The inner rule's target where it may differ, as exact as that; x elsewhere."""
         return self._limited(state.inputs, self.rule.step_x(machine, t, state))

@@ -115,7 +115,7 @@ class Fit(StepTheta):
             ValueError: a target is NaN or infinite, or an input infinite; no later fit would succeed.
             TypeError: a criterion whose targets are no places among the outputs, for a module of kind "regression".
         """
-        criterion = machine.local_criterion(state)
+        criterion = machine.local_criterion(state, t)
         if is_distance(criterion) is False and getattr(machine.module, "kind", None) == "regression":
             raise TypeError(
                 f"theta.Fit expected a criterion whose target is a place among the outputs (sse, huber, "

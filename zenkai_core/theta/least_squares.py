@@ -68,7 +68,7 @@ class LeastSquares(StepTheta):
             ValueError: t is not what the criterion takes; NaN or infinity in the inputs or in the error.
             RuntimeError: the criterion has no gradient.
         """
-        criterion = machine.local_criterion(state)
+        criterion = machine.local_criterion(state, t)
         linear, error = linear_error("theta.LeastSquares", machine.module, state.outputs, t, criterion)
         check_finite("theta.LeastSquares", inputs=state.inputs.f, error=error)
         x = state.inputs.f.detach().flatten(0, -2).to(torch.float64, copy=True)  # the caller may write into x

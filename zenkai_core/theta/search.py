@@ -112,7 +112,12 @@ class Search(StepTheta):
     _rule = "theta.Search"
 
     def accumulate(self, machine: Machine, t: IO, state: State) -> None:
-        """Keeps the pass for the next step, or for nobody once the machine or `Optimizer.zero_grad` forgets it."""
+        """Keeps the pass for the next step, until the machine or `Optimizer.zero_grad` forgets it.
+
+        Raises:
+            TypeError: the criterion takes labels or probabilities, and t is a point among the outputs.
+        """
+        machine.local_criterion(state, t)
         self._pending.append((t.detach(), state))
 
     def step(self, machine: Machine) -> None:
