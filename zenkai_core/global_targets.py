@@ -107,7 +107,8 @@ class GlobalTargets(Chain):
         x = state.data["proposed"] = self._whole[0].step_x(of.inputs, t, of)
         for i, m in enumerate(self._composed()):
             sub = state.sub(str(i))
-            x = target = Target.at(m.replay(x.detach(), sub).detach())
+            x = m.replay(x.detach(), sub).detach()
+            target: IO = Target.at(x)
             if i == len(self) - 1 and self.propose_output:
                 sub.criterion = sse
             elif i == len(self) - 1:
