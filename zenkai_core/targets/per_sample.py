@@ -11,6 +11,7 @@ from torch import Tensor
 import tansaku
 from zenkai_core.machine import Rule
 from zenkai_core.noise import NoiseKey
+from zenkai_core.rates import check_rate
 from zenkai_core.searching import (
     Algorithm,
     Reducer,
@@ -55,6 +56,7 @@ class PerSample(Rule):
         check_reducer(self._rule, "reduce", reduce)
         if chunk is not None:
             check_count(self._rule, "chunk", chunk)
+        check_rate(self._rule, "rate", rate, zero=True)
         self.score, self.reduce, self.rate, self.calls = score, reduce, rate, calls
         self.chunk = chunk
         self.noise = NoiseKey(seed)

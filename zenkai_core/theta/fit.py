@@ -15,6 +15,7 @@ from zenkai_core.machine import Machine, StepTheta
 from zenkai_core.modules.estimators import PerOutput, as_array
 from zenkai_core.modules.voters import Sum
 from zenkai_core.noise import NoiseKey
+from zenkai_core.rates import Rate, check_rate, clock_for, rate_at
 from zenkai_core.state import State
 from zenkai_core.values import IO
 
@@ -32,9 +33,10 @@ class Fit(StepTheta):
         window: how many of the most recent rows a fit is made on, older ones than the new ones too; None, the new ones.
         share: of these rows, drawn at random, that a fit is made on.
         partial: continue the newest member by its `partial_fit` instead of adding another, where the estimator has it.
-        increments: a rate in (0, 1]: a member is fitted on that share of what is missing from the outputs of those
-            before, as in boosting, instead of on the targets. The module adds them up by `voters.Sum()`; a member that
+        increments: a rate in (0, 1], or a `tansaku.Schedule` of it: a member is fitted on that share of what is
+            missing from the outputs of those before, as in boosting, instead of on the targets. The module adds them up by `voters.Sum()`; a member that
             leaves takes its part away, so let it keep as many as there will be fits.
+        calls: over which a schedule runs, from share 0 to 1: the number of fits. Needed where there is a schedule.
         limit: how many outputs, drawn anew, a fit renews in a copy of the newest member (a `PerOutput`); None, all.
         seed: of the noise key.
 
@@ -66,7 +68,8 @@ class Fit(StepTheta):
         window: int | None = None,
         share: float = 1.0,
         partial: bool = False,
-        increments: float | None = None,
+        increments: Rate | None = None,
+        calls: int | None = None,
         limit: int | None = None,
         seed: int | None = None,
     ) -> None:
@@ -85,8 +88,9 @@ class Fit(StepTheta):
             raise ValueError(
                 f"theta.Fit expected a window of at least rows={rows}, got {window}: new rows are used once"
             )
-        if increments is not None and not 0 < increments <= 1:
-            raise ValueError(f"theta.Fit expected increments in (0, 1], got {increments}: 1 fits all that is missing")
+        if increments is not None:
+            check_rate("theta.Fit", "increments", increments, most=1.0)
+        self.clock = clock_for("theta.Fit", calls, increments=increments)
         if increments is not None and (partial or limit is not None):
             raise ValueError(
                 f"theta.Fit expected increments alone, got them with {'partial' if partial else 'limit'}: the newest "
@@ -187,7 +191,9 @@ class Fit(StepTheta):
             with torch.no_grad():
                 device = next(iter(module.buffers()), x).device
                 y = torch.cat([module(rows.to(device)).cpu() for rows in x.split(_CHUNK)])
-            t = self.increments * (t - y)
+            t = rate_at(self.increments, self.clock) * (t - y)
+        if self.clock is not None:
+            self.clock.tick()
         newest: Any = getattr(module, "newest", None)
         if self.limit is not None and newest is not None:
             order = torch.randperm(t.shape[1], generator=self.noise.next())
