@@ -23,6 +23,7 @@ from torch.nn import grad as conv_grad
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from zenkai_core import passes
+from zenkai_core.compiled import original, uncompiled
 from zenkai_core.machine import Machine, StepX
 from zenkai_core.noise import NoiseKey
 from zenkai_core.state import State
@@ -111,7 +112,7 @@ class FeedbackAlignment(StepX):
 
     def passing(self, machine: Machine, state: State) -> Any:
         """Around a pass that a target for x will be asked of: its linear maps can hand errors back either way."""
-        return routed(machine.module, self._route) if state.wants_x else super().passing(machine, state)
+        return _eager(machine.module, self._route) if state.wants_x else super().passing(machine, state)
 
     def pull(
         self, machine: Machine, x: IO, y: IO, errors: Iterable[Tensor | None], params: list[nn.Parameter], n: int
@@ -163,6 +164,13 @@ class FeedbackAlignment(StepX):
 def linear_maps(module: nn.Module) -> list[Any]:
     """The layers in the module whose output is linear in the input (and a bias), each once."""
     return [m for m in module.modules() if isinstance(m, (nn.Linear, _ConvNd))]
+
+
+@contextmanager
+def _eager(module: nn.Module, route: Feedback) -> Iterator[None]:
+    """As `routed`; a compiled module runs uncompiled, for compiled code does not call hooks that come later."""
+    with uncompiled(), routed(module, route):
+        yield
 
 
 @contextmanager
@@ -236,6 +244,7 @@ def _first_and_only(module: nn.Module) -> bool:
 
 def _steps(module: nn.Module) -> list[nn.Module]:
     """The module taken apart into what it calls one after another, where it is a Sequential."""
+    module = original(module)
     return [s for m in module for s in _steps(m)] if type(module) is nn.Sequential else [module]
 
 

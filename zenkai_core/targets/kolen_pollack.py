@@ -59,6 +59,8 @@ class KolenPollack(FeedbackAlignment, Optimizing):
         super().__init__("random", scale=scale, seed=seed)
         self.factory, self.options = factory, options
 
+    by_gradient = True
+
     def moves(self, machine: Machine) -> list[nn.Parameter]:
         """B of every linear map."""
         return list(self.parameters())
@@ -88,7 +90,7 @@ class KolenPollack(FeedbackAlignment, Optimizing):
         return super().pull(machine, x, y, errors, params or machine.trainable(), n)
 
     def _keep(self, name: str, values: Tensor) -> None:
-        self.register_parameter(name, nn.Parameter(values, requires_grad=False))
+        self.register_parameter(name, nn.Parameter(values))
 
     def extra_repr(self) -> str:
         """What `print` shows."""
