@@ -49,6 +49,10 @@ LAYERS: Mapping[str, Sequence[str]] = {
     "zenkai_core": (
         "checks",
         "values",
+        "compiled",
+        "distributed",
+        "gradients",
+        "requested",
         "state",
         "parameters",
         "criteria",

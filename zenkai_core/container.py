@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from zenkai_core.compiled import original
 from zenkai_core.learning import LearningMachine, LMode
 from zenkai_core.state import State
-from zenkai_core.values import IO, Probabilities, Target, errors_of, exact_error
+from zenkai_core.values import IO, Probabilities, Target, asks_nothing, errors_of, exact_error, nothing_asked
 
 Order = Literal["accumulate step_x step", "accumulate step step_x"]
 Combine = Literal["sum", "mean"]
@@ -43,6 +44,11 @@ class Container(LearningMachine):
             raise ValueError(f"{name} expected at least one machine, got none: give them from input to output")
         for m in machines:
             if not isinstance(m, LearningMachine):
+                if isinstance(m, nn.Module) and isinstance(original(m), LearningMachine):
+                    raise TypeError(
+                        f"{name} expected machines, got one that torch.compile has wrapped: compile the module inside "
+                        "the machine, Machine(torch.compile(module), ...), or the whole network"
+                    )
                 raise TypeError(
                     f"{name} expected machines, got {type(m).__name__}: wrap a plain module in "
                     "Machine(module, theta.Null(), targets.Gradient())"
@@ -73,12 +79,19 @@ class Container(LearningMachine):
         return state.y
 
     def _step_each(self, machines: Iterable[tuple[LearningMachine, State]]) -> None:
-        """Every machine steps once, with the first of its sub-states."""
-        stepped: set[LearningMachine] = set()
+        """Every machine that has accumulated since its last step steps once."""
         for m, sub in machines:
-            if m not in stepped:
-                m.step(sub.inputs, self._told_by(sub), sub)
-                stepped.add(m)
+            self._told_by(sub)
+            m.step_told()
+
+    def local_only(self) -> list[str]:
+        """Nothing: the machines inside speak for themselves."""
+        return []
+
+    def _asked_by(self, m: LearningMachine, sub: State) -> IO:
+        """The target that one of the machines gives for its inputs; one that was asked nothing asks nothing."""
+        t = self._told_by(sub)
+        return nothing_asked(sub.inputs) if asks_nothing(sub.outputs, t) else m.step_x(sub.inputs, t, sub)
 
     def _told_by(self, sub: State) -> IO:
         """The target that one of the machines was told.
@@ -139,6 +152,7 @@ def hand_down(state: State, sub: State, above: Callable[[IO], Tensor], position:
         position: the first of its outputs among the network's, if they are.
     """
     sub.error, sub.goal, sub.above, sub.position = state.error, state.goal, above, position
+    sub.requested = state.requested
 
 
 class Joint:
@@ -172,7 +186,7 @@ class Joint:
         exact = exact_error(x, t) is not None
         self._points = self._points or not isinstance(t, Probabilities)
         for place, value, error in zip(places, t, errors_of(x, t), strict=True):
-            if place is not None:
+            if place is not None and (error is not None or not value.is_floating_point()):
                 self._asked[place].append((value, error, exact))
 
     def target(self) -> IO:

@@ -30,7 +30,7 @@ def check_finite_pass(x: IO, t: IO, cost: Tensor | None, *, missing: bool = Fals
     """
     looked_at = list(_floating(x, t, cost))
     if missing:
-        looked_at = [(name, v.nan_to_num(nan=0.0) if name[0] == "x" else v) for name, v in looked_at]
+        looked_at = [(name, v.where(v == v, torch.zeros_like(v)) if name[0] == "x" else v) for name, v in looked_at]
     if not looked_at:
         return
     sums = [torch.sum(v, dtype=_WIDE.get(v.dtype, v.dtype)) for _, v in looked_at]

@@ -95,6 +95,10 @@ class GlobalTargets(Chain):
         of = state.sub("whole")
         self._whole[0].step(of.inputs, t, of)
 
+    def local_only(self) -> list[str]:
+        """The rule for x, if it learns anything from rows that it keeps."""
+        return self._whole[0].local_only()
+
     def forget(self) -> None:
         """As for every machine; the rule forgets too."""
         super().forget()

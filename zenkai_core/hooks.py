@@ -56,6 +56,7 @@ class Hooked:
 
     _listeners: OrderedDict[int, tuple[str, str, Hook]]
     _running: set[str]
+    _told: Any  # what was accumulated since the last step; `step` uses it up
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -114,6 +115,8 @@ def _watched(method: Callable[..., Any], event: str) -> Callable[..., Any]:
         finally:
             if told is not None:
                 self._running.discard(event)
+        if event == "step":
+            self._told = None
         if gives_io and not isinstance(result, IO):
             result = _answer(self, method, result)
         if told is not None:

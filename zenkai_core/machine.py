@@ -39,6 +39,8 @@ class Rule(nn.Module):
         requires: names out of {"differentiable", "parameters", "linear", "estimator", "invertible"}.
         uses_graph: whether the rule differentiates the pass; where no rule does, the pass keeps no graph.
         slot: "theta", "x" or "y", what its notes begin with.
+        by_gradient: whether all that the rule learns from a pass is what `accumulate` adds to `.grad`. Gradients
+            can then be asked for alone (`torch.autograd.grad`) and averaged (`DistributedDataParallel`).
         learning: whether the machine lets the rule accumulate and step; set False to hold still what it moves, for as
             long as that is wanted. Targets are asked of it all the same.
     """
@@ -46,6 +48,7 @@ class Rule(nn.Module):
     requires: frozenset[str] = frozenset()
     uses_graph: bool = False
     slot: str = ""
+    by_gradient: bool = False
     learning: bool = True
 
     def __init__(self) -> None:
@@ -81,6 +84,9 @@ class Rule(nn.Module):
 class StepTheta(Rule):
     """A rule for the parameters.
 
+    Attributes:
+        takes_missing: whether NaN in the inputs marks a missing value that the rule takes, as some estimators do.
+
     >>> from zenkai_core import Machine, StepTheta, targets
     >>> class ErrorTimesInput(StepTheta):
     ...     def accumulate(self, machine, t, state):
@@ -95,6 +101,7 @@ class StepTheta(Rule):
     """
 
     slot = "theta"
+    takes_missing: bool = False
 
     def accumulate(self, machine: Machine, t: IO, state: State) -> None:
         """Adds the pass to what `step` will use."""
@@ -131,6 +138,11 @@ class StepX(Rule):
 
     slot = "x"
     points: bool = True
+
+    @property
+    def by_gradient(self) -> bool:  # type: ignore[override]
+        """Whether all that the rule itself learns is in `.grad`; so it is for one that learns nothing."""
+        return type(self).accumulate is StepX.accumulate
 
     def step_x(self, machine: Machine, t: IO, state: State) -> IO:
         """The target for the incoming layer, shaped as state.x; moves nothing but the rule's noise count."""
@@ -296,8 +308,11 @@ class Machine(LearningMachine):
         state.expect_newest(self.version)
         if not state.outputs.rows:
             return
+        if state.goal is None and not state.checked:
+            self._expect_finite(t, state)
+        learns = state.requested is None or state.requested.learns(self.parameters())
         for rule in (self.theta, self.x):
-            if rule.learning:
+            if rule.learning and (learns or rule.by_gradient):
                 rule.accumulate(self, t, state)
 
     def step_x(self, x: IO, t: IO, state: State) -> IO:
@@ -317,6 +332,15 @@ class Machine(LearningMachine):
                 rule.step(self)
         torch.clear_autocast_cache()  # within one autocast block, the next pass would take the casts of the old weights
         self.version += 1
+
+    @property
+    def takes_missing(self) -> bool:
+        """Whether the rule for theta takes NaN in the inputs as missing values."""
+        return self.theta.takes_missing
+
+    def local_only(self) -> list[str]:
+        """Names of the rules that learn from rows which they keep."""
+        return [qualified(rule) for rule in (self.theta, self.x) if rule.learning and not rule.by_gradient]
 
     def forget(self) -> None:
         """As for every machine; its rules forget too."""

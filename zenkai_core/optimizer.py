@@ -150,8 +150,10 @@ class Optimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for m in self.machines:
-            m.step_told()
+        for machine in self.machines:
+            for m in machine.modules():  # one inside may have been told by an earlier backward pass than the last
+                if isinstance(m, LearningMachine):
+                    m.step_told()
         if self.torch_optimizer is not None:
             self.torch_optimizer.step()
         return loss

@@ -13,7 +13,7 @@ from zenkai_core.container import Combine, Container, Joint, check_combine, hand
 from zenkai_core.criteria import Criterion, averaged, checked, output_gradient, per_row, sse
 from zenkai_core.learning import LearningMachine, LMode
 from zenkai_core.state import State
-from zenkai_core.values import IO, Target, errors_of, exact_error
+from zenkai_core.values import IO, Target, errors_of, exact_error, nothing_asked
 
 Columns = slice | list[int]
 
@@ -121,7 +121,7 @@ class Parallel(Container):
         asked = []
         for i, m in enumerate(self.machines):
             sub = state.sub(str(i))
-            asked.append((sub.inputs, m.step_x(sub.inputs, self._told_by(sub), sub)))
+            asked.append((sub.inputs, self._asked_by(m, sub)))
         if self.columns is not None:
             return _put_together(state.inputs, self.columns, asked, self.combine)
         joint = Joint(state.inputs, self.combine)
@@ -143,6 +143,11 @@ class Parallel(Container):
             return super().frozen(x, state, params)
         seen = zip(self.machines, self._split(x), strict=True)
         return _side_by_side([m.frozen(part, state.sub(str(i))) for i, (m, part) in enumerate(seen)])
+
+    @property
+    def takes_missing(self) -> bool:
+        """Whether all machines take NaN in the inputs as missing values."""
+        return all(m.takes_missing for m in self.machines)
 
     @property
     def _criterion(self) -> Criterion:
@@ -240,13 +245,16 @@ def _pieces(v: Tensor, j: int, ys: list[IO]) -> list[Tensor]:
 def _put_together(x: IO, columns: Sequence[Columns], asked: list[tuple[IO, IO]], combine: Combine) -> IO:
     """The target of x out of those of its columns; where columns overlap, out of all that is asked of them."""
     value, exact = x.f.detach(), [exact_error(seen, t) for seen, t in asked]
-    if not _overlap(columns) and any(e is None or e[0] is None for e in exact):
+    floating = value.is_floating_point()
+    if not _overlap(columns) and any(e is None or (e[0] is None and not floating) for e in exact):
         target = value.clone()
         for part, (_, t) in zip(columns, asked, strict=True):
             target[:, part] = t.f
         return IO(target)
-    if not value.is_floating_point():
+    if not floating:
         return IO(value)
+    if all(e is not None and e[0] is None for e in exact):
+        return nothing_asked(x)
     error, count = torch.zeros_like(value), torch.zeros(value.shape[1], device=value.device)
     for part, (seen, t) in zip(columns, asked, strict=True):
         (found,) = errors_of(seen, t)

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from zenkai_core.compiled import uncompiled
+from zenkai_core.gradients import without_hooks
 from zenkai_core.state import State
 from zenkai_core.values import IO
 
@@ -133,7 +135,8 @@ def remembered(module: nn.Module, x: IO, state: State) -> IO:
     device = x.f.device if x else torch.device("cpu")
     state.data["autocast"] = Autocast.now(device.type)
     state.data["random"] = RandomState.now(device) if state.training and x else None
-    with watching(module) as seen:
+    norms = _normalising(module)
+    with uncompiled() if norms else nullcontext(), watching(module) as seen:
         y = outputs(module, x)
     if any(s.changed for s in seen):  # the module wrote into what a BatchNorm was given: look again, and copy
         with torch.no_grad(), replaying(module, state.data["random"], device), watching(module, copy=True) as seen:
@@ -187,7 +190,7 @@ def replaying(module: nn.Module, random: RandomState | None, device: torch.devic
     try:
         for m, name, b in kept:
             setattr(m, name, b.clone())
-        with drawing_from(random, device):
+        with uncompiled(), drawing_from(random, device):
             yield
     finally:
         for m, name, b in kept:
@@ -205,13 +208,17 @@ def watching(module: nn.Module, *, copy: bool = False) -> Iterator[list[Seen]]:
             value = value.clone() if copy else value
             seen.append(Seen(m, value, _version(value)))
 
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and (m.training or m.running_mean is None)]
-    handles = [m.register_forward_pre_hook(watch) for m in norms]
+    handles = [m.register_forward_pre_hook(watch) for m in _normalising(module)]
     try:
         yield seen
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _normalising(module: nn.Module) -> list[_BatchNorm]:
+    """Every BatchNorm inside that normalises by its batch."""
+    return [m for m in module.modules() if isinstance(m, _BatchNorm) and (m.training or m.running_mean is None)]
 
 
 def statistics(state: State) -> list[Statistics]:
@@ -252,7 +259,8 @@ def freezing(module: nn.Module, statistics: list[Statistics], *, stochastic: boo
                 m.training = mode and stochastic and not isinstance(m, _BatchNorm)
         for s in statistics:
             s.module.running_mean, s.module.running_var = s.mean, s.var
-        yield
+        with uncompiled():
+            yield
     finally:
         for m, mode in modes:
             m.training = mode
@@ -286,7 +294,8 @@ def pull(
     outputs = [v for v, _ in pairs]
     reduced = [e if e.dtype == v.dtype else e.to(v.dtype) for v, e in pairs]
     leaves = [v for v in (*x, *params) if v.requires_grad]
-    grads = iter(torch.autograd.grad(outputs, leaves, reduced, retain_graph=retain, allow_unused=True))
+    with without_hooks(params):  # they run when the gradients are stored
+        grads = iter(torch.autograd.grad(outputs, leaves, reduced, retain_graph=retain, allow_unused=True))
     of_x = [next(grads) if v.requires_grad else None for v in x]
     of_rows = tuple(of_x) if n == 1 else tuple(None if g is None else g * n for g in of_x)
     return of_rows, list(zip(params, grads, strict=True))

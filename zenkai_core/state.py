@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from zenkai_core.requested import Requested
 from zenkai_core.values import IO
 
 Origin = tuple[nn.Module, "State", int]
@@ -40,7 +41,10 @@ class State:
         wants_x: whether a target for x will be asked; False spares its gradient.
         training: the mode the pass was made in.
         version: the machine's count of steps when the pass was made.
+        checked: whether the inputs, the target and the cost of the pass are known to be finite.
         position: which of the network's outputs the first of this layer's is, if these are outputs of the network.
+        requested: under autograd, which parameters the running backward pass wants the gradients of; None in an
+            explicit call, which learns from everything.
         data: whatever else rules and users keep; a `Machine` notes there the random state, the autocast and the
             statistics of normalisation of the pass.
 
@@ -61,7 +65,9 @@ class State:
     wants_x: bool = True
     training: bool = False
     version: int = 0
+    checked: bool = False
     position: int | None = None
+    requested: Requested | None = None
     data: dict[str, Any] = field(default_factory=dict)
     _subs: dict[str, State] = field(default_factory=dict)
     _origins: tuple[tuple[nn.Module, weakref.ref[State], int] | None, ...] = ()
@@ -171,6 +177,12 @@ class State:
         if self.error is None:
             raise _unknown_target("error")
         return self.error()
+
+    def forget_targets(self) -> None:
+        """Drops the targets of this pass and of its sub-states, before a further backward pass sets them."""
+        self.t = self.goal = self.error = self.above = None
+        for sub in self._subs.values():
+            sub.forget_targets()
 
 
 def _unknown_target(what: str) -> RuntimeError:

@@ -11,7 +11,7 @@ from zenkai_core.container import Container, hand_down
 from zenkai_core.criteria import Criterion, output_gradient, sse
 from zenkai_core.learning import LearningMachine, LMode
 from zenkai_core.state import Origin, State
-from zenkai_core.values import IO, Target
+from zenkai_core.values import IO, Target, asks_nothing, nothing_asked
 
 Role = Literal["main", "sub"]
 
@@ -147,7 +147,7 @@ class Swap(Container):
             self._say_around(t, state)
             mix = self.mix[self.asked] if self.x_mix is None else self.x_mix
             target = m.step_y(of.inputs, self._mixed(self.asked, mix, t, state), of)
-        return m.step_x(of.inputs, target, of)
+        return nothing_asked(of.inputs) if asks_nothing(of.outputs, target) else m.step_x(of.inputs, target, of)
 
     def step(self, x: IO, t: IO, state: State) -> None:
         """Those who learn step."""
@@ -184,6 +184,11 @@ class Swap(Container):
 
     def _machines(self, state: State) -> dict[Role, LearningMachine]:
         return state.data["machines"]
+
+    @property
+    def takes_missing(self) -> bool:
+        """Whether all machines take NaN in the inputs as missing values."""
+        return all(m.takes_missing for m in (self.main, self.sub))
 
     @property
     def _criterion(self) -> Criterion:

@@ -194,6 +194,24 @@ def errors_of(y: IO, t: IO) -> tuple[Tensor | None, ...]:
     return tuple(a.detach() - b if a.is_floating_point() else None for a, b in zip(y, t, strict=True))
 
 
+def asks_nothing(y: IO, t: IO) -> bool:
+    """Whether t is a target that no error was given for: the loss does not use the outputs y.
+
+    An error of zero is asked for; no error is not, and an integer output never has one.
+
+    >>> y = IO(torch.ones(2))
+    >>> asks_nothing(y, Target.away_from(y, [None])), asks_nothing(y, Target.away_from(y, [torch.zeros(2)]))
+    (True, False)
+    """
+    exact = exact_error(y, t)
+    return exact is not None and all(e is None for e in exact) and any(v.is_floating_point() for v in y)
+
+
+def nothing_asked(x: IO) -> Target:
+    """The target that asks nothing of x."""
+    return Target.away_from(x, [None] * len(x))
+
+
 def target_of_part(y: IO, t: IO, index: int) -> IO:
     """The target of the one tensor y[index] out of t, as exact as t is."""
     exact = exact_error(y, t)

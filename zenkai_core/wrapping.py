@@ -46,6 +46,11 @@ class Wrapping(Rule):
     def learning(self, value: bool) -> None:
         self.rule.learning = value
 
+    @property
+    def by_gradient(self) -> bool:  # type: ignore[override]
+        """Whether the inner rule learns by `.grad` alone."""
+        return self.rule.by_gradient
+
     def bind(self, machine: Machine) -> None:
         """Checks what the wrapper itself asks of the module, and binds the inner rule."""
         check(qualified(self), self.requires - self.rule.requires, machine.module)

@@ -107,6 +107,11 @@ class Reverse(Optimizing, StepX):
         self.noise = NoiseKey(seed)
         self._pending: list[list[Rows]] = []
 
+    @property
+    def by_gradient(self) -> bool:  # type: ignore[override]
+        """Whether nothing is learned: the module's own inverse is used."""
+        return self.inverse is None
+
     def moves(self, machine: Machine) -> list[nn.Parameter]:
         """The parameters of the learned inverse."""
         return [] if self.inverse is None else list(self.inverse.parameters())

@@ -34,8 +34,8 @@ class Fit(StepTheta):
         share: of these rows, drawn at random, that a fit is made on.
         partial: continue the newest member by its `partial_fit` instead of adding another, where the estimator has it.
         increments: a rate in (0, 1], or a `tansaku.Schedule` of it: a member is fitted on that share of what is
-            missing from the outputs of those before, as in boosting, instead of on the targets. The module adds them up by `voters.Sum()`; a member that
-            leaves takes its part away, so let it keep as many as there will be fits.
+            missing from the outputs of those before, as in boosting, instead of on the targets. The module adds them up
+            by `voters.Sum()`; a member that leaves takes its part away, so let it keep as many as there will be fits.
         calls: over which a schedule runs, from share 0 to 1: the number of fits. Needed where there is a schedule.
         limit: how many outputs, drawn anew, a fit renews in a copy of the newest member (a `PerOutput`); None, all.
         seed: of the noise key.
@@ -59,6 +59,7 @@ class Fit(StepTheta):
     """
 
     requires = frozenset({"estimator"})
+    takes_missing = True
 
     def __init__(
         self,

@@ -64,6 +64,11 @@ class Gradient(Optimized):
         self.noise = None if batch_size is None else NoiseKey(seed)
         self._pending: list[tuple[IO, IO, State]] = []
 
+    @property
+    def by_gradient(self) -> bool:  # type: ignore[override]
+        """Whether one update by `.grad` is all; further ones replay passes that are kept."""
+        return self.n == 1 and self.batch_size is None
+
     def accumulate(self, machine: Machine, t: IO, state: State) -> None:
         """Adds the gradient of the pass to `.grad`; with minibatches, keeps the rows for `step`."""
         if self.batch_size is None:
