@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -73,6 +74,27 @@ class Container(LearningMachine):
         super().__init__(loss=machines[0].loss, scale=scale, lmode=lmode)
         self.order: Order = order
 
+    def _warn_without_target(self) -> None:
+        """Warns of the machines inside that learn but can receive no target; each is reported once."""
+        found = [m for m in dict.fromkeys(self.without_target(True)) if not m.__dict__.get("_reported", False)]
+        if not found:
+            return
+        names = {id(m): name for name, m in self.named_modules()}
+        for m in found:
+            m.__dict__["_reported"] = True
+        listed = "; ".join(f"{names.get(id(m), '?')!r} ({_what(m)})" for m in found)
+        above = [
+            f"{name!r} ({_what(m)})"
+            for name, m in self.named_modules()
+            if isinstance(m, LearningMachine) and not isinstance(m, Container) and not m.gives_target(True)
+        ]
+        warnings.warn(
+            f"{type(self).__name__} expected a target for every machine that learns, got none for {listed}: no machine "
+            f"above gives one; {', '.join(above) or 'one above'} has targets.Null(). Give the machine above a rule for "
+            "x, or this one a y rule such as targets.SearchY or targets.DirectFeedback, or theta.Null()",
+            stacklevel=3,
+        )
+
     def remember(self, x: IO, state: State) -> IO:
         """As `forward_nn`; the machines note their own passes."""
         state.y = self.forward_nn(x, state)
@@ -113,6 +135,10 @@ class Container(LearningMachine):
                 "learn(x, t), or use the other order"
             )
         return super()._run(x)
+
+
+def _what(machine: LearningMachine) -> str:
+    return type(getattr(machine, "module", machine)).__name__
 
 
 @contextmanager

@@ -64,6 +64,14 @@ class GlobalTargets(Chain):
         self.propose_output = propose_output
         self._whole = (whole,)  # in a tuple, so that it is no submodule: its modules are the machines' own
 
+    def gives_target(self, has_target: bool) -> bool:
+        """Whether the rule for x gives a target."""
+        return self.x.gives_target and (has_target or not self.x.uses_target)
+
+    def without_target(self, has_target: bool) -> list[LearningMachine]:
+        """None: every layer's target is what the better input makes of it."""
+        return []
+
     def forward_nn(self, x: IO, state: State) -> IO:
         """One pass through all machines, and the same pass through the whole network for the rule."""
         device = x.f.device if x else torch.device("cpu")

@@ -295,6 +295,14 @@ class LearningMachine(Hooked, nn.Module):
         state.t = t = self.step_y(x, t, state)
         return Told(x, t, state)
 
+    def gives_target(self, has_target: bool) -> bool:
+        """Whether `step_x` gives the layer below a target, if this machine has one itself (``has_target``)."""
+        return type(self).step_x is not LearningMachine.step_x
+
+    def without_target(self, has_target: bool) -> list[LearningMachine]:
+        """The machines in here that learn but can receive no target, if this one receives one (``has_target``)."""
+        return [self] if type(self).accumulate is not LearningMachine.accumulate and not has_target else []
+
     @property
     def takes_missing(self) -> bool:
         """Whether NaN in the inputs marks a missing value that this machine takes."""

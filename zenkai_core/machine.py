@@ -86,6 +86,7 @@ class StepTheta(Rule):
 
     Attributes:
         takes_missing: whether NaN in the inputs marks a missing value that the rule takes, as some estimators do.
+        learns: whether the rule moves anything by the layer's target.
 
     >>> from zenkai_core import Machine, StepTheta, targets
     >>> class ErrorTimesInput(StepTheta):
@@ -102,6 +103,7 @@ class StepTheta(Rule):
 
     slot = "theta"
     takes_missing: bool = False
+    learns: bool = True
 
     def accumulate(self, machine: Machine, t: IO, state: State) -> None:
         """Adds the pass to what `step` will use."""
@@ -122,6 +124,8 @@ class StepX(Rule):
     """A rule for the target of the incoming layer.
 
     Attributes:
+        gives_target: whether the answers are targets that a layer below can learn from.
+        uses_target: whether they depend on the layer's own target; a search scored by the network's loss does without.
         points: whether the answers are points among the outputs of the layer below, as y - error is. Then that layer
             needs a criterion such as `sse`. Set it False where a rule answers with class probabilities or choices, for
             a layer below with `cross_entropy`; a search over `targets.Choices` says so by itself.
@@ -138,6 +142,8 @@ class StepX(Rule):
 
     slot = "x"
     points: bool = True
+    gives_target: bool = True
+    uses_target: bool = True
 
     @property
     def by_gradient(self) -> bool:  # type: ignore[override]
@@ -337,6 +343,14 @@ class Machine(LearningMachine):
     def takes_missing(self) -> bool:
         """Whether the rule for theta takes NaN in the inputs as missing values."""
         return self.theta.takes_missing
+
+    def gives_target(self, has_target: bool) -> bool:
+        """Whether the rule for x gives a target, if the layer itself has one or does without."""
+        return self.x.gives_target and (has_target or self.y is not None or not self.x.uses_target)
+
+    def without_target(self, has_target: bool) -> list[LearningMachine]:
+        """The machine itself, if it learns and neither receives a target nor finds one by a y rule."""
+        return [self] if self.theta.learns and self.y is None and not has_target else []
 
     def local_only(self) -> list[str]:
         """Names of the rules that learn from rows which they keep."""

@@ -70,6 +70,7 @@ class Parallel(Container):
         self.criterion = checked(criterion)
         self.combine = check_combine("Parallel", combine)
         self.columns = None if split is None else _columns(split, self._length)
+        self._warn_without_target()
 
     @property
     def machines(self) -> tuple[LearningMachine, ...]:
@@ -143,6 +144,14 @@ class Parallel(Container):
             return super().frozen(x, state, params)
         seen = zip(self.machines, self._split(x), strict=True)
         return _side_by_side([m.frozen(part, state.sub(str(i))) for i, (m, part) in enumerate(seen)])
+
+    def gives_target(self, has_target: bool) -> bool:
+        """Whether one of the machines gives a target."""
+        return any(m.gives_target(has_target) for m in self.machines)
+
+    def without_target(self, has_target: bool) -> list[LearningMachine]:
+        """Those of the machines that learn without a target."""
+        return [found for m in self.machines for found in m.without_target(has_target)]
 
     @property
     def takes_missing(self) -> bool:

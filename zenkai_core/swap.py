@@ -185,6 +185,22 @@ class Swap(Container):
     def _machines(self, state: State) -> dict[Role, LearningMachine]:
         return state.data["machines"]
 
+    def gives_target(self, has_target: bool) -> bool:
+        """Whether the machine that is asked gives a target; the other's output may be one."""
+        mixed = (self.mix[self.asked] if self.x_mix is None else self.x_mix) > 0
+        asked = self.main if self.asked == "main" else self.sub
+        return asked.gives_target(has_target or mixed)
+
+    def without_target(self, has_target: bool) -> list[LearningMachine]:
+        """Those of the two that learn without a target; the other's output may be one."""
+        roles: dict[Role, LearningMachine] = {"main": self.main, "sub": self.sub}
+        return [
+            found
+            for role, m in roles.items()
+            if self.trained[role]
+            for found in m.without_target(has_target or self.mix[role] > 0)
+        ]
+
     @property
     def takes_missing(self) -> bool:
         """Whether all machines take NaN in the inputs as missing values."""

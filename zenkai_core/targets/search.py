@@ -94,6 +94,11 @@ class SearchX(_Search, StepX):
 
     default_score = "local"
 
+    @property
+    def uses_target(self) -> bool:  # type: ignore[override]
+        """Whether candidates are scored against the layer's own target."""
+        return self.score == "local"
+
     def step_x(self, machine: Machine, t: IO, state: State) -> IO:
         """The best inputs found, or the reducer's answer; the noise count moves, nothing else."""
 

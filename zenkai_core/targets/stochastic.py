@@ -68,6 +68,11 @@ class Proposals(PerSample, StepX):
         check_count(self._rule, "k", k)
         self.k = k
 
+    @property
+    def uses_target(self) -> bool:  # type: ignore[override]
+        """Whether candidates are scored against the layer's own target."""
+        return self.score == "local"
+
     def step_x(self, machine: Machine, t: IO, state: State) -> IO:
         """The best of the passes, or the reducer's answer; the noise count moves, nothing else.
 

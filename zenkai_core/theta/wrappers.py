@@ -22,6 +22,16 @@ Masks = Mapping[str, Tensor]
 class _Around(Wrapping, StepTheta):
     kind = StepTheta
 
+    @property
+    def learns(self) -> bool:  # type: ignore[override]
+        """As the inner rule does."""
+        return self.rule.learns
+
+    @property
+    def takes_missing(self) -> bool:  # type: ignore[override]
+        """As the inner rule does."""
+        return self.rule.takes_missing
+
     def accumulate(self, machine: Machine, t: IO, state: State) -> None:
         """As the inner rule does."""
         self.rule.accumulate(machine, t, state)
