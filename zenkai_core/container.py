@@ -10,6 +10,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from zenkai_core.compiled import original
+from zenkai_core.context import Context
 from zenkai_core.learning import LearningMachine, LMode
 from zenkai_core.state import State
 from zenkai_core.values import IO, Probabilities, Target, asks_nothing, errors_of, exact_error, nothing_asked
@@ -74,6 +75,11 @@ class Container(LearningMachine):
         super().__init__(loss=machines[0].loss, scale=scale, lmode=lmode)
         self.order: Order = order
 
+    def __repr__(self) -> str:
+        named = [(name, m) for name, m in self.named_children() if isinstance(m, LearningMachine)]
+        inside = ", ".join(f"{name}: {_what(m)}" for name, m in named)
+        return f"{type(self).__name__}({inside})"
+
     def _warn_without_target(self) -> None:
         """Warns of the machines inside that learn but can receive no target; each is reported once."""
         found = [m for m in dict.fromkeys(self.without_target(True)) if not m.__dict__.get("_reported", False)]
@@ -127,14 +133,14 @@ class Container(LearningMachine):
             )
         return sub.t
 
-    def _run(self, x: IO) -> tuple[IO, State]:
+    def _run(self, x: IO, context: Context | None = None) -> tuple[IO, State]:
         if self.order == "accumulate step step_x" and self.lmode not in ("accumulate step step_x", "step_x"):
             raise RuntimeError(
                 f"a {type(self).__name__} that steps before step_x expected lmode 'accumulate step step_x' in "
                 f"autograd, got {self.lmode!r}: backward() moves no parameter by itself; set the lmode, call "
                 "learn(x, t), or use the other order"
             )
-        return super()._run(x)
+        return super()._run(x, context)
 
 
 def _what(machine: LearningMachine) -> str:

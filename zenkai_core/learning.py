@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from zenkai_core import passes
 from zenkai_core.bridge import bridge
+from zenkai_core.context import Context, split_arguments
 from zenkai_core.criteria import Criterion, output_gradient, per_row, sse
 from zenkai_core.distributed import in_data_parallel
 from zenkai_core.finite import check_finite_pass
@@ -150,10 +151,15 @@ class LearningMachine(Hooked, nn.Module):
             return self.forward_nn(x, State(remember=False))
 
     # ------------------------------------------------------------------------------------------------ what users call
-    def forward(self, *x: Tensor) -> Tensor | tuple[Tensor, ...]:
+    def forward(self, *x: Any, **context: Any) -> Tensor | tuple[Tensor, ...]:
         """The outputs; part of torch's autograd when gradients are on, plain under `no_grad` and `torch.export`.
 
         `torch.compile` leaves a machine as it is: compile the module inside.
+
+        Args:
+            x: inputs, tensors with as many rows as the first. Anything else among them (None, edge lists, numbers)
+                reaches the module unchanged, and gets no target.
+            context: keyword arguments of the module, such as masks, which reach it unchanged.
 
         Raises:
             TypeError: an output is not floating, while gradients are on.
@@ -161,18 +167,29 @@ class LearningMachine(Hooked, nn.Module):
                 lmode.
         """
         if torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting():
-            return _uncompiled(self, *x)
-        return self._joined(*x)
+            return _uncompiled(self, *x, **context)
+        return self._joined(*x, **context)
 
-    def _joined(self, *x: Tensor) -> Tensor | tuple[Tensor, ...]:
-        inputs = IO(*x)
+    def _joined(self, *x: Any, **named: Any) -> Tensor | tuple[Tensor, ...]:
+        inputs, context = split_arguments(type(self).__name__, x, named)
+        self._expect_context(context)
         if torch.is_grad_enabled() and not torch.compiler.is_exporting():
             if in_data_parallel():
                 self._expect_averaged()
-            y = bridge(self._run, self._pull, inputs, [p for p in self.parameters() if p.requires_grad])
+            y = bridge(
+                partial(self._run, context=context),
+                self._pull,
+                inputs,
+                [p for p in self.parameters() if p.requires_grad],
+            )
         else:
-            y = tuple(v.detach() for v in self.remember(inputs.detach(), State(remember=False)))
+            y = tuple(v.detach() for v in self.remember(inputs.detach(), State(remember=False, context=context)))
         return y[0] if len(y) == 1 else y
+
+    def _context(self, x: IO, named: Mapping[str, Any]) -> Context | None:
+        context = split_arguments(type(self).__name__, tuple(x), named)[1] if named else None
+        self._expect_context(context)
+        return context
 
     def local_only(self) -> list[str]:
         """Names of what learns from rows that it keeps, outside `.grad`; it would differ between processes.
@@ -198,7 +215,20 @@ class LearningMachine(Hooked, nn.Module):
                     "gradients are averaged: step by zenkai_core.Optimizer"
                 )
 
-    def learn(self, x: IO | Tensor, t: IO | Tensor) -> Tensor:
+    def _expect_context(self, context: Context | None) -> None:
+        """Refuses arguments beside the inputs, unless a subclass hands them on.
+
+        Raises:
+            TypeError: there are some.
+        """
+        if context is not None:
+            given = [*context.named, *(f"argument {place}" for place, _ in context.places)]
+            raise TypeError(
+                f"{type(self).__name__} expected tensors with the same rows as its first input, got also {given}: only "
+                "a Machine hands other arguments to its module; make one Machine of the layers that need them"
+            )
+
+    def learn(self, x: IO | Tensor, t: IO | Tensor, **context: Any) -> Tensor:
         """One update towards t, in training mode: forward, step_y, accumulate, step.
 
         An exception on the way (Ctrl-C too) forgets whatever was accumulated since the last step, as `forget` does, so
@@ -208,6 +238,7 @@ class LearningMachine(Hooked, nn.Module):
         Args:
             x: inputs, `[n, ...]`.
             t: what `assess_y` takes, for example labels `[n]`.
+            context: keyword arguments of the module, such as masks, which reach it unchanged.
 
         Returns:
             `[]` the mean cost before the update.
@@ -218,7 +249,7 @@ class LearningMachine(Hooked, nn.Module):
         """
         x, t = _batch("learn", x, t)
         with passes.mode(self, True):
-            state = State(wants_x=False)
+            state = State(wants_x=False, context=self._context(x, context))
             try:
                 y = self.remember(x, state)
                 with torch.no_grad():
@@ -243,7 +274,7 @@ class LearningMachine(Hooked, nn.Module):
         for m in (m for child in self.children() for m in outermost(child)):
             m.forget()
 
-    def test(self, x: IO | Tensor, t: IO | Tensor) -> Tensor:
+    def test(self, x: IO | Tensor, t: IO | Tensor, **context: Any) -> Tensor:
         """`[]` the mean cost in evaluation mode, without gradient; modes are as before afterwards.
 
         Raises:
@@ -251,7 +282,7 @@ class LearningMachine(Hooked, nn.Module):
         """
         x, t = _batch("test", x, t)
         with passes.mode(self, False), torch.no_grad():
-            state = State(remember=False)
+            state = State(remember=False, context=self._context(x, context))
             y = self.remember(x.detach(), state)
             cost = per_row(self._cost(t, state.criterion, y), y, "assess_y")
         return cost.mean()
@@ -360,8 +391,8 @@ class LearningMachine(Hooked, nn.Module):
         """The cost of k copies of the rows, or of one."""
         return self._cost(t.tile(y.rows // t.rows if t.rows else 1), criterion, y)
 
-    def _run(self, x: IO) -> tuple[IO, State]:
-        state = State(wants_x=any(v.requires_grad for v in x))
+    def _run(self, x: IO, context: Context | None = None) -> tuple[IO, State]:
+        state = State(wants_x=any(v.requires_grad for v in x), context=context)
         return self.remember(x, state), state
 
     def _pull(
@@ -408,6 +439,10 @@ class LearningMachine(Hooked, nn.Module):
         told, self._told = self._told, None
         if told is not None:
             self.step(*told)
+
+    def __repr__(self) -> str:
+        inside = [type(m).__name__ for m in self.children()]
+        return f"{type(self).__name__}({', '.join(inside)})"
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a file takes along: no pass in flight (it belongs to its graph), and nobody who listens."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from zenkai_core import passes
 from zenkai_core.capabilities import check, check_kind, qualified
+from zenkai_core.context import Context
 from zenkai_core.criteria import (
     Criterion,
     at_inputs,
@@ -25,6 +26,7 @@ from zenkai_core.criteria import (
     sse,
     unsuitable_target,
 )
+from zenkai_core.describe import module_text, value_text
 from zenkai_core.learning import LearningMachine, LMode, Loss
 from zenkai_core.state import State
 from zenkai_core.values import IO, Probabilities, Target
@@ -71,6 +73,9 @@ class Rule(nn.Module):
 
     def forget(self) -> None:
         """Drops the passes accumulated since the last step; gradients are the machine's. Nothing unless overridden."""
+
+    def __repr__(self) -> str:
+        return f"{qualified(self)}({self.extra_repr()})"
 
     def note(self, state: State, **figures: Tensor | float) -> None:
         """Figures about what the rule just did with a pass, for whoever records it: `gain` of an x rule is "x_gain".
@@ -235,6 +240,12 @@ class Machine(LearningMachine):
                 f"Machine expected an nn.Module, got {getattr(module, '__name__', type(module).__name__)}: "
                 "modules.BlackBox makes a module of a function of tensors; a class is to be called"
             )
+        if isinstance(module, nn.RNNBase):
+            raise TypeError(
+                f"Machine expected a module whose outputs are tensors with the rows first, got "
+                f"{type(module).__name__}, which also returns its hidden state: wrap it in a module that is made with "
+                "batch_first=True and returns the output alone, self.rnn(x)[0]"
+            )
         for name, given, kind in (("theta", theta, StepTheta), ("x", x, StepX), ("y", y, StepY)):
             if name != "y" or given is not None:
                 check_kind("Machine", name, given, kind)
@@ -263,7 +274,7 @@ class Machine(LearningMachine):
         if (seen := at_inputs(self.criterion, x.detach())) is not None:
             state.criterion = self._reduced(seen)
         if not state.remember:
-            return passes.outputs(self.module, x)
+            return passes.outputs(self.module, x, context=state.context)
         state.training, state.version = self.training, self.version
         graph_x = self.x.uses_graph and state.wants_x
         state.x = x = x.leaves(graph_x)
@@ -338,6 +349,9 @@ class Machine(LearningMachine):
                 rule.step(self)
         torch.clear_autocast_cache()  # within one autocast block, the next pass would take the casts of the old weights
         self.version += 1
+
+    def _expect_context(self, context: Context | None) -> None:
+        """Takes any: the module is called with it."""
 
     @property
     def takes_missing(self) -> bool:
@@ -450,6 +464,12 @@ class Machine(LearningMachine):
         """Refuses a point among the outputs as the target of a criterion for labels or probabilities."""
         if isinstance(t, Target) and is_distance(criterion) is False:
             raise unsuitable_target(f"a Machine over {type(self.module).__name__}", criterion)
+
+    def __repr__(self) -> str:
+        given = [module_text(self.module), *map(repr, self._rules())]
+        if self.criterion is not sse:
+            given.append(f"criterion={value_text(self.criterion)}")
+        return f"Machine({', '.join(given)})"
 
     def _rules(self) -> list[Rule]:
         return [rule for rule in (self.theta, self.x, self.y) if rule is not None]

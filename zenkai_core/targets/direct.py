@@ -147,14 +147,11 @@ class LocalReadout(_FixedWeights):
         """A `Target`, whose error dc/dy is exact.
 
         Raises:
-            RuntimeError: under autograd, which knows no labels, with a criterion other than `sse`.
+            NeedsLabels: under autograd, which knows no labels, with a criterion other than `sse`.
         """
         errors, goal = state.output_error(), state.goal
-        if goal is None or (isinstance(goal, Target) and self.criterion is not sse):
-            raise RuntimeError(
-                f"targets.LocalReadout expected the network's own target for {self.criterion}, got a gradient: call "
-                "learn(x, t) of the network, since loss.backward() keeps the labels to itself"
-            )
+        if goal is None or self.criterion is not sse:
+            goal = state.labels(f"targets.LocalReadout with criterion={self.criterion!r}")
         y = _flat(state.outputs)
         B = self._weights(y, _flat(errors))
         self._tick()

@@ -100,4 +100,4 @@ class KolenPollack(FeedbackAlignment, Optimizing):
 
     def extra_repr(self) -> str:
         """What `print` shows."""
-        return f"scale={self.scale}"
+        return f"{Optimizing.extra_repr(self)}, scale={self.scale}"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import tansaku
+from zenkai_core.describe import value_text
 from zenkai_core.machine import Rule
 from zenkai_core.noise import NoiseKey
 from zenkai_core.rates import check_rate
@@ -176,6 +177,13 @@ class PerSample(Rule):
             diversity=spread.mean(),
             evaluations=evaluations,
         )
+
+    def extra_repr(self) -> str:
+        """What `print` shows."""
+        shown = [f"score={self.score!r}"]
+        shown += [] if self.reduce is None else [f"reduce={value_text(self.reduce)}"]
+        shown += [] if self.rate == 1.0 else [f"rate={value_text(self.rate)}"]
+        return ", ".join(shown)
 
     _remedy = "widen the steps (std), score by the network's smooth loss, or take a weighted mean"
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from zenkai_core import passes
 from zenkai_core.checks import check_whole
 from zenkai_core.criteria import is_distance, sse
+from zenkai_core.describe import module_text
 from zenkai_core.machine import Machine, StepX
 from zenkai_core.noise import NoiseKey
 from zenkai_core.state import State
@@ -207,7 +208,9 @@ class Reverse(Optimizing, StepX):
 
     def extra_repr(self) -> str:
         """What `print` shows."""
-        return "" if self.inverse is None else f"n={self.n}, std={self.std}"
+        if self.inverse is None:
+            return ""
+        return f"{module_text(self.inverse)}, {super().extra_repr()}, n={self.n}, std={self.std}"
 
 
 def _normal(like: Tensor, generator: torch.Generator) -> Tensor:

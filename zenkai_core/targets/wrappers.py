@@ -66,7 +66,7 @@ class _Features(Wrapping):
 
     def extra_repr(self) -> str:
         """What `print` shows."""
-        return f"features={self.features}"
+        return f"{self.rule!r}, features={self.features}"
 
 
 class Limited(_Features, StepX):

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from zenkai_core.checks import check_whole
 from zenkai_core.criteria import is_distance
+from zenkai_core.describe import value_text
 from zenkai_core.machine import Machine, StepTheta
 from zenkai_core.modules.estimators import PerOutput, as_array
 from zenkai_core.modules.voters import Sum
@@ -214,6 +216,7 @@ class Fit(StepTheta):
             seed = torch.randint(2**31 - 1, (), generator=self.noise.next())
             estimator.set_params(random_state=int(seed))
         rows, targets = as_array(x), _targets(module, estimator, t)
+        _expect_outputs(estimator, targets)
         if not self.partial or not hasattr(estimator, "partial_fit"):
             return estimator.fit(rows, targets)
         if getattr(module, "kind", None) == "classification":  # the classes of batches to come are unknown to this one
@@ -239,7 +242,7 @@ class Fit(StepTheta):
 
     def extra_repr(self) -> str:
         """What `print` shows."""
-        return f"rows={self.rows}, pending={self.pending}"
+        return f"{value_text(self.factory)}, rows={value_text(self.rows)}, pending={self.pending}"
 
 
 def _kept(values: Tensor) -> Tensor:
@@ -263,3 +266,20 @@ def _regression_tree() -> Any:
     from sklearn.tree import DecisionTreeRegressor
 
     return DecisionTreeRegressor(max_depth=11)
+
+
+def _expect_outputs(estimator: Any, targets: NDArray[Any]) -> None:
+    """Refuses an estimator of one output for targets of several, before scikit-learn fails in its own words.
+
+    Raises:
+        TypeError: it says that it takes one output only.
+    """
+    tags = getattr(estimator, "__sklearn_tags__", None)
+    if targets.ndim != 2 or targets.shape[1] < 2 or isinstance(estimator, PerOutput) or tags is None:
+        return
+    if not tags().target_tags.multi_output:
+        name = type(estimator).__name__
+        raise TypeError(
+            f"theta.Fit expected an estimator of {targets.shape[1]} outputs, got {name}, which predicts one: wrap it, "
+            f"factory=lambda: modules.PerOutput({name}()), which fits one for each output"
+        )

@@ -119,7 +119,7 @@ class Postponed(_Around):
 
     def extra_repr(self) -> str:
         """What `print` shows."""
-        return f"every={self.every}"
+        return f"{self.rule!r}, every={self.every}"
 
 
 class Filtered(_Around, Optimized):
