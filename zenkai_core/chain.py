@@ -107,7 +107,9 @@ class Chain(Container):
         return self._step_x_of(0, state)
 
     def step(self, x: IO, t: IO, state: State) -> None:
-        """Every machine that has accumulated steps once; in the second order each accumulates first, from the target made by the one above.
+        """Every machine that has accumulated steps once.
+
+        In the second order each accumulates first, from the target made by the one above.
 
         Raises:
             RuntimeError: nothing was accumulated for this pass.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from zenkai_core.capabilities import check, check_kind, qualified
 from zenkai_core.composed import at_inputs
 from zenkai_core.criteria import Criterion, checked, is_distance, output_gradient, per_row, sse
 from zenkai_core.learning import LearningMachine, LMode, Loss
+from zenkai_core.loss_scale import divided
 from zenkai_core.state import State
 from zenkai_core.values import IO
 
@@ -62,6 +64,10 @@ class Rule(nn.Module):
 
     def forget(self) -> None:
         """Drops the passes accumulated since the last step; gradients are the machine's. Nothing unless overridden."""
+
+    def identity(self) -> str:
+        """What a saved state of the rule has to come from, in words: the rule, and the optimiser that it moves by."""
+        return qualified(self)
 
     def note(self, state: State, **figures: Tensor | float) -> None:
         """Figures about what the rule just did with a pass, for whoever records it: `gain` of an x rule is "x_gain".
@@ -337,7 +343,13 @@ class Machine(LearningMachine):
         if not any(v.requires_grad for v in (*x, *params)):
             return (None,) * len(x), []
         errors = output_gradient(self.local_criterion(state), y.detach(), t)
-        return self.x.pull(self, x, y, errors, params, max(y.rows, 1) if self.loss == "mean" else 1)
+        n, factor = max(y.rows, 1) if self.loss == "mean" else 1, state.factor
+        if factor is None or all(v.dtype.itemsize > 2 for v in y):
+            return self.x.pull(self, x, y, errors, params, n)
+        scaled = [e if e is None else e * factor for e in errors]  # as half precision needs it, where the user scales
+        of_x, of_params = self.x.pull(self, x, y, scaled, params, n)
+        by_parameter = zip((p for p, _ in of_params), divided((g for _, g in of_params), factor), strict=True)
+        return tuple(divided(of_x, factor)), list(by_parameter)
 
     def trainable(self) -> list[nn.Parameter]:
         """The module's parameters that ask for a gradient; what rules move."""
@@ -382,6 +394,31 @@ class Machine(LearningMachine):
         x = state.inputs.detach()
         seed = int(torch.randint(2**62, (), generator=noise, device=noise.device))
         return passes.propose(self.module, x, state, k, seed).map(lambda v: v.unflatten(0, (k, x.rows)))
+
+    def get_extra_state(self) -> dict[str, str | None]:
+        """Slot -> the rule that the entries of the `state_dict` belong to; None for one that remembers nothing."""
+        rules = {"theta": self.theta, "x": self.x, "y": self.y}
+        return {
+            slot: rule.identity() if rule is not None and rule.state_dict() else None for slot, rule in rules.items()
+        }
+
+    def set_extra_state(self, state: dict[str, str | None]) -> None:
+        """Nothing: the rules were checked before."""
+
+    def expect_rules(self, saved: Any, strict: bool) -> None:
+        """Refuses the state of another rule, or of one with another optimiser.
+
+        Raises:
+            ValueError: it is one.
+        """
+        for slot, own in self.get_extra_state().items():
+            given = saved.get(slot, own)
+            if given != own and (strict or (given is not None and own is not None)):
+                raise ValueError(
+                    f"Machine expected the state of {own or 'a rule without one'} for {slot}, got that of "
+                    f"{given or 'a rule without one'}: make the machine with the rules that were saved, or load the "
+                    "weights alone by zenkai_core.load_weights(model, state_dict)"
+                )
 
     @property
     def _criterion(self) -> Criterion:

@@ -44,6 +44,7 @@ class State:
         position: which of the network's outputs the first of this layer's is, if these are outputs of the network.
         requested: under autograd, which parameters the running backward pass wants the gradients of; None in an
             explicit call, which learns from everything.
+        factor: the factor on the user's loss that targets are free of and `.grad` keeps; None for none.
         data: whatever else rules and users keep; a `Machine` notes there the random state, the autocast and the
             statistics of normalisation of the pass.
 
@@ -66,6 +67,7 @@ class State:
     version: int = 0
     position: int | None = None
     requested: Requested | None = None
+    factor: Tensor | float | None = None
     data: dict[str, Any] = field(default_factory=dict)
     _subs: dict[str, State] = field(default_factory=dict)
     _origins: tuple[tuple[nn.Module, weakref.ref[State], int] | None, ...] = ()
