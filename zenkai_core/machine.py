@@ -307,6 +307,15 @@ class Machine(LearningMachine):
         torch.clear_autocast_cache()  # within one autocast block, the next pass would take the casts of the old weights
         self.version += 1
 
+    def step_told(self) -> None:
+        """As for every machine; gradients that were set by other hands move a rule that works by them, too."""
+        if self._told is None and any(p.grad is not None for p in self.parameters()):
+            for rule in (self.theta, self.x):
+                if rule.learning and rule.by_gradient:
+                    rule.step(self)
+            self.version += 1
+        super().step_told()
+
     def local_only(self) -> list[str]:
         """Names of the rules that learn from rows which they keep."""
         return [qualified(rule) for rule in (self.theta, self.x) if rule.learning and not rule.by_gradient]

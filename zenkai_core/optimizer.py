@@ -110,6 +110,7 @@ class Optimizer(torch.optim.Optimizer):
         """Sets the base class up, and the factor on the loss in every machine."""
         self._ready, self._looked = False, looked
         self._rest: dict[str, Any] | None = None
+        self._cleared: set[nn.Parameter] = set()  # parameters whose gradients a step has used up and set to None
         super().__init__([torch.zeros(0)], {})  # torch refuses an empty list, and a model of trees has no parameters
         self._ready = True
         self._scale = scale
@@ -207,6 +208,7 @@ class Optimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self._cleared.update(p for m in self.machines for p in m.parameters() if p.grad is not None)
         for machine in self.machines:
             for m in machine.modules():  # one inside may have been told by an earlier backward pass than the last
                 if isinstance(m, LearningMachine):
@@ -246,7 +248,9 @@ class Optimizer(torch.optim.Optimizer):
         """
         params = [p for m in self.machines for p in m.parameters()]
         params += [p for g in (self.torch_optimizer.param_groups if self.torch_optimizer else []) for p in g["params"]]
-        held = [p for p in params if p.grad is not None]
+        held = [p for p in params if p.grad is not None or p in self._cleared]
+        if set_to_none:
+            self._cleared.clear()
         for m in self.machines:
             m.forget()
         if self._scale is not None:
