@@ -150,7 +150,7 @@ class Optimizer(torch.optim.Optimizer):
         if not self._ready:
             return self._base
         groups = [group for o in self._inner for group in o.param_groups]
-        if not self._looked:
+        if not self._looked and (self._scale is None or self._scale.scaler is None):  # a scaler reads them at each step
             self._looked = True
             self._warn_of_groupless(groups)
         return groups + self._looked_at(groups)

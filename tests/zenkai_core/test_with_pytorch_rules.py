@@ -74,7 +74,7 @@ def state_of(net: nn.Module) -> dict[str, Any]:
 
 def same(a: Any, b: Any, atol: float = 0.0) -> bool:
     if isinstance(a, Tensor):
-        return torch.allclose(a.double(), b.double(), rtol=0, atol=atol, equal_nan=True)
+        return a.shape == b.shape and torch.allclose(a.double(), b.double(), rtol=0, atol=atol, equal_nan=True)
     if isinstance(a, dict):
         return a.keys() == b.keys() and all(same(a[k], b[k], atol) for k in a)
     if isinstance(a, (list, tuple)):
@@ -193,6 +193,7 @@ def test_a_scaler_works_for_a_network_without_gradients_and_skips_its_overflow(r
         assert bool(moved) is not overflow
 
 
+@pytest.mark.filterwarnings("ignore:Optimizer.param_groups")
 def test_a_scaler_that_the_optimizer_does_not_know_of_is_refused_where_a_rule_would_learn_its_factor() -> None:
     for rule in ("tree", "least squares", "search"):
         net = network(rule)
@@ -251,8 +252,6 @@ def test_hooks_on_parameters_run_in_every_call(rule: str, call: str) -> None:
 @pytest.mark.parametrize(("rule", "target"), PAIRS)
 @pytest.mark.parametrize("how", ["deepcopy", "pickle"])
 def test_a_copy_with_its_optimizer_goes_on_as_its_original(rule: str, target: str, how: str) -> None:
-    if how == "pickle" and ("search" in rule or "search" in target):
-        RULES  # pickled too: a tansaku algorithm is a value
     net = network(rule, target)
     optimizer = zk.Optimizer(net)
     train(net, optimizer)
