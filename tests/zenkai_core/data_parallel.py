@@ -95,10 +95,13 @@ REFUSED = {
     "theta.LeastSquares": lambda: chain(zk.theta.LeastSquares),
     "theta.Search": lambda: chain(lambda: zk.theta.Search(tansaku.HillClimb(k=4, std=0.1))),
     "theta.Gradient": lambda: chain(lambda: zk.theta.Gradient(torch.optim.SGD, n=2, **SGD)),
-    "theta.Fit": lambda: nn.Sequential(nn.Linear(3, 3), machine(zk.modules.Trees(3, 2), zk.theta.Fit(), zk.targets.Null())),
+    "theta.Fit": lambda: nn.Sequential(
+        nn.Linear(3, 3), machine(zk.modules.Trees(3, 2), zk.theta.Fit(), zk.targets.Null())
+    ),
     "theta.Filtered": lambda: chain(lambda: zk.theta.Filtered(zk.theta.LeastSquares(), lr=0.1)),
     "targets.Difference": lambda: zk.Chain(
-        machine(nn.Linear(3, 4)), machine(nn.Linear(4, 2), x=zk.targets.Difference(nn.Linear(2, 4), torch.optim.SGD, lr=0.1))
+        machine(nn.Linear(3, 4)),
+        machine(nn.Linear(4, 2), x=zk.targets.Difference(nn.Linear(2, 4), torch.optim.SGD, lr=0.1)),
     ),
     "Own": Own,
     "lmode 'accumulate'": lambda: zk.Chain(*map(machine, layers()), lmode="accumulate step_x step"),

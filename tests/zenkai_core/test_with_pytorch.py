@@ -93,7 +93,9 @@ def machines_between_plain_modules() -> tuple[nn.Module, nn.Module]:
 
 
 def a_converted_model() -> tuple[nn.Module, nn.Module]:
-    plain = nn.Sequential(*(m for part in plain_layers() for m in (part if isinstance(part, nn.Sequential) else [part])))
+    plain = nn.Sequential(
+        *(m for part in plain_layers() for m in (part if isinstance(part, nn.Sequential) else [part]))
+    )
     rules = lambda m: (zk.theta.Gradient(torch.optim.SGD, **SGD), zk.targets.Gradient())  # noqa: E731
     return plain, zk.convert(copy.deepcopy(plain), rules, group=True)
 
