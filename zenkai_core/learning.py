@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from zenkai_core import passes
 from zenkai_core.bridge import bridge
+from zenkai_core.compiled import exporting
 from zenkai_core.criteria import Criterion, output_gradient, per_row, sse
 from zenkai_core.distributed import in_data_parallel
 from zenkai_core.gradients import add_gradients, captured, capturing, deliver, has_hooks
@@ -160,13 +161,13 @@ class LearningMachine(Hooked, nn.Module):
             TypeError: an output is not floating, while gradients are on.
             RuntimeError: under `DistributedDataParallel`, an lmode that steps, or a rule that learns from rows.
         """
-        if torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting():
+        if torch.compiler.is_dynamo_compiling() and not exporting():
             return _uncompiled(self, *x)
         return self._joined(*x)
 
     def _joined(self, *x: Tensor) -> Tensor | tuple[Tensor, ...]:
         inputs = IO(*x)
-        if torch.is_grad_enabled() and not torch.compiler.is_exporting():
+        if torch.is_grad_enabled() and not exporting():
             if in_data_parallel():
                 self._expect_averaged()
             y = bridge(self._run, self._pull, inputs, [p for p in self.parameters() if p.requires_grad])

@@ -7,11 +7,11 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import tansaku
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+import tansaku
 import zenkai_core as zk
 
 SGD: dict[str, Any] = {"lr": 0.05, "momentum": 0.9}

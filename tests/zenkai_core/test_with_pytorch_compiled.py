@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import tansaku
 import torch
 from torch import Tensor, nn
 
+import tansaku
 import zenkai_core as zk
 from zenkai_core import Chain, Machine
 

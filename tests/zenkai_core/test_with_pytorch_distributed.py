@@ -1,4 +1,4 @@
-"""DistributedDataParallel over two processes: ranks stay equal, or the pass is refused; lines of docs/with_pytorch.md."""
+"""DistributedDataParallel over two processes: ranks stay equal, or the pass is refused (docs/with_pytorch.md)."""
 
 from __future__ import annotations
 

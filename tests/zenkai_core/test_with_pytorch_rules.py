@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import tansaku
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import tansaku
 import zenkai_core as zk
 from zenkai_core import Chain, Machine
 
