@@ -46,7 +46,7 @@ def _hooks_run_once(make: Make) -> None:
     for name, p in machine.named_parameters():
         if p.requires_grad:
             listen(name, p)
-    _loss(machine, x).backward()
+    _loss(machine, x.leaves(requires_grad=True)).backward()
     for name, p in machine.named_parameters():
         expected = [] if p.grad is None else ["gradient", "accumulated"]
         got = calls.get(name, expected)
