@@ -15,6 +15,7 @@ from zenkai_core.parallel import Parallel
 from zenkai_core.state import State
 from zenkai_core.swap import Swap
 from zenkai_core.values import IO, as_io
+from zenkai_core.weights import load_weights
 from zenkai_core.wiring import Node
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "cross_entropy",
     "diagnostics",
     "modules",
+    "load_weights",
     "parameters",
     "plain_parameters",
     "set_lmode",

@@ -21,6 +21,14 @@ def uncompiled() -> AbstractContextManager[Any]:
     return cast(AbstractContextManager[Any], torch.compiler.set_stance("force_eager"))
 
 
+def exporting() -> bool:
+    """Whether `torch.export` traces the present call."""
+    known = getattr(torch.compiler, "is_exporting", None)
+    if known is not None:
+        return bool(known())
+    return torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
+
+
 def original(module: nn.Module) -> nn.Module:
     """The module that `torch.compile` was given, if it made this one; else the module.
 

@@ -184,7 +184,7 @@ def hand_down(state: State, sub: State, above: Callable[[IO], Tensor], position:
         position: the first of its outputs among the network's, if they are.
     """
     sub.error, sub.goal, sub.above, sub.position = state.error, state.goal, above, position
-    sub.requested = state.requested
+    sub.requested, sub.factor = state.requested, state.factor
 
 
 class Joint:

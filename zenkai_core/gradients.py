@@ -63,12 +63,16 @@ def without_hooks(parameters: Iterable[Tensor]) -> Iterator[None]:
     hooked: list[Any] = [p for p in parameters if has_hooks(p)]
     kept = [(p, p._backward_hooks, p._post_accumulate_grad_hooks) for p in hooked]
     try:
-        for p in hooked:
-            p._backward_hooks = p._post_accumulate_grad_hooks = None
+        for p, _, after in kept:
+            p._backward_hooks = None
+            if after:
+                p._post_accumulate_grad_hooks = OrderedDict()  # None would leave the old table in use
         yield
     finally:
         for p, before, after in kept:
-            p._backward_hooks, p._post_accumulate_grad_hooks = before, after
+            p._backward_hooks = before
+            if after:
+                p._post_accumulate_grad_hooks = after
 
 
 def has_hooks(p: Any) -> bool:
@@ -127,7 +131,9 @@ def skip_hooks_without_gradient(parameters: Iterable[Tensor]) -> None:
 
     def restore() -> None:
         for p, before, after in kept:
-            p._backward_hooks, p._post_accumulate_grad_hooks = before, after
+            p._backward_hooks = before
+            if after:
+                p._post_accumulate_grad_hooks = after
 
     engine: Any = torch.autograd.Variable._execution_engine
     engine.queue_callback(restore)

@@ -19,12 +19,14 @@ from torch import Tensor, nn
 
 from zenkai_core import passes
 from zenkai_core.bridge import bridge
+from zenkai_core.compiled import exporting
 from zenkai_core.context import Context, split_arguments
 from zenkai_core.criteria import Criterion, output_gradient, per_row, sse
 from zenkai_core.distributed import in_data_parallel
 from zenkai_core.finite import check_finite_pass
 from zenkai_core.gradients import add_gradients, captured, capturing, deliver, has_hooks
 from zenkai_core.hooks import Hooked
+from zenkai_core.loss_scale import LossScale, divided
 from zenkai_core.requested import Requested
 from zenkai_core.state import Origin, State
 from zenkai_core.values import IO, Target, as_io, asks_nothing, errors_of, exact_error, no_io
@@ -101,6 +103,7 @@ class LearningMachine(Hooked, nn.Module):
         self._listeners = OrderedDict()
         self._running = set()
         self._told: Told | None = None
+        self.loss_scale: LossScale | None = None  # set by `Optimizer(model, grad_scale=)`
         if loss not in ("mean", "sum"):
             raise ValueError(f"loss expected 'mean' or 'sum', got {loss!r}: say how the loss reduces over rows")
         if not isinstance(scale, numbers.Real) or not math.isfinite(scale):
@@ -163,17 +166,16 @@ class LearningMachine(Hooked, nn.Module):
 
         Raises:
             TypeError: an output is not floating, while gradients are on.
-            RuntimeError: under `DistributedDataParallel`, a rule that learns from rows which it keeps, or a stepping
-                lmode.
+            RuntimeError: under `DistributedDataParallel`, an lmode that steps, or a rule that learns from rows.
         """
-        if torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting():
+        if torch.compiler.is_dynamo_compiling() and not exporting():
             return _uncompiled(self, *x, **context)
         return self._joined(*x, **context)
 
     def _joined(self, *x: Any, **named: Any) -> Tensor | tuple[Tensor, ...]:
         inputs, context = split_arguments(type(self).__name__, x, named)
         self._expect_context(context)
-        if torch.is_grad_enabled() and not torch.compiler.is_exporting():
+        if torch.is_grad_enabled() and not exporting():
             if in_data_parallel():
                 self._expect_averaged()
             y = bridge(
@@ -198,6 +200,9 @@ class LearningMachine(Hooked, nn.Module):
         """
         own = type(self).accumulate is not LearningMachine.accumulate and not getattr(self, "by_gradient", False)
         return [type(self).__name__] if own else []
+
+    def _keeps_rows(self) -> bool:
+        return any(m.local_only() for m in self.modules() if isinstance(m, LearningMachine))
 
     def _expect_averaged(self) -> None:
         """Refuses what `DistributedDataParallel`, which averages gradients, cannot hold equal."""
@@ -406,10 +411,17 @@ class LearningMachine(Hooked, nn.Module):
         order. Half the squared distance to t, which the rules of the last machine go by, would not do: t lies so near
         that nearly every candidate is further from it than y is.
         """
-        y = state.outputs
+        y, scale = state.outputs, self.loss_scale
         n = y.rows if self.loss == "mean" else 1
+        factor = None if scale is None else scale.factor(y.f)
+        if scale is not None and factor is not None:
+            if scale.scaler is not None and self._keeps_rows() and not _finite(grads):
+                scale.overflowed()  # the scaler skips the step; rules learn nothing from this pass
+                return tuple(_nan(v) for v in state.inputs), {}
+            grads = tuple(divided(grads, factor))
         state.forget_targets()
-        state.criterion, state.requested = sse, asked
+        state.criterion, state.requested, state.factor = sse, asked, factor
+        state.checked = scale is not None and scale.scaler is not None  # the scaler itself looks for overflows
         s = self.scale * n
         errors = [g if g is None or s == 1 else g * s for g in grads]
         t: IO = Target.away_from(y, errors)
@@ -430,9 +442,10 @@ class LearningMachine(Hooked, nn.Module):
             self.step_told()
         if asked.everything:
             add_gradients((p, found.pop(p)) for p in [p for p in found if not p.requires_grad])
-        if t_x is None:
-            return (None,) * len(x), found
-        return tuple(None if e is None else e / n for e in errors_of(x, t_x)), found
+        of_x = (None,) * len(x) if t_x is None else tuple(None if e is None else e / n for e in errors_of(x, t_x))
+        if factor is None:
+            return of_x, found
+        return tuple(None if e is None else e * factor for e in of_x), {p: g * factor for p, g in found.items()}
 
     def step_told(self) -> None:
         """Steps with what was accumulated since the last step; does nothing where nothing was."""
@@ -444,9 +457,28 @@ class LearningMachine(Hooked, nn.Module):
         inside = [type(m).__name__ for m in self.children()]
         return f"{type(self).__name__}({', '.join(inside)})"
 
+    def expect_rules(self, saved: Any, strict: bool) -> None:
+        """Refuses the state of other learning rules than this machine's; nothing unless overridden.
+
+        Args:
+            saved: the machine's own extra state, out of a `state_dict`.
+            strict: whether a rule without a state of its own has to be the saved one, too.
+        """
+
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, local_metadata: Any, strict: bool, *args: Any
+    ) -> None:
+        """Checks the rules of all machines inside before the first entry is loaded."""
+        for name, m in self.named_modules(prefix=prefix.removesuffix(".")):
+            key = f"{name}._extra_state" if name else "_extra_state"
+            if isinstance(m, LearningMachine) and key in state_dict:
+                m.expect_rules(state_dict[key], strict)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *args)
+
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a file takes along: no pass in flight (it belongs to its graph), and nobody who listens."""
-        return {**self.__dict__, "_told": None, "_listeners": OrderedDict(), "_running": set()}
+        own = {**self.__dict__, "_told": None, "_listeners": OrderedDict(), "_running": set()}
+        return {**own, "loss_scale": None}  # it belongs to an `Optimizer`, whose copy sets it in its own machines
 
 
 _uncompiled = torch._disable_dynamo(LearningMachine._joined)
@@ -468,6 +500,15 @@ def _first_order(at: IO, errors: Iterable[Tensor | None], y: IO) -> Tensor:
     triples = [(v, a, e) for v, a, e in zip(y, at.tile(k), errors, strict=True) if e is not None]
     rises = [((v - a) * IO(e).tile(k).f).flatten(1).sum(1) for v, a, e in triples]
     return torch.stack(rises).sum(0)
+
+
+def _finite(grads: Iterable[Tensor | None]) -> bool:
+    """Whether all entries are finite; one synchronisation."""
+    return bool(torch.stack([g.isfinite().all() for g in grads if g is not None]).all())
+
+
+def _nan(x: Tensor) -> Tensor | None:
+    return torch.full_like(x, math.nan) if x.is_floating_point() else None
 
 
 def _output_error(criterion: Criterion, y: IO, t: IO) -> tuple[Tensor | None, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,7 @@ from zenkai_core.criteria import (
 )
 from zenkai_core.describe import module_text, value_text
 from zenkai_core.learning import LearningMachine, LMode, Loss
+from zenkai_core.loss_scale import divided
 from zenkai_core.state import State
 from zenkai_core.values import IO, Probabilities, Target
 
@@ -76,6 +78,10 @@ class Rule(nn.Module):
 
     def __repr__(self) -> str:
         return f"{qualified(self)}({self.extra_repr()})"
+
+    def identity(self) -> str:
+        """What a saved state of the rule has to come from, in words: the rule, and the optimiser that it moves by."""
+        return qualified(self)
 
     def note(self, state: State, **figures: Tensor | float) -> None:
         """Figures about what the rule just did with a pass, for whoever records it: `gain` of an x rule is "x_gain".
@@ -366,6 +372,15 @@ class Machine(LearningMachine):
         """The machine itself, if it learns and neither receives a target nor finds one by a y rule."""
         return [self] if self.theta.learns and self.y is None and not has_target else []
 
+    def step_told(self) -> None:
+        """As for every machine; gradients that were set by other hands move a rule that works by them, too."""
+        if self._told is None and any(p.grad is not None for p in self.parameters()):
+            for rule in (self.theta, self.x):
+                if rule.learning and rule.by_gradient:
+                    rule.step(self)
+            self.version += 1
+        super().step_told()
+
     def local_only(self) -> list[str]:
         """Names of the rules that learn from rows which they keep."""
         return [qualified(rule) for rule in (self.theta, self.x) if rule.learning and not rule.by_gradient]
@@ -402,7 +417,13 @@ class Machine(LearningMachine):
         if not any(v.requires_grad for v in (*x, *params)):
             return (None,) * len(x), []
         errors = output_gradient(self.local_criterion(state, t), y.detach(), t)
-        return self.x.pull(self, x, y, errors, params, max(y.rows, 1) if self.loss == "mean" else 1)
+        n, factor = max(y.rows, 1) if self.loss == "mean" else 1, state.factor
+        if factor is None or all(v.dtype.itemsize > 2 for v in y):
+            return self.x.pull(self, x, y, errors, params, n)
+        scaled = [e if e is None else e * factor for e in errors]  # as half precision needs it, where the user scales
+        of_x, of_params = self.x.pull(self, x, y, scaled, params, n)
+        by_parameter = zip((p for p, _ in of_params), divided((g for _, g in of_params), factor), strict=True)
+        return tuple(divided(of_x, factor)), list(by_parameter)
 
     def trainable(self) -> list[nn.Parameter]:
         """The module's parameters that ask for a gradient; what rules move."""
@@ -447,6 +468,31 @@ class Machine(LearningMachine):
         x = state.inputs.detach()
         seed = int(torch.randint(2**62, (), generator=noise, device=noise.device))
         return passes.propose(self.module, x, state, k, seed).map(lambda v: v.unflatten(0, (k, x.rows)))
+
+    def get_extra_state(self) -> dict[str, str | None]:
+        """Slot -> the rule that the entries of the `state_dict` belong to; None for one that remembers nothing."""
+        rules = {"theta": self.theta, "x": self.x, "y": self.y}
+        return {
+            slot: rule.identity() if rule is not None and rule.state_dict() else None for slot, rule in rules.items()
+        }
+
+    def set_extra_state(self, state: dict[str, str | None]) -> None:
+        """Nothing: the rules were checked before."""
+
+    def expect_rules(self, saved: Any, strict: bool) -> None:
+        """Refuses the state of another rule, or of one with another optimiser.
+
+        Raises:
+            ValueError: it is one.
+        """
+        for slot, own in self.get_extra_state().items():
+            given = saved.get(slot, own)
+            if given != own and (strict or (given is not None and own is not None)):
+                raise ValueError(
+                    f"Machine expected the state of {own or 'a rule without one'} for {slot}, got that of "
+                    f"{given or 'a rule without one'}: make the machine with the rules that were saved, or load the "
+                    "weights alone by zenkai_core.load_weights(model, state_dict)"
+                )
 
     @property
     def _criterion(self) -> Criterion:

@@ -350,8 +350,8 @@ def _autocast(state: State) -> AbstractContextManager[None]:
 
 
 def _version(value: Tensor) -> int | None:
-    """How often the tensor was written into; None where torch does not count."""
-    return None if value.is_inference() else value._version
+    """How often the tensor was written into; None where torch does not count, and while `torch.export` traces."""
+    return None if torch.compiler.is_compiling() or value.is_inference() else value._version
 
 
 def _restore(random: RandomState) -> None:

@@ -51,6 +51,7 @@ class State:
         requested: under autograd, which parameters the running backward pass wants the gradients of; None in an
             explicit call, which learns from everything.
         context: what the module is called with beside x, such as masks.
+        factor: the factor on the user's loss that targets are free of and `.grad` keeps; None for none.
         data: whatever else rules and users keep; a `Machine` notes there the random state, the autocast and the
             statistics of normalisation of the pass.
 
@@ -75,6 +76,7 @@ class State:
     position: int | None = None
     requested: Requested | None = None
     context: Context | None = None
+    factor: Tensor | float | None = None
     data: dict[str, Any] = field(default_factory=dict)
     _subs: dict[str, State] = field(default_factory=dict)
     _origins: tuple[tuple[nn.Module, weakref.ref[State], int] | None, ...] = ()

@@ -55,6 +55,10 @@ class Wrapping(Rule):
         """Whether the inner rule learns by `.grad` alone."""
         return self.rule.by_gradient
 
+    def identity(self) -> str:
+        """The wrapper's and the inner rule's."""
+        return f"{super().identity()} of {self.rule.identity()}"
+
     def bind(self, machine: Machine) -> None:
         """Checks what the wrapper itself asks of the module, and binds the inner rule."""
         check(qualified(self), self.requires - self.rule.requires, machine.module)

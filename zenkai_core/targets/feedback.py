@@ -138,6 +138,10 @@ class FeedbackAlignment(StepX):
             self._route.clear()
         return of_x, exact or of_params
 
+    def identity(self) -> str:
+        """The rule and its kind: what is kept of a random B and of a sign-symmetric one differs."""
+        return f"{super().identity()} {self.kind!r}"
+
     def _keep(self, name: str, values: Tensor) -> None:
         self.register_buffer(name, values)
 

@@ -18,6 +18,7 @@ from zenkai_core.learning import LearningMachine
 from zenkai_core.machine import Machine
 from zenkai_core.noise import NoiseKey
 from zenkai_core.state import NeedsLabels, State
+from zenkai_core.testing.autograd_claims import AUTOGRAD_CLAIMS
 from zenkai_core.testing.subject import (
     SEED,
     ClaimError,
@@ -317,5 +318,6 @@ CLAIMS: dict[str, Callable[[Make], None]] = {
     "a state_dict continues bit for bit": _resumes,
     "an exception in learn leaves no trace": _no_trace,
     "a pass older than the last step is refused": _stale,
+    **AUTOGRAD_CLAIMS,
 }
 """Claim -> its check; what the first ones find would be met by the later ones too, less plainly."""

@@ -98,6 +98,11 @@ class Optimizing(Rule):
         """The optimiser and its learning rate."""
         return optimizer_text(self._optimizer, self.factory, self.options)
 
+    def identity(self) -> str:
+        """The rule and the class of its optimiser."""
+        own = super().identity()
+        return own if self._optimizer is None else f"{own} with {type(self._optimizer).__name__}"
+
     def get_extra_state(self) -> Any:
         """The optimiser's state, and who is in which group, so that both are part of the machine's `state_dict`."""
         return None if self._optimizer is None else {**self._optimizer.state_dict(), "members": self._members()}
