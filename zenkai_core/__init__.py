@@ -2,9 +2,8 @@
 
 from zenkai_core import criteria, diagnostics, modules, parameters, targets, testing, theta
 from zenkai_core.chain import Chain
-from zenkai_core.composed import SeesInputs, Utility, Weighted
 from zenkai_core.convert import convert
-from zenkai_core.criteria import Criterion, cross_entropy, sse
+from zenkai_core.criteria import Criterion, CrossEntropy, SeesInputs, Utility, Weighted, cross_entropy, sse
 from zenkai_core.diagnostics import Recorder
 from zenkai_core.global_targets import GlobalTargets
 from zenkai_core.graph import Graph
@@ -16,12 +15,14 @@ from zenkai_core.parallel import Parallel
 from zenkai_core.state import State
 from zenkai_core.swap import Swap
 from zenkai_core.values import IO, as_io
+from zenkai_core.weights import load_weights
 from zenkai_core.wiring import Node
 
 __all__ = [
     "IO",
     "Chain",
     "Criterion",
+    "CrossEntropy",
     "GlobalTargets",
     "Graph",
     "LearningMachine",
@@ -45,6 +46,7 @@ __all__ = [
     "cross_entropy",
     "diagnostics",
     "modules",
+    "load_weights",
     "parameters",
     "plain_parameters",
     "set_lmode",

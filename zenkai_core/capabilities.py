@@ -14,6 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from zenkai_core.compiled import original
 from zenkai_core.modules import reversible
 from zenkai_core.modules.discrete import Step, StepSTE
 from zenkai_core.modules.sign import Sign, SignSTE
@@ -57,6 +58,7 @@ def capabilities(module: nn.Module) -> frozenset[str]:
 
 def linear_parts(module: nn.Module) -> tuple[nn.Linear, nn.Module | None] | None:
     """The linear map and its activation (None: none) of a "linear" module; None for another."""
+    module = original(module)
     if isinstance(module, nn.Linear):
         return module, None
     if isinstance(module, nn.Sequential) and 0 < len(module) <= 2 and isinstance(module[0], nn.Linear):

@@ -55,6 +55,7 @@ class Chain(Container):
         for i, m in enumerate(machines):
             self.add_module(str(i), m)
         self._length = len(machines)
+        self._warn_without_target()
 
     @property
     def machines(self) -> tuple[LearningMachine, ...]:
@@ -107,7 +108,9 @@ class Chain(Container):
         return self._step_x_of(0, state)
 
     def step(self, x: IO, t: IO, state: State) -> None:
-        """Every machine steps once; in the second order each accumulates first, from the target made by the one above.
+        """Every machine that has accumulated steps once.
+
+        In the second order each machine accumulates first, from the target made by the one above.
 
         Raises:
             RuntimeError: nothing was accumulated for this pass.
@@ -117,14 +120,11 @@ class Chain(Container):
                 "Chain.step expected a pass that was accumulated, got one without targets: call "
                 "accumulate(x, t, state) first"
             )
-        stepped: set[LearningMachine] = set()
         for i, m in reversed(list(enumerate(self.machines))):
             sub = self._sub(state, i)
             if self.order == "accumulate step step_x" and i < self._length - 1:
                 m.tell(self._step_x_of(i + 1, state), sub)
-            if m not in stepped:
-                m.step(sub.inputs, self._told_by(sub), sub)
-                stepped.add(m)
+            m.step_told()
         state.data["swept"] = t
 
     def frozen(self, x: IO, state: State, params: Mapping[str, Tensor] | None = None) -> IO:
@@ -150,8 +150,7 @@ class Chain(Container):
         state.data["swept"] = swept
 
     def _step_x_of(self, i: int, state: State) -> IO:
-        sub = self._sub(state, i)
-        return self.machines[i].step_x(sub.inputs, self._told_by(sub), sub)
+        return self._asked_by(self.machines[i], self._sub(state, i))
 
     def origins(self, state: State) -> tuple[Origin | None, ...]:
         """Those of the last machine."""
@@ -159,6 +158,25 @@ class Chain(Container):
 
     def _wants_x(self, i: int, state: State) -> bool:
         return i > 0 or state.wants_x
+
+    def gives_target(self, has_target: bool) -> bool:
+        """Whether the first machine gives a target."""
+        for m in reversed(self.machines):
+            has_target = m.gives_target(has_target)
+        return has_target
+
+    def without_target(self, has_target: bool) -> list[LearningMachine]:
+        """The machines that learn but receive no target from the one above."""
+        found: list[LearningMachine] = []
+        for m in reversed(self.machines):
+            found += m.without_target(has_target)
+            has_target = m.gives_target(has_target)
+        return found
+
+    @property
+    def takes_missing(self) -> bool:
+        """Whether the first machine takes NaN in the inputs as missing values."""
+        return self.machines[0].takes_missing
 
     @property
     def _criterion(self) -> Criterion:

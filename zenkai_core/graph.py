@@ -15,7 +15,7 @@ from zenkai_core.container import Combine, Container, Joint, Order, check_combin
 from zenkai_core.criteria import Criterion, output_gradient, sse
 from zenkai_core.learning import LearningMachine, LMode
 from zenkai_core.state import Origin, State
-from zenkai_core.values import IO, Target, target_of_part
+from zenkai_core.values import IO, Target, asks_nothing, nothing_asked, target_of_part
 from zenkai_core.wiring import CostAbove, Node, OutputCosts, Wiring, check_targets, pick
 
 
@@ -95,6 +95,7 @@ class Graph(Container):
             if hasattr(self, name):
                 raise ValueError(f"Graph expected names that it has no use for itself, got {name!r}: rename the node")
             self.add_module(name, node.machine)
+        self._warn_without_target()
 
     @property
     def machines(self) -> dict[str, LearningMachine]:
@@ -157,8 +158,10 @@ class Graph(Container):
         if self.order == "accumulate step_x step":
             self._sweep(t, state, accumulate=True)
             return
+        silent = self._silent(t, state)
         for name in self._first():
-            self[name].tell(self._from_network(name, t, state), state.sub(name))
+            if name not in silent:
+                self[name].tell(self._from_network(name, t, state), state.sub(name))
 
     def step_x(self, x: IO, t: IO, state: State) -> IO:
         """What the nodes at the inputs ask of them; the sweep of `accumulate` serves if there was one."""
@@ -212,18 +215,46 @@ class Graph(Container):
         """Down through all nodes: each is told its target, steps if it shall, and is asked for those of its sources."""
         given: dict[str, IO] = {}
         asked: dict[str, IO] = {}
+        silent = self._silent(t, state)
         for name in self.wiring.down:
             m, sub = self[name], state.sub(name)
+            if name in silent:
+                given[name] = sub.t = nothing_asked(sub.outputs)
+                asked[name] = nothing_asked(sub.inputs)
+                continue
             given[name] = target = self._target(name, t, given, asked, state)
             if accumulate and not (step and name in self._first()):  # those are told in `accumulate` already
                 m.tell(target, sub)
             elif not accumulate:
                 sub.t = m.step_y(sub.inputs, target, sub)
             if step:
-                m.step(sub.inputs, self._told_by(sub), sub)
+                m.step_told()
             if self.wiring.asks(name):
                 asked[name] = self._step_x_of(name, state)
         state.data["swept"], state.data["asked"] = t, asked
+
+    def _silent(self, t: IO, state: State) -> set[str]:
+        """The nodes that the loss does not use, neither their outputs nor those of a node that takes them."""
+        if state.requested is None:  # an explicit call gives a target for each output
+            return set()
+        told = {
+            name: not asks_nothing(state.sub(name).outputs, self._from_network(name, t, state))
+            for name in self.wiring.outputs
+        }
+        used: dict[str, bool] = {}
+
+        def uses(name: str) -> bool:
+            if name not in used:
+                target = self.wiring.targets[name]
+                if target is None:
+                    used[name] = told.get(name, False) or any(map(uses, self.wiring.consumers[name]))
+                elif target in told:
+                    used[name] = told[target]
+                else:
+                    used[name] = target in self.wiring.inputs or uses(target)
+            return used[name]
+
+        return {name for name in self.wiring.up if not uses(name)}
 
     def _target(self, name: str, t: IO, given: Mapping[str, IO], asked: Mapping[str, IO], state: State) -> IO:
         target, takers = self.wiring.targets[name], self.wiring.consumers[name]
@@ -253,8 +284,7 @@ class Graph(Container):
         return [name for name in self.wiring.outputs if not self.wiring.consumers[name]]
 
     def _step_x_of(self, name: str, state: State) -> IO:
-        sub = state.sub(name)
-        return self[name].step_x(sub.inputs, self._told_by(sub), sub)
+        return self._asked_by(self[name], state.sub(name))
 
     def _named(self, x: IO) -> dict[str, IO]:
         if len(x) != len(self.wiring.inputs):
@@ -275,6 +305,37 @@ class Graph(Container):
             else:
                 found += [None] * (1 if source.name in self.wiring.inputs else len(state.sub(source.name).outputs))
         return found
+
+    def gives_target(self, has_target: bool) -> bool:
+        """Whether a node that takes an input of the graph gives a target."""
+        gives = self._targets_from(has_target)[1]
+        return any(gives[name] for name in self.wiring.up if self.wiring.takes_input(name))
+
+    def without_target(self, has_target: bool) -> list[LearningMachine]:
+        """The nodes that learn but receive no target."""
+        has = self._targets_from(has_target)[0]
+        return [m for name in self.wiring.down for m in self[name].without_target(has[name])]
+
+    def _targets_from(self, has_target: bool) -> tuple[dict[str, bool], dict[str, bool]]:
+        """For each node whether it receives a target, and whether it gives one."""
+        has: dict[str, bool] = {}
+        gives: dict[str, bool] = {}
+        for name in self.wiring.down:
+            target = self.wiring.targets[name]
+            if target is not None:
+                has[name] = target in self.wiring.inputs or (
+                    has_target if target in self.wiring.outputs else has[target]
+                )
+            else:
+                asked = any(gives.get(taker, False) for taker in self.wiring.consumers[name])
+                has[name] = asked or (has_target and (name in self.wiring.outputs or not self.wiring.consumers[name]))
+            gives[name] = self[name].gives_target(has[name])
+        return has, gives
+
+    @property
+    def takes_missing(self) -> bool:
+        """Whether every node that takes an input of the graph takes NaN as missing values."""
+        return all(self[name].takes_missing for name in self.wiring.up if self.wiring.takes_input(name))
 
     @property
     def _criterion(self) -> Criterion:

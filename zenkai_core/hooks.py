@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from zenkai_core.state import State
-from zenkai_core.values import IO, as_io, no_io
+from zenkai_core.values import IO, Probabilities, Target, as_io, no_io
 
 Event = Literal["forward", "step_y", "accumulate", "step_x", "step", "learn", "test"]
 When = Literal["before", "after"]
@@ -56,6 +56,7 @@ class Hooked:
 
     _listeners: OrderedDict[int, tuple[str, str, Hook]]
     _running: set[str]
+    _told: Any  # what was accumulated since the last step; `step` uses it up
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -114,12 +115,15 @@ def _watched(method: Callable[..., Any], event: str) -> Callable[..., Any]:
         finally:
             if told is not None:
                 self._running.discard(event)
+        if event == "step":
+            self._told = None
         if gives_io and not isinstance(result, IO):
             result = _answer(self, method, result)
         if told is not None:
             result = _tell(self, event, "after", told, result)
         if gives_x:
             _expect_place(self, args[0] if args else kwargs["x"], result)
+            result = result if isinstance(result, Probabilities) else Target.at(result)
         return result
 
     return call

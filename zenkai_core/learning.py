@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import numbers
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -18,10 +19,17 @@ from torch import Tensor, nn
 
 from zenkai_core import passes
 from zenkai_core.bridge import bridge
+from zenkai_core.compiled import exporting
+from zenkai_core.context import Context, split_arguments
 from zenkai_core.criteria import Criterion, output_gradient, per_row, sse
+from zenkai_core.distributed import in_data_parallel
+from zenkai_core.finite import check_finite_pass
+from zenkai_core.gradients import add_gradients, captured, capturing, deliver, has_hooks
 from zenkai_core.hooks import Hooked
+from zenkai_core.loss_scale import LossScale, divided
+from zenkai_core.requested import Requested
 from zenkai_core.state import Origin, State
-from zenkai_core.values import IO, Target, as_io, errors_of, no_io
+from zenkai_core.values import IO, Target, as_io, asks_nothing, errors_of, exact_error, no_io
 
 LMode = Literal["accumulate", "accumulate step_x step", "accumulate step step_x", "step_x"]
 Loss = Literal["mean", "sum"]
@@ -95,6 +103,7 @@ class LearningMachine(Hooked, nn.Module):
         self._listeners = OrderedDict()
         self._running = set()
         self._told: Told | None = None
+        self.loss_scale: LossScale | None = None  # set by `Optimizer(model, grad_scale=)`
         if loss not in ("mean", "sum"):
             raise ValueError(f"loss expected 'mean' or 'sum', got {loss!r}: say how the loss reduces over rows")
         if not isinstance(scale, numbers.Real) or not math.isfinite(scale):
@@ -145,20 +154,86 @@ class LearningMachine(Hooked, nn.Module):
             return self.forward_nn(x, State(remember=False))
 
     # ------------------------------------------------------------------------------------------------ what users call
-    def forward(self, *x: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """The outputs; part of torch's autograd when gradients are on, plain under `no_grad`.
+    def forward(self, *x: Any, **context: Any) -> Tensor | tuple[Tensor, ...]:
+        """The outputs; part of torch's autograd when gradients are on, plain under `no_grad` and `torch.export`.
+
+        `torch.compile` leaves a machine as it is: compile the module inside.
+
+        Args:
+            x: inputs, tensors with as many rows as the first. Anything else among them (None, edge lists, numbers)
+                reaches the module unchanged, and gets no target.
+            context: keyword arguments of the module, such as masks, which reach it unchanged.
 
         Raises:
             TypeError: an output is not floating, while gradients are on.
+            RuntimeError: under `DistributedDataParallel`, an lmode that steps, or a rule that learns from rows.
         """
-        inputs = IO(*x)
-        if torch.is_grad_enabled():
-            y = bridge(self._run, self._pull, inputs)
+        if torch.compiler.is_dynamo_compiling() and not exporting():
+            return _uncompiled(self, *x, **context)
+        return self._joined(*x, **context)
+
+    def _joined(self, *x: Any, **named: Any) -> Tensor | tuple[Tensor, ...]:
+        inputs, context = split_arguments(type(self).__name__, x, named)
+        self._expect_context(context)
+        if torch.is_grad_enabled() and not exporting():
+            if in_data_parallel():
+                self._expect_averaged()
+            y = bridge(
+                partial(self._run, context=context),
+                self._pull,
+                inputs,
+                [p for p in self.parameters() if p.requires_grad],
+            )
         else:
-            y = tuple(v.detach() for v in self.remember(inputs.detach(), State(remember=False)))
+            y = tuple(v.detach() for v in self.remember(inputs.detach(), State(remember=False, context=context)))
         return y[0] if len(y) == 1 else y
 
-    def learn(self, x: IO | Tensor, t: IO | Tensor) -> Tensor:
+    def _context(self, x: IO, named: Mapping[str, Any]) -> Context | None:
+        context = split_arguments(type(self).__name__, tuple(x), named)[1] if named else None
+        self._expect_context(context)
+        return context
+
+    def local_only(self) -> list[str]:
+        """Names of what learns from rows that it keeps, outside `.grad`; it would differ between processes.
+
+        A class that overrides `accumulate` names itself, unless it sets `by_gradient = True`.
+        """
+        own = type(self).accumulate is not LearningMachine.accumulate and not getattr(self, "by_gradient", False)
+        return [type(self).__name__] if own else []
+
+    def _keeps_rows(self) -> bool:
+        return any(m.local_only() for m in self.modules() if isinstance(m, LearningMachine))
+
+    def _expect_averaged(self) -> None:
+        """Refuses what `DistributedDataParallel`, which averages gradients, cannot hold equal."""
+        machines = [m for m in self.modules() if isinstance(m, LearningMachine)]
+        for m in machines if self.training else ():
+            if local := m.local_only():
+                raise RuntimeError(
+                    "DistributedDataParallel expected rules that learn by gradients, which it averages, got "
+                    f"{', '.join(local)}: take theta.Gradient(n=1) or theta.Delta for this layer, or train it in "
+                    "one process"
+                )
+            if "step" in self.lmode.split():
+                raise RuntimeError(
+                    f"DistributedDataParallel expected lmode 'accumulate', got {self.lmode!r}, which steps before "
+                    "gradients are averaged: step by zenkai_core.Optimizer"
+                )
+
+    def _expect_context(self, context: Context | None) -> None:
+        """Refuses arguments beside the inputs, unless a subclass hands them on.
+
+        Raises:
+            TypeError: there are some.
+        """
+        if context is not None:
+            given = [*context.named, *(f"argument {place}" for place, _ in context.places)]
+            raise TypeError(
+                f"{type(self).__name__} expected tensors with the same rows as its first input, got also {given}: only "
+                "a Machine hands other arguments to its module; make one Machine of the layers that need them"
+            )
+
+    def learn(self, x: IO | Tensor, t: IO | Tensor, **context: Any) -> Tensor:
         """One update towards t, in training mode: forward, step_y, accumulate, step.
 
         An exception on the way (Ctrl-C too) forgets whatever was accumulated since the last step, as `forget` does, so
@@ -168,6 +243,7 @@ class LearningMachine(Hooked, nn.Module):
         Args:
             x: inputs, `[n, ...]`.
             t: what `assess_y` takes, for example labels `[n]`.
+            context: keyword arguments of the module, such as masks, which reach it unchanged.
 
         Returns:
             `[]` the mean cost before the update.
@@ -178,11 +254,12 @@ class LearningMachine(Hooked, nn.Module):
         """
         x, t = _batch("learn", x, t)
         with passes.mode(self, True):
-            state = State(wants_x=False)
+            state = State(wants_x=False, context=self._context(x, context))
             try:
                 y = self.remember(x, state)
                 with torch.no_grad():
                     cost = per_row(self._cost(t, state.criterion, y.detach()), y, "assess_y")
+                self._expect_finite(t, state, cost)
                 told = self.tell(t, state)
                 self.step(*told)
             except BaseException:
@@ -202,7 +279,7 @@ class LearningMachine(Hooked, nn.Module):
         for m in (m for child in self.children() for m in outermost(child)):
             m.forget()
 
-    def test(self, x: IO | Tensor, t: IO | Tensor) -> Tensor:
+    def test(self, x: IO | Tensor, t: IO | Tensor, **context: Any) -> Tensor:
         """`[]` the mean cost in evaluation mode, without gradient; modes are as before afterwards.
 
         Raises:
@@ -210,7 +287,7 @@ class LearningMachine(Hooked, nn.Module):
         """
         x, t = _batch("test", x, t)
         with passes.mode(self, False), torch.no_grad():
-            state = State(remember=False)
+            state = State(remember=False, context=self._context(x, context))
             y = self.remember(x.detach(), state)
             cost = per_row(self._cost(t, state.criterion, y), y, "assess_y")
         return cost.mean()
@@ -228,8 +305,24 @@ class LearningMachine(Hooked, nn.Module):
     def tell(self, t: IO, state: State) -> Told:
         """`step_y` and `accumulate`, with the network's cost and the layer's own target noted in state."""
         told = self._aim(t, state)
-        self.accumulate(*told)
+        asked = state.requested
+        if asks_nothing(state.outputs, told.t) or (asked and not asked.differentiates(self.parameters())):
+            return told
+        with self._with_hooks():
+            self.accumulate(*told)
+        if asked is None or asked.learns(self.parameters()):
+            self._told = told
         return told
+
+    @contextmanager
+    def _with_hooks(self) -> Iterator[None]:
+        """Gradients that are written inside run the parameters' hooks, however they are written."""
+        if capturing() or not any(map(has_hooks, self.parameters())):
+            yield
+            return
+        with captured(self.parameters()) as found:
+            yield
+        deliver(found.items())
 
     def _aim(self, t: IO, state: State) -> Told:
         """Notes the network's cost and the layer's own target, by which it accumulates or is asked for one below."""
@@ -238,10 +331,49 @@ class LearningMachine(Hooked, nn.Module):
         state.t = t = self.step_y(x, t, state)
         return Told(x, t, state)
 
+    def gives_target(self, has_target: bool) -> bool:
+        """Whether `step_x` gives the layer below a target, if this machine has one itself (``has_target``)."""
+        return type(self).step_x is not LearningMachine.step_x
+
+    def without_target(self, has_target: bool) -> list[LearningMachine]:
+        """The machines in here that learn but can receive no target, if this one receives one (``has_target``)."""
+        return [self] if type(self).accumulate is not LearningMachine.accumulate and not has_target else []
+
+    @property
+    def takes_missing(self) -> bool:
+        """Whether NaN in the inputs marks a missing value that this machine takes."""
+        return False
+
+    def _expect_finite(self, t: IO, state: State, cost: Tensor | None = None) -> None:
+        """Refuses NaN and infinity in the inputs, the target and the cost of a network's pass, once per pass.
+
+        Args:
+            t: the target; a `Target` that a loss made stands for the gradients of that loss.
+            state: of the pass.
+            cost: `[n]`; computed here if it is not given and t is no such target.
+
+        Raises:
+            TypeError: a complex target.
+            ValueError: NaN or infinity, and where.
+        """
+        if any(v.is_complex() for v in t):
+            raise TypeError("a network expected real targets, got complex ones: give t.real, or torch.view_as_real(t)")
+        y = state.outputs
+        errors = exact_error(y.detach(), t)
+        if errors is not None:
+            t = IO(*(e for e in errors if e is not None))
+        elif cost is None and y.rows:
+            with torch.no_grad():
+                cost = per_row(self._cost(t, state.criterion, y.detach()), y, "assess_y")
+        check_finite_pass(state.inputs, t, cost, missing=self.takes_missing)
+        state.checked = True
+
     def _say_goal(self, t: IO, state: State) -> Callable[[IO], Tensor]:
         """Notes the network's target, cost and error, if no machine around this one has: then it is the network."""
+        if state.goal is None and not state.checked:
+            self._expect_finite(t, state)
         if state.error is None:
-            state.error = partial(output_gradient, state.criterion or self._criterion, state.outputs.detach(), t)
+            state.error = partial(_output_error, state.criterion or self._criterion, state.outputs.detach(), t)
         if state.goal is None:
             state.goal = t
         if state.above is None:
@@ -264,46 +396,92 @@ class LearningMachine(Hooked, nn.Module):
         """The cost of k copies of the rows, or of one."""
         return self._cost(t.tile(y.rows // t.rows if t.rows else 1), criterion, y)
 
-    def _run(self, x: IO) -> tuple[IO, State]:
-        state = State(wants_x=any(v.requires_grad for v in x))
+    def _run(self, x: IO, context: Context | None = None) -> tuple[IO, State]:
+        state = State(wants_x=any(v.requires_grad for v in x), context=context)
         return self.remember(x, state), state
 
-    def _pull(self, state: State, grads: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
+    def _pull(
+        self, state: State, grads: tuple[Tensor | None, ...], asked: Requested
+    ) -> tuple[tuple[Tensor | None, ...], dict[Tensor, Tensor]]:
         """Target t = y - s * gradient per row; what goes down is x - t_x, reduced as the loss was.
+
+        The gradients that the rules write are returned, for torch to store; a machine that steps at once stores them.
 
         All that is known of the loss is its gradient: a search that is scored by the network goes by that, to first
         order. Half the squared distance to t, which the rules of the last machine go by, would not do: t lies so near
         that nearly every candidate is further from it than y is.
         """
-        y = state.outputs
+        y, scale = state.outputs, self.loss_scale
         n = y.rows if self.loss == "mean" else 1
-        state.criterion = sse
+        factor = None if scale is None else scale.factor(y.f)
+        if scale is not None and factor is not None:
+            if scale.scaler is not None and self._keeps_rows() and not _finite(grads):
+                scale.overflowed()  # the scaler skips the step; rules learn nothing from this pass
+                return tuple(_nan(v) for v in state.inputs), {}
+            grads = tuple(divided(grads, factor))
+        state.forget_targets()
+        state.criterion, state.requested, state.factor = sse, asked, factor
+        state.checked = scale is not None and scale.scaler is not None  # the scaler itself looks for overflows
         s = self.scale * n
-        errors = [g if s == 1 else g * s for g in grads]
+        errors = [g if g is None or s == 1 else g * s for g in grads]
         t: IO = Target.away_from(y, errors)
         state.position, state.above = 0, partial(_first_order, y.detach(), errors)
-        if self.lmode == "step_x":
+        found: dict[Tensor, Tensor] = {}
+        if self.lmode == "step_x" or not asked.differentiates(self.parameters()):
             x, t, _ = self._aim(t, state)
+        elif self.lmode == "accumulate" or not asked.learns(self.parameters()):
+            with captured(self.parameters()) as found:
+                x, t, _ = self.tell(t, state)
         else:
-            x, t, _ = self._told = self.tell(t, state)
-        if self.lmode == "accumulate step step_x":
+            x, t, _ = self.tell(t, state)
+        steps = self.lmode if asked.learns(self.parameters()) else "accumulate"
+        if steps == "accumulate step step_x":
             self.step_told()
-        t_x = self.step_x(x, t, state) if state.wants_x else None
-        if self.lmode == "accumulate step_x step":
+        t_x = self.step_x(x, t, state) if state.wants_x and not asks_nothing(y, t) else None
+        if steps == "accumulate step_x step":
             self.step_told()
-        if t_x is None:
-            return (None,) * len(x)
-        return tuple(None if e is None else e / n for e in errors_of(x, t_x))
+        if asked.everything:
+            add_gradients((p, found.pop(p)) for p in [p for p in found if not p.requires_grad])
+        of_x = (None,) * len(x) if t_x is None else tuple(None if e is None else e / n for e in errors_of(x, t_x))
+        if factor is None:
+            return of_x, found
+        return tuple(None if e is None else e * factor for e in of_x), {p: g * factor for p, g in found.items()}
 
     def step_told(self) -> None:
-        """Steps with what the last backward pass accumulated; nothing where there was none."""
+        """Steps with what was accumulated since the last step; does nothing where nothing was."""
         told, self._told = self._told, None
         if told is not None:
             self.step(*told)
 
+    def __repr__(self) -> str:
+        inside = [type(m).__name__ for m in self.children()]
+        return f"{type(self).__name__}({', '.join(inside)})"
+
+    def expect_rules(self, saved: Any, strict: bool) -> None:
+        """Refuses the state of other learning rules than this machine's; nothing unless overridden.
+
+        Args:
+            saved: the machine's own extra state, out of a `state_dict`.
+            strict: whether a rule without a state of its own has to be the saved one, too.
+        """
+
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, local_metadata: Any, strict: bool, *args: Any
+    ) -> None:
+        """Checks the rules of all machines inside before the first entry is loaded."""
+        for name, m in self.named_modules(prefix=prefix.removesuffix(".")):
+            key = f"{name}._extra_state" if name else "_extra_state"
+            if isinstance(m, LearningMachine) and key in state_dict:
+                m.expect_rules(state_dict[key], strict)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *args)
+
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a file takes along: no pass in flight (it belongs to its graph), and nobody who listens."""
-        return {**self.__dict__, "_told": None, "_listeners": OrderedDict(), "_running": set()}
+        own = {**self.__dict__, "_told": None, "_listeners": OrderedDict(), "_running": set()}
+        return {**own, "loss_scale": None}  # it belongs to an `Optimizer`, whose copy sets it in its own machines
+
+
+_uncompiled = torch._disable_dynamo(LearningMachine._joined)
 
 
 def _batch(call: str, x: IO | Tensor, t: IO | Tensor) -> tuple[IO, IO]:
@@ -316,11 +494,27 @@ def _batch(call: str, x: IO | Tensor, t: IO | Tensor) -> tuple[IO, IO]:
     return x, t
 
 
-def _first_order(at: IO, errors: Iterable[Tensor], y: IO) -> Tensor:
+def _first_order(at: IO, errors: Iterable[Tensor | None], y: IO) -> Tensor:
     """How far a loss with these errors at `at` has risen at y, per row, to first order: `[k * n]`."""
     k = y.rows // at.rows if at.rows else 1
-    rises = [((v - a) * IO(e).tile(k).f).flatten(1).sum(1) for v, a, e in zip(y, at.tile(k), errors, strict=True)]
+    triples = [(v, a, e) for v, a, e in zip(y, at.tile(k), errors, strict=True) if e is not None]
+    rises = [((v - a) * IO(e).tile(k).f).flatten(1).sum(1) for v, a, e in triples]
     return torch.stack(rises).sum(0)
+
+
+def _finite(grads: Iterable[Tensor | None]) -> bool:
+    """Whether all entries are finite; one synchronisation."""
+    return bool(torch.stack([g.isfinite().all() for g in grads if g is not None]).all())
+
+
+def _nan(x: Tensor) -> Tensor | None:
+    return torch.full_like(x, math.nan) if x.is_floating_point() else None
+
+
+def _output_error(criterion: Criterion, y: IO, t: IO) -> tuple[Tensor | None, ...]:
+    """dl/dy at the network's outputs; zero for one that the loss does not use."""
+    pairs = zip(y, output_gradient(criterion, y, t), strict=True)
+    return tuple(torch.zeros_like(v) if e is None and v.is_floating_point() else e for v, e in pairs)
 
 
 def set_lmode(model: nn.Module, lmode: LMode) -> None:

@@ -8,17 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from zenkai_core import passes
 from zenkai_core.capabilities import check, check_kind, qualified
-from zenkai_core.composed import at_inputs
-from zenkai_core.criteria import Criterion, checked, is_distance, output_gradient, per_row, sse
+from zenkai_core.context import Context
+from zenkai_core.criteria import (
+    Criterion,
+    at_inputs,
+    averaged,
+    checked,
+    is_distance,
+    output_gradient,
+    per_row,
+    sse,
+    unsuitable_target,
+)
+from zenkai_core.describe import module_text, value_text
 from zenkai_core.learning import LearningMachine, LMode, Loss
+from zenkai_core.loss_scale import divided
 from zenkai_core.state import State
-from zenkai_core.values import IO
+from zenkai_core.values import IO, Probabilities, Target
 
 
 class Rule(nn.Module):
@@ -30,6 +43,8 @@ class Rule(nn.Module):
         requires: names out of {"differentiable", "parameters", "linear", "estimator", "invertible"}.
         uses_graph: whether the rule differentiates the pass; where no rule does, the pass keeps no graph.
         slot: "theta", "x" or "y", what its notes begin with.
+        by_gradient: whether all that the rule learns from a pass is what `accumulate` adds to `.grad`. Gradients
+            can then be asked for alone (`torch.autograd.grad`) and averaged (`DistributedDataParallel`).
         learning: whether the machine lets the rule accumulate and step; set False to hold still what it moves, for as
             long as that is wanted. Targets are asked of it all the same.
     """
@@ -37,6 +52,7 @@ class Rule(nn.Module):
     requires: frozenset[str] = frozenset()
     uses_graph: bool = False
     slot: str = ""
+    by_gradient: bool = False
     learning: bool = True
 
     def __init__(self) -> None:
@@ -60,6 +76,13 @@ class Rule(nn.Module):
     def forget(self) -> None:
         """Drops the passes accumulated since the last step; gradients are the machine's. Nothing unless overridden."""
 
+    def __repr__(self) -> str:
+        return f"{qualified(self)}({self.extra_repr()})"
+
+    def identity(self) -> str:
+        """What a saved state of the rule has to come from, in words: the rule, and the optimiser that it moves by."""
+        return qualified(self)
+
     def note(self, state: State, **figures: Tensor | float) -> None:
         """Figures about what the rule just did with a pass, for whoever records it: `gain` of an x rule is "x_gain".
 
@@ -71,6 +94,10 @@ class Rule(nn.Module):
 
 class StepTheta(Rule):
     """A rule for the parameters.
+
+    Attributes:
+        takes_missing: whether NaN in the inputs marks a missing value that the rule takes, as some estimators do.
+        learns: whether the rule moves anything by the layer's target.
 
     >>> from zenkai_core import Machine, StepTheta, targets
     >>> class ErrorTimesInput(StepTheta):
@@ -86,6 +113,8 @@ class StepTheta(Rule):
     """
 
     slot = "theta"
+    takes_missing: bool = False
+    learns: bool = True
 
     def accumulate(self, machine: Machine, t: IO, state: State) -> None:
         """Adds the pass to what `step` will use."""
@@ -105,6 +134,13 @@ class StepTheta(Rule):
 class StepX(Rule):
     """A rule for the target of the incoming layer.
 
+    Attributes:
+        gives_target: whether the answers are targets that a layer below can learn from.
+        uses_target: whether they depend on the layer's own target; a search scored by the network's loss does without.
+        points: whether the answers are points among the outputs of the layer below, as y - error is. Then that layer
+            needs a criterion such as `sse`. Set it False where a rule answers with class probabilities or choices, for
+            a layer below with `cross_entropy`; a search over `targets.Choices` says so by itself.
+
     >>> from zenkai_core import Machine, StepX, theta
     >>> class Feedback(StepX):
     ...     def step_x(self, machine, t, state):
@@ -116,6 +152,14 @@ class StepX(Rule):
     """
 
     slot = "x"
+    points: bool = True
+    gives_target: bool = True
+    uses_target: bool = True
+
+    @property
+    def by_gradient(self) -> bool:  # type: ignore[override]
+        """Whether all that the rule itself learns is in `.grad`; so it is for one that learns nothing."""
+        return type(self).accumulate is StepX.accumulate
 
     def step_x(self, machine: Machine, t: IO, state: State) -> IO:
         """The target for the incoming layer, shaped as state.x; moves nothing but the rule's noise count."""
@@ -202,6 +246,12 @@ class Machine(LearningMachine):
                 f"Machine expected an nn.Module, got {getattr(module, '__name__', type(module).__name__)}: "
                 "modules.BlackBox makes a module of a function of tensors; a class is to be called"
             )
+        if isinstance(module, nn.RNNBase):
+            raise TypeError(
+                f"Machine expected a module whose outputs are tensors with the rows first, got "
+                f"{type(module).__name__}, which also returns its hidden state: wrap it in a module that is made with "
+                "batch_first=True and returns the output alone, self.rnn(x)[0]"
+            )
         for name, given, kind in (("theta", theta, StepTheta), ("x", x, StepX), ("y", y, StepY)):
             if name != "y" or given is not None:
                 check_kind("Machine", name, given, kind)
@@ -228,9 +278,9 @@ class Machine(LearningMachine):
     def forward_nn(self, x: IO, state: State) -> IO:
         """One pass, with a graph only if a rule differentiates it."""
         if (seen := at_inputs(self.criterion, x.detach())) is not None:
-            state.criterion = seen
+            state.criterion = self._reduced(seen)
         if not state.remember:
-            return passes.outputs(self.module, x)
+            return passes.outputs(self.module, x, context=state.context)
         state.training, state.version = self.training, self.version
         graph_x = self.x.uses_graph and state.wants_x
         state.x = x = x.leaves(graph_x)
@@ -244,19 +294,29 @@ class Machine(LearningMachine):
         Raises:
             ValueError: the criterion gives anything but one cost per row.
         """
-        return per_row(self.criterion(y, t), y)
+        return per_row(self._criterion(y, t), y)
 
-    def local_criterion(self, state: State) -> Criterion:
-        """The cost by which the layer learns from its target in this pass: its own, or squared error towards a place.
+    def local_criterion(self, state: State, t: IO) -> Criterion:
+        """The cost by which the layer learns from t in this pass: its own, or squared error towards a point.
 
         See `StepY.points`.
+
+        Args:
+            state: of the pass.
+            t: the layer's target, after its y rule.
+
+        Raises:
+            TypeError: the criterion takes labels or probabilities, and t is a point among the outputs.
         """
-        own = state.criterion or self.criterion
-        return sse if self.y is not None and self.y.points and is_distance(own) is not True else own
+        own = state.criterion or self._criterion
+        if self.y is not None and self.y.points and is_distance(own) is not True:
+            return sse
+        self._expect_suitable(own, t)
+        return own
 
     def cost(self, y: IO, t: IO, state: State) -> Tensor:
         """The local loss of this pass per row, `[k * n]`, for outputs `[k * n, ...]` (k copies of the rows)."""
-        return self._cost_against(t, self.local_criterion(state), y)
+        return self._cost_against(t, self.local_criterion(state, t), y)
 
     def step_y(self, x: IO, t: IO, state: State) -> IO:
         """The y rule's target; t where there is none."""
@@ -271,8 +331,11 @@ class Machine(LearningMachine):
         state.expect_newest(self.version)
         if not state.outputs.rows:
             return
+        if state.goal is None and not state.checked:
+            self._expect_finite(t, state)
+        learns = state.requested is None or state.requested.learns(self.parameters())
         for rule in (self.theta, self.x):
-            if rule.learning:
+            if rule.learning and (learns or rule.by_gradient):
                 rule.accumulate(self, t, state)
 
     def step_x(self, x: IO, t: IO, state: State) -> IO:
@@ -282,7 +345,8 @@ class Machine(LearningMachine):
             RuntimeError: the pass was made with `wants_x=False`.
         """
         state.expect_x()
-        return self.x.step_x(self, t, state)
+        answer = self.x.step_x(self, t, state)
+        return answer if self.x.points else Probabilities(*answer)
 
     def step(self, x: IO, t: IO, state: State) -> None:
         """Moves what the rules move, and makes earlier passes old."""
@@ -291,6 +355,35 @@ class Machine(LearningMachine):
                 rule.step(self)
         torch.clear_autocast_cache()  # within one autocast block, the next pass would take the casts of the old weights
         self.version += 1
+
+    def _expect_context(self, context: Context | None) -> None:
+        """Takes any: the module is called with it."""
+
+    @property
+    def takes_missing(self) -> bool:
+        """Whether the rule for theta takes NaN in the inputs as missing values."""
+        return self.theta.takes_missing
+
+    def gives_target(self, has_target: bool) -> bool:
+        """Whether the rule for x gives a target, if the layer itself has one or does without."""
+        return self.x.gives_target and (has_target or self.y is not None or not self.x.uses_target)
+
+    def without_target(self, has_target: bool) -> list[LearningMachine]:
+        """The machine itself, if it learns and neither receives a target nor finds one by a y rule."""
+        return [self] if self.theta.learns and self.y is None and not has_target else []
+
+    def step_told(self) -> None:
+        """As for every machine; gradients that were set by other hands move a rule that works by them, too."""
+        if self._told is None and any(p.grad is not None for p in self.parameters()):
+            for rule in (self.theta, self.x):
+                if rule.learning and rule.by_gradient:
+                    rule.step(self)
+            self.version += 1
+        super().step_told()
+
+    def local_only(self) -> list[str]:
+        """Names of the rules that learn from rows which they keep."""
+        return [qualified(rule) for rule in (self.theta, self.x) if rule.learning and not rule.by_gradient]
 
     def forget(self) -> None:
         """As for every machine; its rules forget too."""
@@ -323,8 +416,14 @@ class Machine(LearningMachine):
         params = self.trainable() if (self.theta.uses_graph if theta is None else theta) else []
         if not any(v.requires_grad for v in (*x, *params)):
             return (None,) * len(x), []
-        errors = output_gradient(self.local_criterion(state), y.detach(), t)
-        return self.x.pull(self, x, y, errors, params, max(y.rows, 1) if self.loss == "mean" else 1)
+        errors = output_gradient(self.local_criterion(state, t), y.detach(), t)
+        n, factor = max(y.rows, 1) if self.loss == "mean" else 1, state.factor
+        if factor is None or all(v.dtype.itemsize > 2 for v in y):
+            return self.x.pull(self, x, y, errors, params, n)
+        scaled = [e if e is None else e * factor for e in errors]  # as half precision needs it, where the user scales
+        of_x, of_params = self.x.pull(self, x, y, scaled, params, n)
+        by_parameter = zip((p for p, _ in of_params), divided((g for _, g in of_params), factor), strict=True)
+        return tuple(divided(of_x, factor)), list(by_parameter)
 
     def trainable(self) -> list[nn.Parameter]:
         """The module's parameters that ask for a gradient; what rules move."""
@@ -370,9 +469,53 @@ class Machine(LearningMachine):
         seed = int(torch.randint(2**62, (), generator=noise, device=noise.device))
         return passes.propose(self.module, x, state, k, seed).map(lambda v: v.unflatten(0, (k, x.rows)))
 
+    def get_extra_state(self) -> dict[str, str | None]:
+        """Slot -> the rule that the entries of the `state_dict` belong to; None for one that remembers nothing."""
+        rules = {"theta": self.theta, "x": self.x, "y": self.y}
+        return {
+            slot: rule.identity() if rule is not None and rule.state_dict() else None for slot, rule in rules.items()
+        }
+
+    def set_extra_state(self, state: dict[str, str | None]) -> None:
+        """Nothing: the rules were checked before."""
+
+    def expect_rules(self, saved: Any, strict: bool) -> None:
+        """Refuses the state of another rule, or of one with another optimiser.
+
+        Raises:
+            ValueError: it is one.
+        """
+        for slot, own in self.get_extra_state().items():
+            given = saved.get(slot, own)
+            if given != own and (strict or (given is not None and own is not None)):
+                raise ValueError(
+                    f"Machine expected the state of {own or 'a rule without one'} for {slot}, got that of "
+                    f"{given or 'a rule without one'}: make the machine with the rules that were saved, or load the "
+                    "weights alone by zenkai_core.load_weights(model, state_dict)"
+                )
+
     @property
     def _criterion(self) -> Criterion:
-        return self.criterion
+        return self._reduced(self.criterion)
+
+    def _reduced(self, criterion: Criterion) -> Criterion:
+        """The criterion as `loss` reduces it: for "mean", the mean over rows is the criterion's own mean."""
+        return averaged(criterion) if self.loss == "mean" else criterion
+
+    def _cost(self, t: IO, criterion: Criterion | None, y: IO) -> Tensor:
+        self._expect_suitable(criterion or self.criterion, t)
+        return super()._cost(t, criterion, y)
+
+    def _expect_suitable(self, criterion: Criterion, t: IO) -> None:
+        """Refuses a point among the outputs as the target of a criterion for labels or probabilities."""
+        if isinstance(t, Target) and is_distance(criterion) is False:
+            raise unsuitable_target(f"a Machine over {type(self.module).__name__}", criterion)
+
+    def __repr__(self) -> str:
+        given = [module_text(self.module), *map(repr, self._rules())]
+        if self.criterion is not sse:
+            given.append(f"criterion={value_text(self.criterion)}")
+        return f"Machine({', '.join(given)})"
 
     def _rules(self) -> list[Rule]:
         return [rule for rule in (self.theta, self.x, self.y) if rule is not None]

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from zenkai_core.describe import optimizer_text
 from zenkai_core.learning import LearningMachine, outermost
+from zenkai_core.loss_scale import LossScale, Scale
 from zenkai_core.machine import Machine
 from zenkai_core.theta import Fit, Null, Search
 from zenkai_core.theta.optimized import without_closure
@@ -52,11 +54,15 @@ class Optimizer(torch.optim.Optimizer):
         model: any module with machines in it.
         torch_optimizer: for the parameters outside machines: an optimiser, or a callable that makes one of them, for
             example `lambda params: torch.optim.Adam(params, lr=1e-3)`.
+        grad_scale: a factor that you put on the loss before `backward()`: a number (0.25 for `loss / 4`), or the
+            `torch.amp.GradScaler` that scales it. What arrives at the machines is divided by it, so that every rule
+            learns as without, and `.grad` stays scaled, for `scaler.unscale_` and clipping. With a scaler and rules
+            that keep no gradients, `param_groups` ends with one more group, in which the scaler sees an overflow.
 
     Raises:
         ValueError: the torch optimiser also holds parameters of a machine, which would move twice.
         TypeError: model is no module; torch_optimizer is something else, or one whose `step` needs a closure, as
-            LBFGS's does.
+            LBFGS's does; grad_scale is no number and no GradScaler.
 
     Warns where parameters outside machines ask for a gradient and nobody moves them; and when `param_groups` is first
     read, by a scheduler say, while a machine's trainable parameters stand in no group. A machine's optimisers are those
@@ -67,6 +73,8 @@ class Optimizer(torch.optim.Optimizer):
         self,
         model: nn.Module,
         torch_optimizer: torch.optim.Optimizer | Callable[[list[nn.Parameter]], torch.optim.Optimizer] | None = None,
+        *,
+        grad_scale: Scale | None = None,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(
@@ -95,9 +103,42 @@ class Optimizer(torch.optim.Optimizer):
                 "optimiser for zenkai_core.plain_parameters(model), or freeze them",
                 stacklevel=2,
             )
-        self._ready = self._looked = False
+        self._join(None if grad_scale is None else LossScale(grad_scale), looked=False)
+
+    _step_supports_amp_scaling = True  # GradScaler.step then calls `step` with what it found in attributes
+
+    def _join(self, scale: LossScale | None, *, looked: bool) -> None:
+        """Sets the base class up, and the factor on the loss in every machine."""
+        self._ready, self._looked = False, looked
+        self._rest: dict[str, Any] | None = None
+        self._cleared: set[nn.Parameter] = set()  # parameters whose gradients a step has used up and set to None
         super().__init__([torch.zeros(0)], {})  # torch refuses an empty list, and a model of trees has no parameters
         self._ready = True
+        self._scale = scale
+        for m in self.machines:
+            m.loss_scale = scale
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a file takes along: the machines, the torch optimiser and the factor; no hooks."""
+        scale = self._scale and (self._scale.scaler or self._scale.number)
+        own = {"machines": self.machines, "torch_optimizer": self.torch_optimizer, "looked": self._looked}
+        return {**own, "grad_scale": scale}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.machines, self.torch_optimizer = state["machines"], state["torch_optimizer"]
+        scale = state["grad_scale"]
+        self._join(None if scale is None else LossScale(scale), looked=state["looked"])
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The options that all optimisers inside have, with the values of the first; schedulers look for them here."""
+        inner = self._inner
+        shared = set.intersection(*(set(o.defaults) for o in inner)) if inner else set()
+        return {name: value for name, value in inner[0].defaults.items() if name in shared} if inner else {}
+
+    @defaults.setter
+    def defaults(self, defaults: dict[str, Any]) -> None:
+        """Nothing: torch's constructor sets its own."""
 
     @property
     def _inner(self) -> list[torch.optim.Optimizer]:
@@ -110,10 +151,22 @@ class Optimizer(torch.optim.Optimizer):
         if not self._ready:
             return self._base
         groups = [group for o in self._inner for group in o.param_groups]
-        if not self._looked:
+        if not self._looked and (self._scale is None or self._scale.scaler is None):  # a scaler reads them at each step
             self._looked = True
             self._warn_of_groupless(groups)
-        return groups
+        return groups + self._looked_at(groups)
+
+    def _looked_at(self, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """A group for a GradScaler alone, of parameters that are in no other; none where the others say everything."""
+        scale = self._scale
+        if scale is None or scale.scaler is None:
+            return []
+        if self._rest is None:
+            held = {p for group in groups for p in group["params"]}
+            free = [p for m in self.machines for p in m.parameters() if p.requires_grad and p not in held]
+            needed = bool(free) or not held or any(m._keeps_rows() for m in self.machines)
+            self._rest = {**self.defaults, "lr": 0.0, "params": [scale.marker, *free]} if needed else {}
+        return [self._rest] if self._rest else []
 
     @param_groups.setter
     def param_groups(self, groups: list[dict[str, Any]]) -> None:
@@ -145,16 +198,49 @@ class Optimizer(torch.optim.Optimizer):
 
         Returns:
             What the closure returned.
+
+        Raises:
+            RuntimeError: a GradScaler calls it, rules inside learn from rows, and the factor was not given as
+                `grad_scale`.
         """
+        if "found_inf" in vars(self) and not self._unscaled():
+            return None
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for m in self.machines:
-            m.step_told()
+        self._cleared.update(p for m in self.machines for p in m.parameters() if p.grad is not None)
+        for machine in self.machines:
+            for m in machine.modules():  # one inside may have been told by an earlier backward pass than the last
+                if isinstance(m, LearningMachine):
+                    m.step_told()
         if self.torch_optimizer is not None:
             self.torch_optimizer.step()
         return loss
+
+    def _unscaled(self) -> bool:
+        """Divides gradients by the factor of the GradScaler that is calling; False where it found an overflow."""
+        rules = [
+            name
+            for m in self.machines
+            for part in m.modules()
+            if isinstance(part, LearningMachine)
+            for name in part.local_only()
+        ]
+        if rules and (self._scale is None or self._scale.scaler is None):
+            raise RuntimeError(
+                f"GradScaler.step expected an Optimizer that knows of the factor on the loss, got one with "
+                f"{', '.join(dict.fromkeys(rules))} that does not, which would learn it: make it with grad_scale=scaler"
+            )
+        if bool(vars(self)["found_inf"]):
+            return False
+        scale = vars(self)["grad_scale"]
+        if scale is not None:  # the user has not called scaler.unscale_
+            inverse = scale.double().reciprocal().float()
+            params = dict.fromkeys(p for group in self.param_groups for p in group["params"] if p.grad is not None)
+            for p in params:
+                p.grad.mul_(inverse.to(p.grad.device))
+        return True
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clears the gradients of all parameters, and every machine forgets the passes it was told since its last step.
@@ -163,9 +249,13 @@ class Optimizer(torch.optim.Optimizer):
         """
         params = [p for m in self.machines for p in m.parameters()]
         params += [p for g in (self.torch_optimizer.param_groups if self.torch_optimizer else []) for p in g["params"]]
-        held = [p for p in params if p.grad is not None]
+        held = [p for p in params if p.grad is not None or p in self._cleared]
+        if set_to_none:
+            self._cleared.clear()
         for m in self.machines:
             m.forget()
+        if self._scale is not None:
+            self._scale.clear()
         for p in held:
             p.grad = None if set_to_none else torch.zeros_like(p)
 
@@ -190,14 +280,17 @@ class Optimizer(torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """The torch optimiser's state; the machines' is in the model's `state_dict`."""
-        return {"torch_optimizer": None if self.torch_optimizer is None else self.torch_optimizer.state_dict()}
+        inner = self.torch_optimizer
+        if inner is None:
+            return {"torch_optimizer": None}
+        return {"torch_optimizer": inner.state_dict(), "kind": type(inner).__name__}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes the torch optimiser's state back.
 
         Raises:
             ValueError: it is no state of an `Optimizer`; it has a torch optimiser and this has none, or the other way
-                round.
+                round; it is that of another torch optimiser.
         """
         if "torch_optimizer" not in state_dict:
             raise ValueError(
@@ -211,7 +304,15 @@ class Optimizer(torch.optim.Optimizer):
                 f"{'without' if held is None else 'with'} a torch optimiser: make it with the same arguments"
             )
         if self.torch_optimizer is not None:
+            own = type(self.torch_optimizer).__name__
+            if state_dict.get("kind", own) != own:
+                raise ValueError(
+                    f"Optimizer expected the state of {own}, got that of {state_dict['kind']}: make it with the torch "
+                    "optimiser that was saved, or load the model's weights alone"
+                )
             self.torch_optimizer.load_state_dict(copy.deepcopy(held))  # torch would share the moments with the giver
 
     def __repr__(self) -> str:
-        return f"Optimizer({len(self.machines)} machines, {self.torch_optimizer!r})"
+        plain = self.torch_optimizer
+        own = "" if plain is None else f", {optimizer_text(plain, type(plain), {})} for the plain parameters"
+        return f"Optimizer({', '.join(map(repr, self.machines))}{own})"

@@ -27,6 +27,10 @@ class Wrapping(Rule):
         self.requires = self.requires | rule.requires
         self.uses_graph = rule.uses_graph
 
+    def extra_repr(self) -> str:
+        """What `print` shows."""
+        return repr(self.rule)
+
     @property
     def bound(self) -> bool:
         """Whether the inner rule serves a machine."""
@@ -45,6 +49,15 @@ class Wrapping(Rule):
     @learning.setter
     def learning(self, value: bool) -> None:
         self.rule.learning = value
+
+    @property
+    def by_gradient(self) -> bool:  # type: ignore[override]
+        """Whether the inner rule learns by `.grad` alone."""
+        return self.rule.by_gradient
+
+    def identity(self) -> str:
+        """The wrapper's and the inner rule's."""
+        return f"{super().identity()} of {self.rule.identity()}"
 
     def bind(self, machine: Machine) -> None:
         """Checks what the wrapper itself asks of the module, and binds the inner rule."""

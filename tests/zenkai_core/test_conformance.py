@@ -281,6 +281,34 @@ class TakesOldPasses(Sound):
             super().accumulate(x, t, state)
 
 
+class LearnsInStepX(Sound):
+    def step_x(self, x: IO, t: IO, state: State) -> IO:
+        (self.module.weight.sum() * 0.01).backward()
+        return super().step_x(x, t, state)
+
+
+class RunsHooksByItself(Sound):
+    def step_x(self, x: IO, t: IO, state: State) -> IO:
+        torch.autograd.grad(self.module.weight.sum(), self.module.weight)
+        return super().step_x(x, t, state)
+
+
+class LearnsTheFactor(Sound):
+    @property
+    def loss_scale(self) -> None:  # type: ignore[override]
+        return None
+
+    @loss_scale.setter
+    def loss_scale(self, scale: object) -> None:
+        pass
+
+    def accumulate(self, x: IO, t: IO, state: State) -> None:
+        before, weight = self.module.weight.grad, self.module.weight
+        weight.grad = None
+        super().accumulate(x, t, state)
+        weight.grad = weight.grad.sign() if before is None else before + weight.grad.sign()
+
+
 class OnceIsEnough(Sound):
     def __init__(self, n: int = 1) -> None:
         super().__init__(1)
@@ -334,6 +362,12 @@ class KeepsThePassThatFailed(Sound):
         ),
         (DividesByZero, "step_x moves nothing but its noise count: its check was broken off by ZeroDivisionError: int"),
         (TakesOldPasses, "a pass older than the last step is refused"),
+        (LearnsInStepX, "the gradient of the input alone lets nothing learn: torch.autograd.grad"),
+        (
+            RunsHooksByItself,
+            "backward runs the hooks of parameters once: backward\\(\\) ran the hooks of module.weight",
+        ),
+        (LearnsTheFactor, "a factor on the loss scales gradients alone: a factor on the loss, given as grad_scale"),
     ],
 )
 def test_a_machine_that_breaks_a_claim_is_told_which(broken: type[Sound], claim: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import tansaku
 from zenkai_core import passes
 from zenkai_core.machine import Machine
 from zenkai_core.state import State
@@ -56,8 +57,15 @@ class KolenPollack(FeedbackAlignment, Optimizing):
                 f"targets.KolenPollack expected an optimiser class such as torch.optim.AdamW, got "
                 f"{type(factory).__name__}: give it what theta.Gradient has"
             )
+        if isinstance(scale, tansaku.Schedule):
+            raise TypeError(
+                f"targets.KolenPollack expected scale as a number, got {scale!r}: B is learned, and scale is a factor "
+                "of its first values; schedule the learning rate of `optimizer` instead"
+            )
         super().__init__("random", scale=scale, seed=seed)
         self.factory, self.options = factory, options
+
+    by_gradient = True
 
     def moves(self, machine: Machine) -> list[nn.Parameter]:
         """B of every linear map."""
@@ -88,8 +96,8 @@ class KolenPollack(FeedbackAlignment, Optimizing):
         return super().pull(machine, x, y, errors, params or machine.trainable(), n)
 
     def _keep(self, name: str, values: Tensor) -> None:
-        self.register_parameter(name, nn.Parameter(values, requires_grad=False))
+        self.register_parameter(name, nn.Parameter(values))
 
     def extra_repr(self) -> str:
         """What `print` shows."""
-        return f"scale={self.scale}"
+        return f"{Optimizing.extra_repr(self)}, scale={self.scale}"

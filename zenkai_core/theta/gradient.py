@@ -64,6 +64,11 @@ class Gradient(Optimized):
         self.noise = None if batch_size is None else NoiseKey(seed)
         self._pending: list[tuple[IO, IO, State]] = []
 
+    @property
+    def by_gradient(self) -> bool:  # type: ignore[override]
+        """Whether one update by `.grad` is all; further ones replay passes that are kept."""
+        return self.n == 1 and self.batch_size is None
+
     def accumulate(self, machine: Machine, t: IO, state: State) -> None:
         """Adds the gradient of the pass to `.grad`; with minibatches, keeps the rows for `step`."""
         if self.batch_size is None:
@@ -102,4 +107,6 @@ class Gradient(Optimized):
 
     def extra_repr(self) -> str:
         """What `print` shows."""
-        return f"n={self.n}" + ("" if self.batch_size is None else f", batch_size={self.batch_size}")
+        own = [f"n={self.n}"] if self.n != 1 else []
+        own += [f"batch_size={self.batch_size}"] if self.batch_size is not None else []
+        return ", ".join([super().extra_repr(), *own])

@@ -10,6 +10,9 @@ from zenkai_core.values import IO
 class Null(StepTheta):
     """For a layer without parameters, or one that is left as initialised."""
 
+    by_gradient = True
+    learns = False
+
     def accumulate(self, machine: Machine, t: IO, state: State) -> None:
         """Nothing."""
 

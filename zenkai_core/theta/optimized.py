@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zenkai_core.describe import optimizer_text
+from zenkai_core.gradients import deliver
 from zenkai_core.machine import Machine, Rule, StepTheta
 
 Factory = Callable[..., torch.optim.Optimizer]
@@ -90,7 +92,16 @@ class Optimizing(Rule):
         groups, held = self.optimizer.param_groups, set(self._held())
         if joining := [p for p, _ in pairs if p not in held]:
             self.optimizer.add_param_group({**groups[-1], "params": joining})
-        add_gradients(pairs)
+        deliver(pairs)
+
+    def extra_repr(self) -> str:
+        """The optimiser and its learning rate."""
+        return optimizer_text(self._optimizer, self.factory, self.options)
+
+    def identity(self) -> str:
+        """The rule and the class of its optimiser."""
+        own = super().identity()
+        return own if self._optimizer is None else f"{own} with {type(self._optimizer).__name__}"
 
     def get_extra_state(self) -> Any:
         """The optimiser's state, and who is in which group, so that both are part of the machine's `state_dict`."""
@@ -139,6 +150,7 @@ class Optimized(Optimizing, StepTheta):
     """A rule for the parameters that fills `.grad` in `accumulate` and lets a torch optimiser move in `step`."""
 
     requires = frozenset({"parameters"})
+    by_gradient = True
 
 
 def without_closure(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
@@ -154,22 +166,3 @@ def without_closure(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
             "loss many times: a target is accumulated once; take SGD, Adam or another first-order one"
         )
     return optimizer
-
-
-def add_gradients(pairs: Iterable[tuple[Tensor, Tensor | None]]) -> None:
-    """Adds to the `.grad` of each parameter, in its dtype; a gradient that shares storage with another is copied."""
-    seen: set[int] = set()
-    for p, g in pairs:
-        if g is None:
-            continue
-        if g.dtype != p.dtype:  # under autocast a rule may have worked in a shorter one
-            g = g.to(p.dtype)
-        if p.grad is not None:
-            p.grad = p.grad + g
-            continue
-        if g.layout is not torch.strided:  # a sparse gradient has no storage to compare
-            p.grad = g.clone()
-            continue
-        where = g.untyped_storage().data_ptr()
-        p.grad = g.clone() if where in seen else g
-        seen.add(where)
