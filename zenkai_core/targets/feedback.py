@@ -99,7 +99,9 @@ class FeedbackAlignment(StepX):
         """The moved inputs, detached; a `Target`, from which the layer below reads the whole error exactly."""
         found = machine.gradients(t, state)[0]
         if state.notes is not None and (by_map := self.feedback(machine)):
-            pairs = [(B.flatten().double(), cast(Tensor, m.weight).detach().flatten()) for m, B in by_map.items()]
+            pairs = [
+                (B.detach().flatten().double(), cast(Tensor, m.weight).detach().flatten()) for m, B in by_map.items()
+            ]
             cosines = torch.stack([F.cosine_similarity(B, W.double(), 0) for B, W in pairs])
             ratio = torch.stack([B.norm() / W.norm() for B, W in pairs]).mean()
             self.note(state, angle=cosines.clamp(-1, 1).arccos().rad2deg().mean(), ratio=ratio)

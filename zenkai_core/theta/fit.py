@@ -57,6 +57,7 @@ class Fit(StepTheta):
     """
 
     requires = frozenset({"estimator"})
+    delivers = True  # it adds no gradients
 
     def __init__(
         self,

@@ -49,6 +49,7 @@ class LeastSquares(StepTheta):
     """
 
     requires = frozenset({"parameters", "linear"})
+    delivers = True  # it adds no gradients
 
     def __init__(self, damping: float = 1.0, *, lr: float = 1.0) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zenkai_core.gradients import deliver
+from zenkai_core.gradients import add_gradients, deliver
 from zenkai_core.machine import Machine, Rule, StepTheta
 
 Factory = Callable[..., torch.optim.Optimizer]
@@ -85,13 +85,18 @@ class Optimizing(Rule):
             for p in group["params"]:
                 p.grad = None
 
-    def add(self, pairs: Iterable[tuple[Tensor, Tensor | None]]) -> None:
-        """Adds gradients; a parameter unfrozen since joins the optimiser, with the options of its last group."""
+    def add(self, pairs: Iterable[tuple[Tensor, Tensor | None]], *, hooks: bool = True) -> None:
+        """Adds gradients; a parameter unfrozen since joins the optimiser, with the options of its last group.
+
+        Args:
+            pairs: (parameter, its gradient or None).
+            hooks: whether the parameters' hooks run.
+        """
         pairs = list(pairs)
         groups, held = self.optimizer.param_groups, set(self._held())
         if joining := [p for p, _ in pairs if p not in held]:
             self.optimizer.add_param_group({**groups[-1], "params": joining})
-        deliver(pairs)
+        (deliver if hooks else add_gradients)(pairs)
 
     def identity(self) -> str:
         """The rule and the class of its optimiser."""
@@ -145,7 +150,7 @@ class Optimized(Optimizing, StepTheta):
     """A rule for the parameters that fills `.grad` in `accumulate` and lets a torch optimiser move in `step`."""
 
     requires = frozenset({"parameters"})
-    by_gradient = True
+    by_gradient = delivers = True
 
 
 def without_closure(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:

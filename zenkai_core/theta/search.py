@@ -72,6 +72,7 @@ class Search(StepTheta):
     """
 
     requires = frozenset({"parameters"})
+    delivers = True  # it adds no gradients
 
     def __init__(
         self,
