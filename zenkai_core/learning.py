@@ -279,7 +279,7 @@ class LearningMachine(Hooked, nn.Module):
         else:
             self._accumulate_with_hooks(told)
         if asked is None or asked.learns(self.parameters()):
-            self._told = told
+            self.__dict__["_told"] = told  # nn.Module's own setter is slow
             state.accumulated = True
         return told
 
@@ -384,7 +384,7 @@ class LearningMachine(Hooked, nn.Module):
         Args:
             state: the pass that `step` is called with, if the machine has accumulated it; else the last one.
         """
-        told, self._told = self._told, None
+        told, self.__dict__["_told"] = self._told, None
         if told is not None:
             accumulated = state is not None and state.accumulated and state.t is not None
             self.step(*(Told(state.inputs, state.t, state) if accumulated else told))  # type: ignore[union-attr,arg-type]
