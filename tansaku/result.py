@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tansaku.assessors.failures import Failures
 from tansaku.history import History
 from tansaku.plots import plot_front, plot_history
 from tansaku.population import Individual, Population
@@ -29,6 +30,7 @@ class Result:
             ``"patience"``, ``"callback"`` or ``"interrupted"``.
         history: best, median and spread of every generation.
         state: the algorithm's at the end: the archive of `MapElites`, the distribution of others.
+        failures: of candidates for which the objective raised, under ``on_failure="worst"``.
     """
 
     best: Individual | Population
@@ -39,6 +41,7 @@ class Result:
     stopped: str
     history: History
     state: Any = None
+    failures: Failures = field(default_factory=Failures)
 
     def plot(self, path: str | os.PathLike[str]) -> None:
         """Draws the history, or a front of several objectives; the ending of ``path`` says the format."""

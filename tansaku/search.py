@@ -14,6 +14,8 @@ from torch import Tensor
 from tansaku import checkpoint, checks
 from tansaku.algorithms import Algorithm, Assessor, make
 from tansaku.assessment import Assessment
+from tansaku.assessors.asking import current, mark
+from tansaku.assessors.failures import Failures
 from tansaku.functional import hypervolume
 from tansaku.history import History
 from tansaku.population import Individual, Population
@@ -105,6 +107,7 @@ class Search(Generic[S]):
         self.state: S | None = None
         self.evaluations = 0
         self.generations = 0
+        self.failures = Failures()
         self._asked: Population | None = None  # asked for and not told yet
         self._pending: Population = start  # the start, until it is told
         self._storages = Storages()
@@ -123,7 +126,9 @@ class Search(Generic[S]):
             raise RuntimeError(
                 "expected tell() after ask(), got a second ask(); tell the search what it asked for first"
             )
-        return self._ask()
+        asked = self._ask()
+        mark(asked, self)
+        return asked
 
     def _ask(self) -> Population:
         if self._asked is None:
@@ -229,7 +234,7 @@ class Search(Generic[S]):
         if self.assess is None:
             raise RuntimeError("expected an assessor, got None; give Search one, or use ask() and tell()")
         asked = self._ask()
-        token = inside.set(True)
+        token, assessing = inside.set(True), current.set(self)
         try:
             assessed = self.assess(asked)
         except (TypeError, AttributeError) as error:
@@ -237,6 +242,7 @@ class Search(Generic[S]):
                 error.add_note("A search hands its assessor a Population: wrap a function of tensors in Objective.")
             raise
         finally:
+            current.reset(assessing)
             inside.reset(token)
         self.tell(assessed)
 
@@ -336,7 +342,7 @@ class Search(Generic[S]):
         """
         budget = Budget(max_generations, max_evaluations, max_seconds, target, patience)
         budget.check(self, self._pending.k)
-        begun = time.perf_counter()
+        begun, failed = time.perf_counter(), self.failures.count
         bar = Bar(self, budget, progress)
         still = Standstill(patience)
         stopped = ""
@@ -361,6 +367,7 @@ class Search(Generic[S]):
             if owed and self._interrupts.leave():
                 stopped = "interrupted"  # too late to stop anything
             bar.close()
+        self.failures.warn(failed, stacklevel=2)
         return self._result(stopped, time.perf_counter() - begun)
 
     def _coming(self) -> int:
@@ -380,6 +387,7 @@ class Search(Generic[S]):
             stopped,
             self.history,
             self.state,
+            self.failures.copied(),
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from tansaku import checks
 from tansaku.algorithms import Algorithm, make
 from tansaku.algorithms.base import check_std, check_step, step_size
-from tansaku.assessors import Objective, Vectorized
+from tansaku.assessors import Objective, OnFailure, Vectorized
 from tansaku.functional import jitter
 from tansaku.operators import Bounds, GaussianSampler, PermutationSampler, UniformSampler
 from tansaku.operators.bounds import Limits
@@ -37,6 +37,8 @@ def minimize(
     k: int | None = None,
     batch_shape: int | Iterable[int] = (),
     vectorized: Vectorized = True,
+    on_failure: OnFailure = "raise",
+    cache: bool = False,
     seed: int = 0,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
@@ -66,6 +68,9 @@ def minimize(
         k: candidates per generation; the algorithm's default if not given.
         batch_shape: independent searches run at once.
         vectorized: how ``fn`` is called, see `Objective`.
+        on_failure: ``"raise"`` passes on what ``fn`` raises; ``"worst"`` gives the candidate the worst value, and the
+            run ends with a warning that counts them; see `Objective`.
+        cache: whether discrete candidates that were assessed before are not evaluated again, see `Objective`.
         seed: the same seed gives the same run.
         dtype: of the genes, with ``shape``; by default torch's, or int64 for an algorithm of permutations. An ``x0``
             has its own.
@@ -134,7 +139,7 @@ def _run(fn: Callable[..., Any], maximize: bool, options: dict[str, Any]) -> Res
         individual = Individual({name: x.long() for name, x in individual.genes.items()}, individual.batch_ndim)
     generator = torch.Generator(next(iter(individual.genes.values())).device).manual_seed(checks.seed(o["seed"]))
     start = _start(individual, algorithm, o["std"], o["x0"] is not None, generator)
-    objective = Objective(fn, maximize, o["vectorized"], named)
+    objective = Objective(fn, maximize, o["vectorized"], named, o["on_failure"], o["cache"])
     search: Search[Any] = Search(
         algorithm, objective, start, seed=o["seed"], callbacks=o["callbacks"], reference=o["reference"]
     )

@@ -1,6 +1,7 @@
 """Pure kernels: tensors in, tensors out, noise as an argument."""
 
 from tansaku.functional.archive import Shelf, Version, nth_member
+from tansaku.functional.copies import lazy_copy, shares_memory
 from tansaku.functional.pareto import crowding_distances, dominates, pareto_ranks
 from tansaku.functional.perturb import flip, jitter
 from tansaku.functional.real_coded import polynomial, sbx
@@ -33,6 +34,7 @@ __all__ = [
     "flip",
     "hypervolume",
     "jitter",
+    "lazy_copy",
     "lowest",
     "nth_member",
     "pareto_ranks",
@@ -42,6 +44,7 @@ __all__ = [
     "ranks",
     "sbx",
     "select",
+    "shares_memory",
     "softmax_weights",
     "standardised_weights",
     "take_rows",

@@ -24,6 +24,7 @@ from tansaku.testing.claims import Suite, close, fingerprint, nothing_drawn_else
 from tansaku.testing.problems import Problem
 from tansaku.testing.resume import importable, imported, in_fresh_process, outcome, resumed
 from tansaku.testing.subject import DTYPES, OTHER_DTYPES, Subject, genes_of, inside, run
+from tansaku.testing.user_functions import failures_cost_the_worst, writes_are_refused
 from tansaku.testing.watch import Called, Dispatched
 
 _CLOSE = 1e-9  # of the largest gene: sums may be taken in another order
@@ -569,6 +570,13 @@ def _memory_is_a_multiple_of_the_population(subject: Subject) -> None:
         limit = max(limit, *(x.numel() for x in tensors_of(pack(state))))
     require(seen.largest <= limit, f"k = {k} and {genes} genes: a tensor of {seen.largest} numbers, over {limit}")
 
+
+_suite.claim("an objective that writes into its argument is refused at any call, and the search is as if it had not")(
+    writes_are_refused
+)
+_suite.claim("candidates for which an objective raises count as the worst, and all else of the run is the same")(
+    failures_cost_the_worst
+)
 
 ALGORITHM_CHECKS: tuple[str, ...] = tuple(_suite.checks)
 """Names of the checks, as ``only=`` takes them; handy for ``pytest.mark.parametrize``."""

@@ -426,6 +426,25 @@ class BuildsKTimesGenesTimesGenes(HillClimb):
         return super().tell(state, asked)
 
 
+class Marked(torch.Tensor):
+    """A tensor whose memory the suite cannot compare."""
+
+
+@found_by("writes_are_refused")
+class AsksForTensorsOfItsOwnKind(HillClimb):
+    def ask(self, state: HillClimbState, noise: Noise) -> Population:
+        asked = super().ask(state, noise)
+        return Population({name: x.as_subclass(Marked) for name, x in asked.genes.items()})
+
+
+@found_by("failures_cost_the_worst")
+class RefusesAnInfiniteCost(HillClimb):
+    def tell(self, state: HillClimbState, asked: Population) -> HillClimbState:
+        if bool(torch.isinf(asked.cost).any()):
+            raise ValueError("an infinite cost")
+        return super().tell(state, asked)
+
+
 @pytest.mark.parametrize(("check", "algorithm"), broken, ids=[f"{cls.__name__}" for _, cls in broken])
 def test_each_defect_is_found_by_its_check(check: str, algorithm: type[Algorithm[Any]]) -> None:
     with pytest.raises(AssertionError, match=rf"{algorithm.__name__}: expected that .* \[{check}\]"):

@@ -247,3 +247,22 @@ def test_a_function_that_reuses_its_memory_leaves_earlier_answers_alone() -> Non
 def test_a_function_of_one_row_asked_for_none_says_so() -> None:
     with pytest.raises(ValueError, match="expected rows, got none for a function of one row"):
         BlackBox(lambda x: x, vectorized=False)(torch.zeros(0, 2))
+
+
+def test_a_function_that_writes_into_its_array_trains_the_same_network() -> None:
+    def trained(write: bool) -> float:
+        def box(x: Tensor) -> Tensor:
+            a = x.numpy() if write else x.numpy().copy()
+            a += 1
+            return torch.from_numpy(a.round())
+
+        torch.manual_seed(0)
+        rule = targets.SearchX(tansaku.HillClimb(k=16, std=1.0), score="network", seed=0)
+        first = Machine(nn.Linear(4, 3), theta.Delta(lr=0.01), targets.Null())
+        net = Chain(first, Machine(BlackBox(box), theta.Null(), rule))
+        x, t = torch.randn(64, 4), torch.randn(64, 3) * 3
+        for _ in range(10):
+            net.learn(x, t)
+        return float(net.test(x, t))
+
+    assert trained(True) == trained(False)

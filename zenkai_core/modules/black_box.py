@@ -8,12 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tansaku import functional
+
 
 class BlackBox(nn.Module):
     """Calls ``fn`` on the rows that come in, as a layer in the middle of a network, without a gradient.
 
     A rule that searches (`targets.SearchX`) trains through it, whatever happens inside: a formula in plain Python, a
     simulator, a table, a lottery of integers. All candidates of a search go to ``fn`` together, as rows of one call.
+
+    ``fn`` receives copies of its inputs, which take memory only if something writes into them: it may change them, and
+    the network does not see it.
 
     Args:
         fn: (*inputs) -> outputs, with as many inputs as the layer has. ``vectorized``: tensors `[n, ...]` ->
@@ -65,7 +70,7 @@ class BlackBox(nn.Module):
         self.rows += n
         if self.vectorized:
             self.calls += 1
-            answers = _several(self.fn(*given))
+            answers = _several(self.fn(*map(functional.lazy_copy, given)))
         else:
             if not n:
                 raise ValueError(
