@@ -112,7 +112,7 @@ class Postponed(_Around):
         return f"every={self.every}"
 
 
-class Filtered(_Around, Optimized):  # type: ignore[misc]
+class Filtered(_Around, Optimized):  # type: ignore[override]
     """Large updates smoothed: what the inner rule wants is a goal that the parameters approach by a second optimiser.
 
     With w the parameters before the step and v those that the inner rule would leave, the parameters move from w by
