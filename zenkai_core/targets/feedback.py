@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Literal, cast
 
@@ -23,10 +23,12 @@ from torch.nn import grad as conv_grad
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from zenkai_core import passes
+from zenkai_core.capabilities import qualified
 from zenkai_core.compiled import original, uncompiled
 from zenkai_core.machine import Machine, StepX
 from zenkai_core.noise import NoiseKey
 from zenkai_core.state import State
+from zenkai_core.targets.unreached import reporting
 from zenkai_core.values import IO, Target
 
 Kind = Literal["random", "sign", "fresh", "uniform"]
@@ -45,6 +47,9 @@ class FeedbackAlignment(StepX):
     its own derivative in the pass. With B = W this is `targets.Gradient()`. Gradients of parameters are those of the
     layer's own loss, as without the rule; feedback decides what the layers below are told. For a network trained by
     feedback alignment throughout, make each layer a machine of its own.
+
+    A linear map that is not called as a module (in attention, a recurrent cell, a call of `F.linear`) hands errors back
+    by its own weights; the first pass warns and names them.
 
     A module whose first layer with parameters is its only linear map (Linear -> BatchNorm -> ReLU) costs one backward,
     shared with `theta.Gradient`; another costs a second one, which leaves out the gradients of parameters.
@@ -85,6 +90,7 @@ class FeedbackAlignment(StepX):
         self.kind: Kind = kind
         self.scale = scale
         self.noise = NoiseKey(seed)
+        self._looked = False  # whether a first pass was searched for linear maps that are not called as modules
         self._route: Feedback = {}  # what a backward in progress goes by; the graphs of this rule's passes look here
 
     def bind(self, machine: Machine) -> None:
@@ -114,7 +120,10 @@ class FeedbackAlignment(StepX):
 
     def passing(self, machine: Machine, state: State) -> Any:
         """Around a pass that a target for x will be asked of: its linear maps can hand errors back either way."""
-        return _eager(machine.module, self._route) if state.wants_x else super().passing(machine, state)
+        if not state.wants_x:
+            return super().passing(machine, state)
+        looked, self._looked = self._looked, True
+        return _eager(machine.module, self._route, None if looked else qualified(self))
 
     def pull(
         self, machine: Machine, x: IO, y: IO, errors: Iterable[Tensor | None], params: list[nn.Parameter], n: int
@@ -173,9 +182,16 @@ def linear_maps(module: nn.Module) -> list[Any]:
 
 
 @contextmanager
-def _eager(module: nn.Module, route: Feedback) -> Iterator[None]:
-    """As `routed`; a compiled module runs uncompiled, for compiled code does not call hooks that come later."""
-    with uncompiled(), routed(module, route):
+def _eager(module: nn.Module, route: Feedback, rule: str | None) -> Iterator[None]:
+    """As `routed`; a compiled module runs uncompiled, for compiled code does not call hooks that come later.
+
+    Args:
+        module: of the pass.
+        route: as for `routed`.
+        rule: in whose name linear maps that cannot be reached are reported; None for no report.
+    """
+    look: AbstractContextManager[None] = nullcontext() if rule is None else reporting(rule, module, linear_maps(module))
+    with uncompiled(), look, routed(module, route):
         yield
 
 

@@ -1,0 +1,73 @@
+"""Feedback alignment reports the linear maps that it does not reach."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import zenkai_core as zk
+from zenkai_core import Machine
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attention(x, x, x, need_weights=False)[0]
+
+
+class Functional(nn.Module):
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.linear, self.how = nn.Linear(8, 8), how
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.linear.weight
+        if self.how == "linear":
+            return F.linear(x, weight)
+        if self.how == "matmul":
+            return x @ weight.T
+        if self.how == "einsum":
+            return torch.einsum("ni,oi->no", x, weight)
+        return F.linear(self.linear(x), weight.t())  # tied: once as a module, once transposed
+
+
+UNREACHED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], str]] = {
+    "attention": (Attention, (4, 5, 8), "attention.in_proj_weight"),
+    "attention's output": (Attention, (4, 5, 8), "attention.out_proj.weight"),
+    "gru cell": (lambda: nn.GRUCell(8, 8), (4, 8), "weight_ih"),
+    "rnn cell": (lambda: nn.RNNCell(8, 8), (4, 8), "weight_hh"),
+    "function": (lambda: Functional("linear"), (4, 8), "linear.weight"),
+    "matmul": (lambda: Functional("matmul"), (4, 8), "linear.weight"),
+    "einsum": (lambda: Functional("einsum"), (4, 8), "linear.weight"),
+    "tied": (lambda: Functional("tied"), (4, 8), "linear.weight"),
+}
+
+
+@pytest.mark.parametrize("name", UNREACHED)
+@pytest.mark.parametrize("kind", ["random", "sign", "fresh", "uniform"])
+def test_a_linear_map_that_is_not_called_as_a_module_is_named_once(name: str, kind: str) -> None:
+    make, shape, weight = UNREACHED[name]
+    machine = Machine(make(), zk.theta.Null(), zk.targets.FeedbackAlignment(kind, seed=0))  # type: ignore[arg-type]
+    x = torch.randn(shape, requires_grad=True)
+    with pytest.warns(UserWarning, match=rf"expected linear maps that are called as modules, got .*{weight}"):
+        machine(x).sum().backward()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        machine(x).sum().backward()
+
+
+@pytest.mark.parametrize("module", [nn.Linear(8, 8), nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 8))])
+def test_a_module_whose_maps_are_all_reached_gives_no_warning(module: nn.Module) -> None:
+    machine = Machine(copy.deepcopy(module), zk.theta.Null(), zk.targets.FeedbackAlignment(seed=0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        machine(torch.randn(4, 8, requires_grad=True)).sum().backward()
