@@ -11,43 +11,17 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree
 
+# fmt: off
 _LINEAR = frozenset(
-    [
-        "linear",
-        "bilinear",
-        "matmul",
-        "__matmul__",
-        "__rmatmul__",
-        "mm",
-        "bmm",
-        "mv",
-        "addmm",
-        "addmv",
-        "addbmm",
-        "baddbmm",
-        "einsum",
-        "tensordot",
-        "inner",
-        "conv1d",
-        "conv2d",
-        "conv3d",
-        "conv_transpose1d",
-        "conv_transpose2d",
-        "conv_transpose3d",
-        "conv_tbc",
-        "gru_cell",
-        "lstm_cell",
-        "rnn_tanh_cell",
-        "rnn_relu_cell",
-        "gru",
-        "lstm",
-        "rnn_tanh",
-        "rnn_relu",
-        "multi_head_attention_forward",
-        "_native_multi_head_attention",
-        "_transformer_encoder_layer_fwd",
-    ]
+    {
+        "linear", "bilinear", "matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "mv", "addmm", "addmv", "addbmm",
+        "baddbmm", "einsum", "tensordot", "inner", "conv1d", "conv2d", "conv3d", "conv_transpose1d",
+        "conv_transpose2d", "conv_transpose3d", "conv_tbc", "gru_cell", "lstm_cell", "rnn_tanh_cell",
+        "rnn_relu_cell", "gru", "lstm", "rnn_tanh", "rnn_relu", "multi_head_attention_forward",
+        "_native_multi_head_attention", "_transformer_encoder_layer_fwd",
+    }
 )
+# fmt: on
 
 
 class _Calls(TorchFunctionMode):
