@@ -42,10 +42,8 @@ class Functional(nn.Module):
 
 UNREACHED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], str]] = {
     "attention": (Attention, (4, 5, 8), "attention.in_proj_weight"),
-    "attention's output": (Attention, (4, 5, 8), "attention.out_proj.weight"),
     "gru cell": (lambda: nn.GRUCell(8, 8), (4, 8), "weight_ih"),
     "rnn cell": (lambda: nn.RNNCell(8, 8), (4, 8), "weight_hh"),
-    "function": (lambda: Functional("linear"), (4, 8), "linear.weight"),
     "matmul": (lambda: Functional("matmul"), (4, 8), "linear.weight"),
     "einsum": (lambda: Functional("einsum"), (4, 8), "linear.weight"),
     "tied": (lambda: Functional("tied"), (4, 8), "linear.weight"),
@@ -71,3 +69,31 @@ def test_a_module_whose_maps_are_all_reached_gives_no_warning(module: nn.Module)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         machine(torch.randn(4, 8, requires_grad=True)).sum().backward()
+
+
+@pytest.mark.parametrize("how", ["attention", "linear"])
+@pytest.mark.parametrize("eval_mode", [False, True])
+@pytest.mark.filterwarnings("ignore:targets.FeedbackAlignment expected linear maps")
+def test_a_layer_whose_weight_a_function_applies_hands_errors_back_by_feedback(how: str, eval_mode: bool) -> None:
+    torch.manual_seed(0)
+    module = Attention() if how == "attention" else Functional("linear")
+    shape = (4, 5, 8) if how == "attention" else (4, 8)
+    x = torch.randn(shape)
+    layer = module.attention.out_proj if isinstance(module, Attention) else module.linear
+    found = []
+    for rule in (zk.targets.Gradient(), zk.targets.FeedbackAlignment(seed=0), zk.targets.FeedbackAlignment(seed=0)):
+        machine = Machine(copy.deepcopy(module), zk.theta.Gradient(torch.optim.SGD, lr=0.1), rule).train(not eval_mode)
+        if len(found) == 2:  # with the weights for B it is backpropagation
+            rule.feedback_0.copy_(layer.weight.detach())
+        for _ in range(2):  # the first pass, and one after the report
+            machine.forget()
+            v = x.clone().requires_grad_()
+            y = machine(v)
+            y.square().sum(-1).mean().backward()
+        found.append((y.detach(), v.grad, [p.grad for p in machine.parameters() if p.grad is not None]))
+    exact, feedback, with_weights = found
+    assert torch.allclose(exact[0], feedback[0], atol=1e-6)
+    assert not torch.allclose(exact[1], feedback[1], atol=1e-4)
+    assert torch.allclose(exact[1], with_weights[1], atol=1e-6)
+    for a, b in zip(exact[2], feedback[2], strict=True):
+        assert torch.allclose(a, b, atol=1e-6)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal, cast
 
@@ -28,7 +28,7 @@ from zenkai_core.compiled import original, uncompiled
 from zenkai_core.machine import Machine, StepX
 from zenkai_core.noise import NoiseKey
 from zenkai_core.state import State
-from zenkai_core.targets.unreached import reporting
+from zenkai_core.targets.unreached import calling
 from zenkai_core.values import IO, Target
 
 Kind = Literal["random", "sign", "fresh", "uniform"]
@@ -48,8 +48,9 @@ class FeedbackAlignment(StepX):
     layer's own loss, as without the rule; feedback decides what the layers below are told. For a network trained by
     feedback alignment throughout, make each layer a machine of its own.
 
-    A linear map that is not called as a module (in attention, a recurrent cell, a call of `F.linear`) hands errors back
-    by its own weights; the first pass warns and names them.
+    The `out_proj` of `nn.MultiheadAttention`, and `F.linear` with the weight of an `nn.Linear` inside (tied weights),
+    are reached as well. Other linear maps that are not called as modules (the projections of attention's inputs,
+    recurrent cells, products of matrices) hand errors back by their own weights; the first pass warns and names them.
 
     A module whose first layer with parameters is its only linear map (Linear -> BatchNorm -> ReLU) costs one backward,
     shared with `theta.Gradient`; another costs a second one, which leaves out the gradients of parameters.
@@ -90,7 +91,7 @@ class FeedbackAlignment(StepX):
         self.kind: Kind = kind
         self.scale = scale
         self.noise = NoiseKey(seed)
-        self._looked = False  # whether a first pass was searched for linear maps that are not called as modules
+        self._by_function: bool | None = None  # whether functions apply layers' weights; None before a pass
         self._route: Feedback = {}  # what a backward in progress goes by; the graphs of this rule's passes look here
 
     def bind(self, machine: Machine) -> None:
@@ -122,8 +123,19 @@ class FeedbackAlignment(StepX):
         """Around a pass that a target for x will be asked of: its linear maps can hand errors back either way."""
         if not state.wants_x:
             return super().passing(machine, state)
-        looked, self._looked = self._looked, True
-        return _eager(machine.module, self._route, None if looked else qualified(self))
+        return self._watched(machine.module)
+
+    @contextmanager
+    def _watched(self, module: nn.Module) -> Iterator[None]:
+        """As `routed`; a compiled module runs uncompiled, for compiled code does not call hooks that come later."""
+        with uncompiled(), routed(module, self._route):
+            if self._by_function is False:
+                yield
+                return
+            rule = qualified(self) if self._by_function is None else None
+            with calling(rule, module, linear_maps(module)) as calls:
+                yield
+                self._by_function = calls.replaced
 
     def pull(
         self, machine: Machine, x: IO, y: IO, errors: Iterable[Tensor | None], params: list[nn.Parameter], n: int
@@ -179,20 +191,6 @@ class FeedbackAlignment(StepX):
 def linear_maps(module: nn.Module) -> list[Any]:
     """The layers in the module whose output is linear in the input (and a bias), each once."""
     return [m for m in module.modules() if isinstance(m, (nn.Linear, _ConvNd))]
-
-
-@contextmanager
-def _eager(module: nn.Module, route: Feedback, rule: str | None) -> Iterator[None]:
-    """As `routed`; a compiled module runs uncompiled, for compiled code does not call hooks that come later.
-
-    Args:
-        module: of the pass.
-        route: as for `routed`.
-        rule: in whose name linear maps that cannot be reached are reported; None for no report.
-    """
-    look: AbstractContextManager[None] = nullcontext() if rule is None else reporting(rule, module, linear_maps(module))
-    with uncompiled(), look, routed(module, route):
-        yield
 
 
 @contextmanager

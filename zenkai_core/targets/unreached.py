@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree
@@ -24,34 +26,83 @@ _LINEAR = frozenset(
 # fmt: on
 
 
-class _Calls(TorchFunctionMode):
-    """Notes the weights that enter linear functions outside the layers that are reached."""
+class Calls(TorchFunctionMode):
+    """Calls layers whose weights enter functions, and notes the weights of which it cannot.
 
-    def __init__(self, module: nn.Module) -> None:
+    `F.linear` with the weight of a layer becomes a call of that layer without its bias, so that its hooks see it. A
+    `nn.MultiheadAttention` applies its `out_proj` by a function, too: the function gets the identity instead, and the
+    layer is called on what comes out.
+
+    Args:
+        module: whose passes are watched.
+        reached: the layers inside whose calls count as reached.
+    """
+
+    def __init__(self, module: nn.Module, reached: Iterable[nn.Module]) -> None:
         super().__init__()
+        self.layers = {id(m.weight): m for m in reached if isinstance(m, nn.Linear)}
+        self.replaced = False  # whether a function was replaced by the call of a layer
         self.names = {p.untyped_storage().data_ptr(): name for name, p in module.named_parameters() if p.ndim > 1}
         self.inside = 0  # layers that are reached, and whose forward is running
         self.found: dict[str, None] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if not self.inside and getattr(func, "__name__", "") in _LINEAR:
-            for v in _pytree.tree_leaves((args, kwargs)):
-                if isinstance(v, Tensor) and (name := self.names.get(v.untyped_storage().data_ptr())) is not None:
-                    self.found[name] = None
+        name = getattr(func, "__name__", "")
+        if not self.inside and name in ("linear", "multi_head_attention_forward"):
+            bound = _bound(func, args, kwargs)
+            weight = bound.arguments.get("weight" if name == "linear" else "out_proj_weight")
+            layer = self.layers.get(id(weight))
+            if layer is not None and name == "linear":
+                self.replaced = True
+                bias, own = bound.arguments.get("bias"), layer.bias
+                try:
+                    layer._parameters["bias"] = None
+                    y = layer(bound.arguments["input"])
+                finally:
+                    layer._parameters["bias"] = own
+                return y if bias is None else y + bias
+            if layer is not None:
+                self.replaced = True
+                bound.arguments["out_proj_weight"] = torch.eye(len(weight), dtype=weight.dtype, device=weight.device)
+                bound.arguments["out_proj_bias"] = None
+                args, kwargs = bound.args, bound.kwargs
+                self._note(args, kwargs)
+                y, attention = func(*args, **kwargs)
+                return layer(y), attention
+        if not self.inside and name in _LINEAR:
+            self._note(args, kwargs)
         return func(*args, **kwargs)
+
+    def _note(self, args: Any, kwargs: Any) -> None:
+        for v in _pytree.tree_leaves((args, kwargs)):
+            if isinstance(v, Tensor) and (name := self.names.get(v.untyped_storage().data_ptr())) is not None:
+                self.found[name] = None
+
+
+def _bound(func: Any, args: Any, kwargs: Any) -> inspect.BoundArguments:
+    if getattr(func, "__name__", "") == "linear":
+        return _LINEAR_CALL.bind(*args, **kwargs)
+    return inspect.signature(func).bind(*args, **kwargs)
+
+
+def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
+    """The arguments of `F.linear`, which has no signature of its own."""
+
+
+_LINEAR_CALL = inspect.signature(_linear)
 
 
 @contextmanager
-def reporting(rule: str, module: nn.Module, reached: Iterable[nn.Module]) -> Iterator[None]:
-    """Warns of the weights that the passes inside apply otherwise than by calling one of the layers.
+def calling(rule: str | None, module: nn.Module, reached: list[nn.Module]) -> Iterator[Calls]:
+    """Calls layers whose weights the passes inside apply by functions; warns of those that cannot be called.
 
     Args:
-        rule: its name, for the warning.
+        rule: its name, for the warning; None for no warning.
         module: whose passes are watched.
         reached: the layers inside that the rule replaces on the way back.
     """
-    calls = _Calls(module)
+    calls = Calls(module, reached)
 
     def enter(*_: Any) -> None:
         calls.inside += 1
@@ -62,11 +113,11 @@ def reporting(rule: str, module: nn.Module, reached: Iterable[nn.Module]) -> Ite
     handles = [h for m in reached for h in (m.register_forward_pre_hook(enter), m.register_forward_hook(leave))]
     try:
         with calls:
-            yield
+            yield calls
     finally:
         for handle in handles:
             handle.remove()
-    if calls.found:
+    if calls.found and rule is not None:
         warnings.warn(
             f"{rule} expected linear maps that are called as modules, got {', '.join(calls.found)} of "
             f"{type(module).__name__}, which are applied by functions: their errors come back by the weights "
