@@ -24,6 +24,37 @@ class Attention(nn.Module):
         return self.attention(x, x, x, need_weights=False)[0]
 
 
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(8, 8, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gru(x)[0]
+
+
+class Unrolled(nn.Module):
+    """A cell that is called three times on one input."""
+
+    def __init__(self, kind: type[nn.RNNCellBase], **kw: object) -> None:
+        super().__init__()
+        self.cell = kind(8, 8, **kw)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = None
+        for _ in range(3):
+            h = self.cell(x, h)
+        return h if isinstance(h, Tensor) else torch.cat(h, 1)
+
+
+CELLS: dict[str, Callable[[], nn.Module]] = {
+    "gru": lambda: Unrolled(nn.GRUCell),
+    "lstm": lambda: Unrolled(nn.LSTMCell),
+    "rnn": lambda: Unrolled(nn.RNNCell),
+    "rnn, relu, no bias": lambda: Unrolled(nn.RNNCell, nonlinearity="relu", bias=False),
+}
+
+
 class Functional(nn.Module):
     def __init__(self, how: str) -> None:
         super().__init__()
@@ -42,8 +73,7 @@ class Functional(nn.Module):
 
 UNREACHED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], str]] = {
     "attention": (Attention, (4, 5, 8), "attention.in_proj_weight"),
-    "gru cell": (lambda: nn.GRUCell(8, 8), (4, 8), "weight_ih"),
-    "rnn cell": (lambda: nn.RNNCell(8, 8), (4, 8), "weight_hh"),
+    "gru": (Recurrent, (4, 5, 8), "gru.weight_ih_l0"),
     "matmul": (lambda: Functional("matmul"), (4, 8), "linear.weight"),
     "einsum": (lambda: Functional("einsum"), (4, 8), "linear.weight"),
     "tied": (lambda: Functional("tied"), (4, 8), "linear.weight"),
@@ -94,6 +124,32 @@ def test_a_layer_whose_weight_a_function_applies_hands_errors_back_by_feedback(h
     exact, feedback, with_weights = found
     assert torch.allclose(exact[0], feedback[0], atol=1e-6)
     assert not torch.allclose(exact[1], feedback[1], atol=1e-4)
+    assert torch.allclose(exact[1], with_weights[1], atol=1e-6)
+    for a, b in zip(exact[2], feedback[2], strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_a_recurrent_cell_hands_errors_back_by_feedback(name: str) -> None:
+    torch.manual_seed(0)
+    module, x = CELLS[name](), torch.randn(4, 8)
+    found = []
+    for b in (None, "drawn", "weights"):
+        rule = zk.targets.Gradient() if b is None else zk.targets.FeedbackAlignment(seed=0)
+        machine = Machine(copy.deepcopy(module), zk.theta.Gradient(torch.optim.SGD, lr=0.1), rule)
+        if b == "weights":  # then it is backpropagation
+            rule.feedback_0.copy_(machine.module.cell.weight_ih.detach())
+            rule.feedback_1.copy_(machine.module.cell.weight_hh.detach())
+        machine = copy.deepcopy(machine)
+        for _ in range(2):
+            machine.forget()
+            v = x.clone().requires_grad_()
+            y = machine(v)
+            y.square().sum(1).mean().backward()
+        found.append((y.detach(), v.grad, [p.grad for p in machine.module.parameters()]))
+    exact, feedback, with_weights = found
+    assert torch.allclose(exact[0], feedback[0], atol=1e-6)
+    assert not torch.allclose(exact[1], feedback[1], atol=1e-3)
     assert torch.allclose(exact[1], with_weights[1], atol=1e-6)
     for a, b in zip(exact[2], feedback[2], strict=True):
         assert torch.allclose(a, b, atol=1e-6)

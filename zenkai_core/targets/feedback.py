@@ -28,7 +28,7 @@ from zenkai_core.compiled import original, uncompiled
 from zenkai_core.machine import Machine, StepX
 from zenkai_core.noise import NoiseKey
 from zenkai_core.state import State
-from zenkai_core.targets.unreached import calling
+from zenkai_core.targets.unreached import calling, maps_of_cell
 from zenkai_core.values import IO, Target
 
 Kind = Literal["random", "sign", "fresh", "uniform"]
@@ -48,9 +48,9 @@ class FeedbackAlignment(StepX):
     layer's own loss, as without the rule; feedback decides what the layers below are told. For a network trained by
     feedback alignment throughout, make each layer a machine of its own.
 
-    The `out_proj` of `nn.MultiheadAttention`, and `F.linear` with the weight of an `nn.Linear` inside (tied weights),
-    are reached as well. Other linear maps that are not called as modules (the projections of attention's inputs,
-    recurrent cells, products of matrices) hand errors back by their own weights; the first pass warns and names them.
+    Recurrent cells, the `out_proj` of `nn.MultiheadAttention`, and `F.linear` with the weight of an `nn.Linear` inside
+    (tied weights) are reached as well. Other linear maps that are not called as modules (the projections of attention's
+    inputs, `nn.GRU`, products of matrices) hand errors back by their own weights; the first pass warns and names them.
 
     A module whose first layer with parameters is its only linear map (Linear -> BatchNorm -> ReLU) costs one backward,
     shared with `theta.Gradient`; another costs a second one, which leaves out the gradients of parameters.
@@ -190,7 +190,13 @@ class FeedbackAlignment(StepX):
 
 def linear_maps(module: nn.Module) -> list[Any]:
     """The layers in the module whose output is linear in the input (and a bias), each once."""
-    return [m for m in module.modules() if isinstance(m, (nn.Linear, _ConvNd))]
+    found: list[Any] = []
+    for m in module.modules():
+        if isinstance(m, (nn.Linear, _ConvNd)):
+            found.append(m)
+        elif isinstance(m, nn.RNNCellBase):
+            found += maps_of_cell(m)
+    return found
 
 
 @contextmanager

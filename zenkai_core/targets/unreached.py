@@ -26,6 +26,9 @@ _LINEAR = frozenset(
 # fmt: on
 
 
+_CELLS = ("gru_cell", "lstm_cell", "rnn_tanh_cell", "rnn_relu_cell")
+
+
 class Calls(TorchFunctionMode):
     """Calls layers whose weights enter functions, and notes the weights of which it cannot.
 
@@ -51,7 +54,7 @@ class Calls(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if not self.inside and name in ("linear", "multi_head_attention_forward"):
             bound = _bound(func, args, kwargs)
-            weight = bound.arguments.get("weight" if name == "linear" else "out_proj_weight")
+            weight: Any = bound.arguments.get("weight" if name == "linear" else "out_proj_weight")
             layer = self.layers.get(id(weight))
             if layer is not None and name == "linear":
                 self.replaced = True
@@ -70,6 +73,12 @@ class Calls(TorchFunctionMode):
                 self._note(args, kwargs)
                 y, attention = func(*args, **kwargs)
                 return layer(y), attention
+        if not self.inside and name in _CELLS:
+            weights = [v for v in args if isinstance(v, Tensor) and id(v) in self.layers]
+            if len(weights) == 2:
+                self.replaced = True
+                ih, hh = (self.layers[id(w)] for w in weights)
+                return _cell(name, *args[:2], *args[-2:], ih, hh)
         if not self.inside and name in _LINEAR:
             self._note(args, kwargs)
         return func(*args, **kwargs)
@@ -78,6 +87,37 @@ class Calls(TorchFunctionMode):
         for v in _pytree.tree_leaves((args, kwargs)):
             if isinstance(v, Tensor) and (name := self.names.get(v.untyped_storage().data_ptr())) is not None:
                 self.found[name] = None
+
+
+def _cell(name: str, x: Tensor, h: Any, b_ih: Tensor | None, b_hh: Tensor | None, ih: nn.Module, hh: nn.Module) -> Any:
+    """What torch's cell of that name computes, with its two linear maps as calls of layers."""
+    before = h[0] if name == "lstm_cell" else h
+    of_x, of_h = ih(x), hh(before)
+    of_x, of_h = (v if b is None else v + b for v, b in ((of_x, b_ih), (of_h, b_hh)))
+    if name == "gru_cell":
+        (r, z, n), (h_r, h_z, h_n) = of_x.chunk(3, -1), of_h.chunk(3, -1)
+        new = torch.tanh(n + torch.sigmoid(r + h_r) * h_n)
+        return (before - new) * torch.sigmoid(z + h_z) + new
+    if name == "lstm_cell":
+        i, f, g, o = (of_x + of_h).chunk(4, -1)
+        c = torch.sigmoid(f) * h[1] + torch.sigmoid(i) * torch.tanh(g)
+        return torch.sigmoid(o) * torch.tanh(c), c
+    return torch.tanh(of_x + of_h) if name == "rnn_tanh_cell" else torch.relu(of_x + of_h)
+
+
+def maps_of_cell(cell: nn.RNNCellBase) -> tuple[nn.Linear, nn.Linear]:
+    """The two linear maps of a recurrent cell, as layers without a bias that hold the cell's own weights."""
+    held: tuple[nn.Linear, nn.Linear] | None = cell.__dict__.get("_linear_maps")
+    if held is None or held[0].weight is not cell.weight_ih or held[1].weight is not cell.weight_hh:
+        held = cell.__dict__["_linear_maps"] = (_layer(cell.weight_ih), _layer(cell.weight_hh))
+    return held
+
+
+def _layer(weight: nn.Parameter) -> nn.Linear:
+    outputs, inputs = weight.shape
+    layer = nn.Linear(inputs, outputs, bias=False, device="meta")
+    layer.weight = weight
+    return layer
 
 
 def _bound(func: Any, args: Any, kwargs: Any) -> inspect.BoundArguments:
