@@ -6,8 +6,26 @@ from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+
+def limit(value: Any) -> Any:
+    """A list, a tuple or an array of numpy as a tensor, also inside a mapping; anything else as `plain` gives it.
+
+    Python's floats take torch's default dtype; an array keeps its own.
+    """
+    if isinstance(value, Mapping):
+        return {name: limit(item) for name, item in value.items()}
+    if isinstance(value, list | tuple) and value and not any(isinstance(item, Mapping | str) for item in value):
+        if any(isinstance(item, Tensor) for item in value):
+            return torch.stack([torch.as_tensor(item) for item in value])
+        kept = any(isinstance(item, np.ndarray | np.generic) for item in value)
+        return torch.as_tensor(np.asarray(value)) if kept else torch.tensor(value)
+    if isinstance(value, np.ndarray):
+        return torch.as_tensor(value.copy())
+    return plain(value)
 
 
 def shape_text(shape: Iterable[int]) -> str:
@@ -27,6 +45,15 @@ def count(name: str, value: Any, minimum: int = 1) -> int:
     if value < minimum:
         raise ValueError(f"expected {name} >= {minimum}, got {value}; pass {minimum} or more")
     return int(value)
+
+
+def plain(value: Any) -> Any:
+    """A number of numpy as Python's own, also in a dictionary; every other value as it is."""
+    if isinstance(value, np.generic) and isinstance(value.item(), bool | int | float):
+        return value.item()
+    if isinstance(value, dict) and any(isinstance(item, np.generic) for item in value.values()):
+        return {name: plain(item) for name, item in value.items()}
+    return value
 
 
 def seed(value: Any) -> int:

@@ -1,22 +1,28 @@
 """Searches as torch optimisers, for those who have a model and a training loop already.
 
 `step(closure)` runs generations of a search over the parameters: it writes each candidate into them, calls the closure
-for its loss, and at the end leaves the search's answer there. One class per algorithm: ``optim.PSO``, ``optim.GA`` ...
+for its loss, and at the end moves the parameters to the search's answer. One class per algorithm: ``optim.PSO``,
+``optim.GA`` ...
+
 Where the model can be run by `torch.func.functional_call` under vmap, `tansaku.ModuleObjective` with `tansaku.Search`
 is many times faster than this plain loop over candidates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
+from itertools import count
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from tansaku import checks
+from tansaku import settings as descriptions
 from tansaku.algorithms import ALGORITHMS, Algorithm, Needs
 from tansaku.assessment import Assessment
+from tansaku.modules import ModuleState
 from tansaku.population import Individual, Population
 from tansaku.states import pack, unpack
 
@@ -24,11 +30,26 @@ from tansaku.states import pack, unpack
 class SearchOptimizer(torch.optim.Optimizer):
     """A search over parameters behind the interface of `torch.optim`.
 
+    Candidates leave the modules' state unchanged: after every call of the closure, the buffers of all modules that it
+    called are put back (see `tansaku.modules`). So a step does not update the running statistics of BatchNorm: run
+    the network in training mode once after the steps, before you use it in evaluation mode.
+
+    Every parameter group has ``lr`` and ``momentum``, which the schedulers of torch set. They do not change the search,
+    whose step length is the algorithm's ``std``. They say how far a step moves the parameters towards the search's
+    answer, as in SGD along ``answer - parameter``: ``velocity = momentum * velocity + answer - parameter``, then
+    ``parameter += lr * velocity``. With ``lr = 1`` and ``momentum = 0`` the parameters become the answer. A lower
+    ``lr`` averages the answers of several steps, which helps under a noisy loss.
+
+    An algorithm that plans its course, such as L-SHADE, plans over its ``max_evaluations``, 10,000 if not given: an
+    optimiser does not know how many steps will follow.
+
     Args:
         params: parameters, or torch's groups of them; those that do not require a gradient are left alone.
         algorithm: an `Algorithm` for one search and real genes.
+        lr: share of the way to the answer, at least 0.
+        momentum: share of the last velocity that is kept, in [0, 1).
         generations: per step.
-        write: what is left in the parameters after a step: ``"estimate"``, the mean of a distribution where the
+        write: the answer that a step moves the parameters to: ``"estimate"``, the mean of a distribution where the
             algorithm has one, else the best; or ``"best"``.
         refresh: whether every step assesses what the search remembers again, for a closure whose data changes from
             step to step.
@@ -54,6 +75,8 @@ class SearchOptimizer(torch.optim.Optimizer):
         params: Iterable[Any],
         algorithm: Algorithm[Any],
         *,
+        lr: float = 1.0,
+        momentum: float = 0.0,
         generations: int = 1,
         write: Literal["estimate", "best"] = "estimate",
         refresh: bool = False,
@@ -65,7 +88,9 @@ class SearchOptimizer(torch.optim.Optimizer):
             )
         if write not in ("estimate", "best"):
             raise ValueError(f"expected write 'estimate' or 'best', got {write!r}; choose one of them")
-        super().__init__(params, {})
+        super().__init__(params, {"lr": lr, "momentum": momentum})
+        for group in self.param_groups:
+            _check_group(group)
         self.algorithm = algorithm
         self.generations = checks.count("generations", generations)
         self.write, self.refresh = write, refresh
@@ -73,7 +98,14 @@ class SearchOptimizer(torch.optim.Optimizer):
         if not searched:
             raise ValueError("expected parameters that require a gradient, got none; name those to search over")
         self._generator = torch.Generator(searched[0].device).manual_seed(checks.seed(seed))
-        self._search: Any = None
+        # the search after the last complete step, and its random numbers while another step runs: one assignment, so
+        # that a signal handler reads both of one step
+        self._complete: tuple[Any, Tensor | None] = (None, None)
+        self._warned = False
+
+    @property
+    def _search(self) -> Any:
+        return self._complete[0]
 
     def _searched(self) -> list[nn.Parameter]:
         return [p for group in self.param_groups for p in group["params"] if p.requires_grad]
@@ -82,10 +114,13 @@ class SearchOptimizer(torch.optim.Optimizer):
         """Runs the search some generations further.
 
         Args:
-            closure: returns the loss [] of the model as it stands; called without gradients, once per candidate.
+            closure: returns the loss [] of the model as it stands, or a dictionary with ``"value"``, the loss, and
+                ``"violation"``, a number or [v] that is above 0 where a constraint is violated; called without
+                gradients, once per candidate.
 
         Returns:
-            [] the lowest loss that the search knows.
+            [] the loss of the best candidate that the search knows: the lowest feasible loss, or that of the least
+            violated candidate if none is feasible.
 
         Raises:
             ValueError: no closure, or one that returns no single number.
@@ -98,15 +133,19 @@ class SearchOptimizer(torch.optim.Optimizer):
         own = Individual({str(i): p.detach().clone() for i, p in enumerate(parameters)})
 
         def assess(population: Population) -> Population:
-            losses = []
+            losses, violations = [], []
             for i in range(population.k):
                 _write(population.individual(i), parameters)
-                losses.append(_loss(closure(), parameters[0]))
-            return population.assessed(Assessment(torch.stack(losses)))
+                loss, violation = _answer(closure(), parameters[0])
+                losses.append(loss)
+                violations.append(violation)
+                modules.restore()
+            return population.assessed(Assessment(torch.stack(losses), violation=_stacked(violations)))
 
-        answer = own
+        noise = self._generator.get_state()
+        self._complete = before = (self._search, noise)
         try:
-            with torch.no_grad():
+            with torch.no_grad(), ModuleState() as modules:
                 state = self._search
                 if state is None:
                     state = self.algorithm.init(assess(own.populate(1)))
@@ -116,25 +155,83 @@ class SearchOptimizer(torch.optim.Optimizer):
                     state = self.algorithm.tell(state, assess(self.algorithm.ask(state, self._generator)))
                 best = self.algorithm.best(state)
                 answer = best.individual() if self.write == "best" else self.algorithm.estimate(state)
-                self._search = state
+                self._complete = (state, None)
         finally:
-            _write(answer, parameters)
-        return best.cost[0]
+            if self._complete is before:  # the step failed: the next one draws the same numbers
+                self._generator.set_state(noise)
+                self._complete = (self._search, None)
+            _write(own, parameters)
+        self._move(answer)
+        return best.cost[0] if best.assessment is None else best.assessment.objective_cost[0]
+
+    def _described(self) -> dict[str, Any]:
+        """The settings that change the run, as `tansaku.settings` describes them."""
+        own = {"algorithm": self.algorithm, "generations": self.generations, "write": self.write}
+        return {name: descriptions.describe(value) for name, value in (own | {"refresh": self.refresh}).items()}
+
+    def _move(self, answer: Individual) -> None:
+        """Moves the parameters towards the answer of the search, by each group's ``lr`` and ``momentum``."""
+        number = count()
+        with torch.no_grad():
+            for group in self.param_groups:
+                lr, momentum = group["lr"], group["momentum"]
+                for parameter in group["params"]:
+                    if not parameter.requires_grad:
+                        continue
+                    target = answer[str(next(number))]
+                    if lr == 1 and momentum == 0:
+                        parameter.copy_(target)
+                        continue
+                    velocity = target - parameter
+                    if momentum:
+                        last = self.state[parameter].get("momentum_buffer")
+                        velocity = velocity if last is None else momentum * last + velocity
+                        self.state[parameter]["momentum_buffer"] = velocity
+                    parameter.add_(lr * velocity)
 
     def state_dict(self) -> dict[str, Any]:
-        """As torch's, with the search and its random numbers."""
-        return {**super().state_dict(), "search": pack(self._search), "generator": self._generator.get_state()}
+        """As torch's, with the search, its random numbers and its settings, after the last complete step.
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from what `state_dict` gave."""
-        rest = {key: value for key, value in state_dict.items() if key not in ("search", "generator")}
+        Warns:
+            UserWarning: once, where a setting is a lambda, which cannot be compared on load.
+        """
+        described = self._described()
+        if not self._warned:
+            self._warned = descriptions.warn_of_unnamed(described)
+        search, noise = self._complete
+        noise = self._generator.get_state() if noise is None else noise
+        return {**super().state_dict(), "search": pack(search), "generator": noise, "settings": described}
+
+    def load_state_dict(self, state_dict: dict[str, Any], *, replan: bool = False) -> None:
+        """Goes on from what `state_dict` gave, in an optimiser with the same algorithm and settings.
+
+        Args:
+            state_dict: what `state_dict` gave.
+            replan: accepts another ``max_evaluations`` of an algorithm that plans its course over it.
+
+        Raises:
+            ValueError: other settings, or a damaged state; the optimiser is then as before.
+        """
+        missing = sorted({"search", "generator"} - set(state_dict))
+        if missing:
+            raise ValueError(f"expected what state_dict() gave, got a dictionary without {missing}; pass it whole")
+        if "settings" in state_dict:
+            descriptions.check_same(state_dict["settings"], self._described(), self.algorithm.needs.plans, replan)
+        search = unpack(state_dict["search"], self._generator.device)
+        noise = state_dict["generator"].cpu()
+        torch.Generator(self._generator.device).set_state(noise)  # raises before anything is changed
+        rest = {key: value for key, value in state_dict.items() if key not in ("search", "generator", "settings")}
         super().load_state_dict(rest)
-        self._search = unpack(state_dict["search"], self._generator.device)
-        self._generator.set_state(state_dict["generator"].cpu())
+        self._generator.set_state(noise)
+        self._complete = (search, None)
 
 
 class _Named(SearchOptimizer):
-    """The optimiser of one algorithm; settings of the algorithm are keyword arguments."""
+    """The optimiser of one algorithm; settings of the algorithm are keyword arguments.
+
+    Where the algorithm itself has a setting ``lr`` (`PGPE`, `OpenAIES`), the argument ``lr`` is that setting, and the
+    groups begin with an ``lr`` of 1.
+    """
 
     kind: ClassVar[type[Algorithm[Any]]]
 
@@ -148,15 +245,53 @@ class _Named(SearchOptimizer):
         seed: int = 0,
         **settings: Any,
     ) -> None:
+        known = {field.name for field in fields(self.kind)}
+        own = {name: settings.pop(name) for name in ("lr", "momentum") if name in settings and name not in known}
         super().__init__(
-            params, self.kind(**settings), generations=generations, write=write, refresh=refresh, seed=seed
+            params, self.kind(**settings), generations=generations, write=write, refresh=refresh, seed=seed, **own
         )
+
+
+def _check_group(group: dict[str, Any]) -> None:
+    for name in ("lr", "momentum"):
+        value = group[name]
+        number = checks.number(name, value.item() if isinstance(value, Tensor) and value.numel() == 1 else value, 0.0)
+        if name == "momentum" and number >= 1:
+            raise ValueError(f"expected momentum < 1, got {number}; choose a value in [0, 1)")
 
 
 def _write(candidate: Individual, parameters: list[nn.Parameter]) -> None:
     with torch.no_grad():
         for i, parameter in enumerate(parameters):
             parameter.copy_(candidate[str(i)])
+
+
+def _answer(answer: Any, like: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The loss [] of a closure, and the violation [v] if it returned a dictionary with one."""
+    if not isinstance(answer, Mapping):
+        return _loss(answer, like), None
+    unknown = sorted(set(answer) - {"value", "violation"})
+    if unknown or "value" not in answer:
+        raise ValueError(
+            f"expected a dictionary with 'value' and maybe 'violation', got {sorted(answer)}; rename its keys"
+        )
+    violation = answer.get("violation")
+    if violation is not None:
+        violation = torch.as_tensor(violation, device=like.device).detach().to(like.dtype).reshape(-1)
+    return _loss(answer["value"], like), violation
+
+
+def _stacked(violations: list[Tensor | None]) -> Tensor | None:
+    """[k, v] the violations of all candidates; None where the closure returns none."""
+    present = [x for x in violations if x is not None]
+    if not present:
+        return None
+    if len(present) < len(violations) or len({x.shape for x in present}) > 1:
+        raise ValueError(
+            "expected the closure to return as many violations for every candidate, got different numbers; "
+            "return the same constraints each time"
+        )
+    return torch.stack(present)
 
 
 def _loss(value: Any, like: Tensor) -> Tensor:

@@ -15,7 +15,9 @@ from tansaku.population import Population
 def plot_history(history: History, path: str | os.PathLike[str], title: str = "") -> None:
     """Draws best, median and spread against evaluations, or the hypervolume if there is one, and writes the picture.
 
-    Several searches are drawn as their median, with the range between the quarters shaded.
+    Several searches are drawn as their median, with the range between the quarters shaded. With violations the share
+    of feasible candidates is drawn too, on an axis of its own at the right; the other curves have gaps where no
+    candidate was feasible.
 
     Args:
         history: of at least one generation.
@@ -33,19 +35,27 @@ def plot_history(history: History, path: str | os.PathLike[str], title: str = ""
     names = ["hypervolume"] if volume else ["best", "median", "spread"]
     for name, colour in zip(names, ("tab:blue", "tab:orange", "tab:green"), strict=False):
         column = getattr(history, name).detach().double().cpu().reshape(len(history), -1)
-        middle = column.median(1).values
+        middle = column.nanmedian(1).values  # NaN where no candidate was feasible
         axes.plot(history.evaluations, middle, color=colour, label=name if name != "spread" else "spread (sd)")
         if column.shape[1] > 1:
             axes.fill_between(
-                history.evaluations, column.quantile(0.25, 1), column.quantile(0.75, 1), color=colour, alpha=0.2
+                history.evaluations, column.nanquantile(0.25, 1), column.nanquantile(0.75, 1), color=colour, alpha=0.2
             )
         if name in ("best", "median"):
-            positive = positive and bool((middle > 0).all())
+            known = middle[~middle.isnan()]
+            positive = positive and len(known) > 0 and bool((known > 0).all())
     if positive and not volume:
         axes.set_yscale("log")
     axes.set_xlabel("evaluations per search")
     axes.set_ylabel("hypervolume" if volume else "value")
     axes.set_title(title)
+    if history.constrained:
+        share = history.feasible.detach().double().cpu().reshape(len(history), -1).mean(1)
+        right = axes.twinx()
+        right.set_ylim(-0.02, 1.02)
+        right.set_ylabel("share of feasible candidates")
+        axes.plot([], [], color="tab:grey", linestyle=":", label="feasible (share)")
+        right.plot(history.evaluations, share, color="tab:grey", linestyle=":")
     axes.legend()
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
@@ -83,7 +93,9 @@ def plot_front(value: Tensor, path: str | os.PathLike[str], title: str = "") -> 
 def plot_archive(
     archive: Population, cells: Cells, path: str | os.PathLike[str], title: str = "", search: int = 0
 ) -> None:
-    """Draws a heat map of an archive: every cell in the colour of its elite's value, empty ones white.
+    """Draws a heat map of an archive: every cell in the colour of its elite's value.
+
+    Cells that are empty or whose elite is infeasible are white.
 
     Args:
         archive: one candidate per cell, such as ``search.state.archive`` of `MapElites`.
@@ -100,7 +112,8 @@ def plot_archive(
             f"expected an assessed archive with one or two dimensions, got {cells.dimensions}; draw another descriptor"
         )
     figure, axes = _axes()
-    value, cost = (x.reshape(x.shape[0], -1)[:, search] for x in (archive.assessment.value, archive.cost))
+    known = archive.assessment.feasible_cost
+    value, cost = (x.reshape(x.shape[0], -1)[:, search] for x in (archive.assessment.value, known))
     value = value.masked_fill(cost == float("inf"), float("nan")).detach().double().cpu()
     if isinstance(cells, Grid):
         low, high = ([*end, float(i)][:2] for i, end in enumerate(cells.ends))  # one dimension is a band from 0 to 1

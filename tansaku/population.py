@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from tansaku import checks
 from tansaku.assessment import Assessment, check_assessment
-from tansaku.functional import cat_rows, lowest, pareto_ranks, select, take_rows
+from tansaku.functional import cat_rows, keys, lowest, pareto_ranks, repeats, select, take_rows
+from tansaku.showing import shown
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,9 @@ class Individual:
         with torch.no_grad():
             for name, value in self.genes.items():
                 own[name].copy_(value)
+
+    def __repr__(self) -> str:
+        return f"Individual({shown(self.genes)}, batch_ndim={self.batch_ndim})"
 
     def __getitem__(self, name: str) -> Tensor:
         return self.genes[name]
@@ -155,6 +159,11 @@ class Population:
         if self.assessment is not None:
             checks.instance("assessment", self.assessment, Assessment, "use Assessment(costs)")
             check_assessment(self.assessment, first.shape[0], first.shape[1:lead], first.device)
+            object.__setattr__(self, "assessment", self.assessment.per_constraint(lead))
+
+    def __repr__(self) -> str:
+        traits = f", traits={shown(self.traits)}" if self.traits else ""
+        return f"Population({shown(self.genes)}, batch_ndim={self.batch_ndim}{traits}, assessment={self.assessment!r})"
 
     def __getitem__(self, name: str) -> Tensor:
         return self.genes[name]
@@ -200,6 +209,8 @@ class Population:
     def cost(self) -> Tensor:
         """[k, *batch_shape], or [k, *batch_shape, m] of m objectives: lower is better, NaN is +inf.
 
+        Violations are taken into account, see `Assessment.cost`.
+
         Raises:
             RuntimeError: not assessed yet.
         """
@@ -222,6 +233,17 @@ class Population:
                 "use front(), NSGA2, or one weighted sum of them"
             )
         return cost
+
+    @property
+    def feasible_cost(self) -> Tensor:
+        """`cost` for algorithms that subtract costs: +inf for infeasible ones, see `Assessment.feasible_cost`."""
+        return self.cost if self.assessment is None else self.assessment.feasible_cost
+
+    @property
+    def scaled_cost(self) -> Tensor:
+        """`scalar_cost` for operators that average costs, see `Assessment.scaled_cost`."""
+        cost = self.scalar_cost
+        return cost if self.assessment is None else self.assessment.scaled_cost
 
     @property
     def _first(self) -> Tensor:
@@ -277,6 +299,8 @@ class Population:
             assessment = Assessment(assessment)
         first = self._first
         check_assessment(assessment, first.shape[0], first.shape[1 : 1 + self.batch_ndim], first.device)
+        if assessment.violation is not None:
+            assessment = assessment.per_constraint(1 + self.batch_ndim)
         return Population._made(self.genes, self.batch_ndim, self.traits, assessment)
 
     def judged_as(self, other: Population, dtype: torch.dtype | None) -> Population:
@@ -359,6 +383,9 @@ class Population:
     def front(self) -> Population:
         """The candidates that no other dominates, in their order; with one objective, all that tie for the best.
 
+        Of candidates with equal genes only the first is in the front. Two of them stay if their costs differ and one
+        of the costs is not finite: then each of two failed evaluations may know the lowest cost of one objective.
+
         Fronts of several searches differ in size: the smaller ones are filled up with their own members again, from
         the first on. Reads the size of the largest front, which synchronises with the device.
 
@@ -372,11 +399,24 @@ class Population:
             tensor([0, 2])
         """
         cost = self.cost if self.cost.ndim > 1 + self.batch_ndim else self.cost[..., None]
-        member = pareto_ranks(cost) == 0
+        member = (pareto_ranks(cost) == 0) & ~repeats(self.keys(cost))
         size = member.sum(0, keepdim=True)
         members_first = member.to(torch.uint8).argsort(dim=0, descending=True, stable=True)
         place = torch.arange(int(size.max()), device=cost.device).view((-1,) + (1,) * self.batch_ndim)
         return self.take(members_first.gather(0, place % size))
+
+    def keys(self, cost: Tensor | None = None) -> Tensor:
+        """[k, *batch_shape] int64, equal for candidates with equal genes; see `tansaku.functional.keys`.
+
+        Args:
+            cost: [k, *batch_shape, m], by which candidates are told apart, too, if one of their costs is not finite.
+        """
+        lead = 1 + self.batch_ndim
+        own = keys([self.genes[name] for name in sorted(self.genes)], lead)
+        if cost is None:
+            return own
+        failed = ~torch.isfinite(cost).all(-1)
+        return torch.where(failed, own ^ keys([cost], lead), own)
 
     def individual(self, i: int = 0) -> Individual:
         """Candidate ``i`` of every search."""

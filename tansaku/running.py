@@ -1,4 +1,4 @@
-"""What a run has beside its search: Ctrl-C held back while books are kept, standstill counted, a bar."""
+"""Parts of a run besides its search: the handling of Ctrl-C, budgets, patience and the progress bar."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 import signal
 import threading
 import time
+import warnings
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from types import FrameType
@@ -22,9 +23,17 @@ _handlers: Any = importlib.import_module("_signal")  # what `signal` wraps; its 
 class Runs(Protocol):
     """What is read of a search."""
 
-    generations: int
-    evaluations: int
-    state: Any
+    @property
+    def generations(self) -> int:
+        """Made after the start."""
+
+    @property
+    def evaluations(self) -> int:
+        """Made so far, per search."""
+
+    @property
+    def state(self) -> Any:
+        """The algorithm's; None before the start was assessed."""
 
     @property
     def merit(self) -> Tensor:
@@ -40,58 +49,75 @@ class Runs(Protocol):
 
 
 class Interrupts:
-    """Ctrl-C while a search changes is held back until the change is whole, so that no generation is half told.
+    """Ctrl-C during a run: kept until the generation is complete, raised at once only where the objective runs.
 
-    Between `hold` and `release` nothing is raised, in the main thread and where Python's own handler would raise
-    KeyboardInterrupt; any other handler of the user's is left alone. Changing a handler takes longer than a small
-    generation: a run listens once, from `listen` to `leave`, and only a step by hand does so for itself.
+    `listen` installs a handler of SIGINT in place of Python's own, in the main thread only; any other handler of the
+    user's is left alone. That handler sets a flag and never raises, except between `allow` and `forbid`, where the
+    objective runs. `leave` gives Ctrl-C back to Python and says whether one is pending. While callbacks run, a second
+    Ctrl-C raises, so that a callback that hangs can be ended.
     """
 
     def __init__(self) -> None:
-        self._listening = self._holding = self._waiting = False
+        self._listening = self._allowed = self._impatient = False
+        self.pending = False
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
-        if not self._holding:
+        if self._allowed or (self._impatient and self.pending):
+            self._allowed = self._impatient = False  # one interrupt is raised once
             raise KeyboardInterrupt
-        self._waiting = True
+        self.pending = True
 
     def listen(self) -> bool:
-        """Takes Ctrl-C over if it is Python's own to handle; True if `leave` is owed."""
-        mine = (
-            not self._listening
-            and threading.current_thread() is threading.main_thread()
-            and _handlers.getsignal(_SIGINT) is signal.default_int_handler
-        )
-        if mine:
-            holding, self._holding = self._holding, True  # whatever comes now waits until the books are right
-            self._listening = True
-            _handlers.signal(_SIGINT, self._heard)
-            self._holding = holding
-        return mine
+        """Takes Ctrl-C over where Python's own handler has it; True if the caller must call `leave`."""
+        if (
+            self._listening
+            or threading.current_thread() is not threading.main_thread()
+            or _handlers.getsignal(_SIGINT) is not signal.default_int_handler
+        ):
+            return False
+        self._allowed = self._impatient = self.pending = False
+        _handlers.signal(_SIGINT, self._heard)  # an interrupt before this line is Python's, one after it sets the flag
+        self._listening = True
+        return True
 
     def leave(self) -> bool:
-        """Gives Ctrl-C back; whether one has come that nobody was told of."""
-        self._holding = True
-        _handlers.signal(_SIGINT, signal.default_int_handler)
-        waiting, self._waiting = self._waiting, False
-        self._listening = self._holding = False
-        return waiting
+        """Gives Ctrl-C back to Python's handler; True if an interrupt came that nothing has raised yet."""
+        self._listening = self._allowed = self._impatient = False
+        try:
+            _handlers.signal(_SIGINT, signal.default_int_handler)
+        except KeyboardInterrupt:  # it came between the change of handlers and this line
+            self.pending = True
+        pending, self.pending = self.pending, False
+        return pending
 
-    def hold(self) -> bool:
-        """From here on Ctrl-C waits; what is returned goes to `release`."""
-        owed = not self._listening and self.listen()
-        self._holding = True
-        return owed
+    def end(self, owed: bool) -> None:
+        """Calls `leave` if `listen` returned True.
 
-    def release(self, owed: bool) -> None:
-        """Raises KeyboardInterrupt if one has come since `hold`."""
-        if owed:
-            waiting = self.leave()
-        else:
-            self._holding = False
-            waiting, self._waiting = self._waiting, False
-        if waiting:
+        Raises:
+            KeyboardInterrupt: one is pending.
+        """
+        if owed and self.leave():
             raise KeyboardInterrupt
+
+    def allow(self) -> None:
+        """From here to `forbid`, Ctrl-C raises at once.
+
+        Raises:
+            KeyboardInterrupt: one came before.
+        """
+        if self._listening:
+            self._allowed = True
+            if self.pending:
+                self._allowed = self.pending = False
+                raise KeyboardInterrupt
+
+    def forbid(self) -> None:
+        """Ctrl-C is kept again."""
+        self._allowed = False
+
+    def patient(self, patient: bool) -> None:
+        """Whether a second Ctrl-C is kept too."""
+        self._impatient = self._listening and not patient
 
 
 inside: ContextVar[bool] = ContextVar("tansaku_inside_a_run", default=False)
@@ -107,6 +133,7 @@ class Budget:
     max_seconds: float | None
     target: float | None
     patience: int | None
+    tolerance: float = 0.0
 
     def check(self, search: Runs, start: int) -> None:
         """At least one of them is given, each is a number of its kind, and the start fits.
@@ -118,7 +145,7 @@ class Budget:
         Raises:
             TypeError, ValueError: otherwise.
         """
-        if all(getattr(self, field.name) is None for field in fields(self)):
+        if all(getattr(self, field.name) is None for field in fields(self) if field.name != "tolerance"):
             raise ValueError(
                 "expected at least one of max_generations, max_evaluations, max_seconds, target and patience, "
                 "got none; say when to stop"
@@ -128,6 +155,8 @@ class Budget:
                 checks.count(name, getattr(self, name), 0)
         if self.patience is not None:
             checks.count("patience", self.patience)
+        if checks.number("tolerance", self.tolerance, 0.0) and self.patience is None:
+            raise ValueError(f"expected tolerance with patience, got {self.tolerance} alone; give patience=")
         if self.max_seconds is not None:
             checks.number("max_seconds", self.max_seconds, 0.0)
         if self.target is not None:
@@ -166,10 +195,11 @@ class Standstill:
 
     Args:
         patience: how many end the run; None for any number.
+        tolerance: a value counts as better if it is better by more than this, in units of the value.
     """
 
-    def __init__(self, patience: int | None) -> None:
-        self._patience = patience
+    def __init__(self, patience: int | None, tolerance: float = 0.0) -> None:
+        self._patience, self._tolerance = patience, tolerance
         self._lowest: Tensor | None = None
         self._since = 0
 
@@ -178,9 +208,40 @@ class Standstill:
         if self._patience is None:
             return ""
         cost = -search.merit if search.rises else search.merit
-        if self._lowest is None or bool((cost < self._lowest).any()):
+        if self._lowest is None or bool((cost < self._lowest - self._tolerance).any()):
             self._lowest, self._since = cost, search.generations
         return "patience" if search.generations - self._since >= self._patience else ""
+
+
+def warn_if_infeasible(violation: Tensor, penalised: bool) -> None:
+    """Warns if the best candidate of any search violates a constraint.
+
+    Args:
+        violation: [*batch_shape] the total violation of each search's best candidate.
+        penalised: whether the candidates were ranked by another rule than Deb's, under which an infeasible candidate
+            can be the best although a feasible one was found.
+    """
+    infeasible = violation > 0
+    count = int(infeasible.sum())
+    if not count:
+        return
+    where = "" if violation.ndim == 0 else f" in {count} of {violation.numel()} searches"
+    least = float(violation[infeasible].min())
+    if penalised:
+        message = (
+            f"the best candidate is infeasible{where}: it violates the constraints by {least:.6g} in total; "
+            "see Result.violation, give Penalty a larger weight, or use Feasibility"
+        )
+    else:
+        message = (
+            f"no feasible candidate was found{where}: the best one violates the constraints by {least:.6g} in total; "
+            "see Result.violation, allow more evaluations, or check the constraints"
+        )
+    warnings.warn(
+        message,
+        UserWarning,
+        stacklevel=4,
+    )
 
 
 class Bar:

@@ -1,9 +1,11 @@
-"""What every test shares: `--data-dir` and `--device`, quiet hypothesis settings, no ambient random state."""
+"""Options and fixtures of all tests, and the settings of hypothesis."""
 
 from __future__ import annotations
 
 import os
 import random
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -47,3 +49,14 @@ def _seeded() -> None:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 - scikit-learn's default random_state is numpy's global one
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def default_sigint() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt during the test, also where the process ignores it (`nohup`, background jobs).
+
+    A program that the test starts inherits SIGINT at its default, too.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -2,9 +2,8 @@
 
 from zenkai_core import criteria, diagnostics, modules, parameters, targets, testing, theta
 from zenkai_core.chain import Chain
-from zenkai_core.composed import SeesInputs, Utility, Weighted
 from zenkai_core.convert import convert
-from zenkai_core.criteria import Criterion, cross_entropy, sse
+from zenkai_core.criteria import Criterion, CrossEntropy, SeesInputs, Utility, Weighted, cross_entropy, sse
 from zenkai_core.diagnostics import Recorder
 from zenkai_core.global_targets import GlobalTargets
 from zenkai_core.graph import Graph
@@ -23,6 +22,7 @@ __all__ = [
     "IO",
     "Chain",
     "Criterion",
+    "CrossEntropy",
     "GlobalTargets",
     "Graph",
     "LearningMachine",

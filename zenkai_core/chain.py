@@ -55,6 +55,7 @@ class Chain(Container):
         for i, m in enumerate(machines):
             self.add_module(str(i), m)
         self._length = len(machines)
+        self._warn_without_target()
 
     @property
     def machines(self) -> tuple[LearningMachine, ...]:
@@ -109,7 +110,7 @@ class Chain(Container):
     def step(self, x: IO, t: IO, state: State) -> None:
         """Every machine that has accumulated steps once.
 
-        In the second order each accumulates first, from the target made by the one above.
+        In the second order each machine accumulates first, from the target made by the one above.
 
         Raises:
             RuntimeError: nothing was accumulated for this pass.
@@ -157,6 +158,25 @@ class Chain(Container):
 
     def _wants_x(self, i: int, state: State) -> bool:
         return i > 0 or state.wants_x
+
+    def gives_target(self, has_target: bool) -> bool:
+        """Whether the first machine gives a target."""
+        for m in reversed(self.machines):
+            has_target = m.gives_target(has_target)
+        return has_target
+
+    def without_target(self, has_target: bool) -> list[LearningMachine]:
+        """The machines that learn but receive no target from the one above."""
+        found: list[LearningMachine] = []
+        for m in reversed(self.machines):
+            found += m.without_target(has_target)
+            has_target = m.gives_target(has_target)
+        return found
+
+    @property
+    def takes_missing(self) -> bool:
+        """Whether the first machine takes NaN in the inputs as missing values."""
+        return self.machines[0].takes_missing
 
     @property
     def _criterion(self) -> Criterion:

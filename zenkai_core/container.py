@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -9,9 +10,10 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from zenkai_core.compiled import original
+from zenkai_core.context import Context
 from zenkai_core.learning import LearningMachine, LMode
 from zenkai_core.state import State
-from zenkai_core.values import IO, Target, asks_nothing, errors_of, exact_error, nothing_asked
+from zenkai_core.values import IO, Probabilities, Target, asks_nothing, errors_of, exact_error, nothing_asked
 
 Order = Literal["accumulate step_x step", "accumulate step step_x"]
 Combine = Literal["sum", "mean"]
@@ -73,6 +75,32 @@ class Container(LearningMachine):
         super().__init__(loss=machines[0].loss, scale=scale, lmode=lmode)
         self.order: Order = order
 
+    def __repr__(self) -> str:
+        named = [(name, m) for name, m in self.named_children() if isinstance(m, LearningMachine)]
+        inside = ", ".join(f"{name}: {_what(m)}" for name, m in named)
+        return f"{type(self).__name__}({inside})"
+
+    def _warn_without_target(self) -> None:
+        """Warns of the machines inside that learn but can receive no target; each is reported once."""
+        found = [m for m in dict.fromkeys(self.without_target(True)) if not m.__dict__.get("_reported", False)]
+        if not found:
+            return
+        names = {id(m): name for name, m in self.named_modules()}
+        for m in found:
+            m.__dict__["_reported"] = True
+        listed = "; ".join(f"{names.get(id(m), '?')!r} ({_what(m)})" for m in found)
+        above = [
+            f"{name!r} ({_what(m)})"
+            for name, m in self.named_modules()
+            if isinstance(m, LearningMachine) and not isinstance(m, Container) and not m.gives_target(True)
+        ]
+        warnings.warn(
+            f"{type(self).__name__} expected a target for every machine that learns, got none for {listed}: no machine "
+            f"above gives one; {', '.join(above) or 'one above'} has targets.Null(). Give the machine above a rule for "
+            "x, or this one a y rule such as targets.SearchY or targets.DirectFeedback, or theta.Null()",
+            stacklevel=3,
+        )
+
     def remember(self, x: IO, state: State) -> IO:
         """As `forward_nn`; the machines note their own passes."""
         state.y = self.forward_nn(x, state)
@@ -108,14 +136,18 @@ class Container(LearningMachine):
             )
         return sub.t
 
-    def _run(self, x: IO) -> tuple[IO, State]:
+    def _run(self, x: IO, context: Context | None = None) -> tuple[IO, State]:
         if self.order == "accumulate step step_x" and self.lmode not in ("accumulate step step_x", "step_x"):
             raise RuntimeError(
                 f"a {type(self).__name__} that steps before step_x expected lmode 'accumulate step step_x' in "
                 f"autograd, got {self.lmode!r}: backward() moves no parameter by itself; set the lmode, call "
                 "learn(x, t), or use the other order"
             )
-        return super()._run(x)
+        return super()._run(x, context)
+
+
+def _what(machine: LearningMachine) -> str:
+    return type(getattr(machine, "module", machine)).__name__
 
 
 @contextmanager
@@ -182,10 +214,12 @@ class Joint:
     def __init__(self, y: IO, combine: Combine) -> None:
         self._y, self._combine = y.detach(), combine
         self._asked: list[list[tuple[Tensor, Tensor | None, bool]]] = [[] for _ in y]
+        self._points = False  # whether a machine asks for a point among the outputs, not for probabilities
 
     def ask(self, places: Sequence[int | None], x: IO, t: IO) -> None:
         """Notes what one machine asks: its inputs x should be t; x[p] is tensor places[p] of y (None: of none)."""
         exact = exact_error(x, t) is not None
+        self._points = self._points or not isinstance(t, Probabilities)
         for place, value, error in zip(places, t, errors_of(x, t), strict=True):
             if place is not None and (error is not None or not value.is_floating_point()):
                 self._asked[place].append((value, error, exact))
@@ -208,4 +242,6 @@ class Joint:
                 value = y if error is None else y - error
             values.append(value)
             errors.append(error)
-        return Target.away_from(self._y, errors) if known else IO(*values)
+        if known:
+            return Target.away_from(self._y, errors)
+        return Target(*values) if self._points else Probabilities(*values)

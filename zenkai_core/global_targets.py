@@ -13,7 +13,7 @@ from zenkai_core.learning import LearningMachine, LMode
 from zenkai_core.machine import Machine, StepX
 from zenkai_core.state import State
 from zenkai_core.theta.null import Null
-from zenkai_core.values import IO
+from zenkai_core.values import IO, Target
 
 
 class GlobalTargets(Chain):
@@ -64,6 +64,14 @@ class GlobalTargets(Chain):
         self.propose_output = propose_output
         self._whole = (whole,)  # in a tuple, so that it is no submodule: its modules are the machines' own
 
+    def gives_target(self, has_target: bool) -> bool:
+        """Whether the rule for x gives a target."""
+        return self.x.gives_target and (has_target or not self.x.uses_target)
+
+    def without_target(self, has_target: bool) -> list[LearningMachine]:
+        """None: every layer's target is what the better input makes of it."""
+        return []
+
     def forward_nn(self, x: IO, state: State) -> IO:
         """One pass through all machines, and the same pass through the whole network for the rule."""
         device = x.f.device if x else torch.device("cpu")
@@ -111,7 +119,8 @@ class GlobalTargets(Chain):
         x = state.data["proposed"] = self._whole[0].step_x(of.inputs, t, of)
         for i, m in enumerate(self._composed()):
             sub = state.sub(str(i))
-            x = target = m.replay(x.detach(), sub).detach()
+            x = m.replay(x.detach(), sub).detach()
+            target: IO = Target.at(x)
             if i == len(self) - 1 and self.propose_output:
                 sub.criterion = sse
             elif i == len(self) - 1:

@@ -95,6 +95,7 @@ class Graph(Container):
             if hasattr(self, name):
                 raise ValueError(f"Graph expected names that it has no use for itself, got {name!r}: rename the node")
             self.add_module(name, node.machine)
+        self._warn_without_target()
 
     @property
     def machines(self) -> dict[str, LearningMachine]:
@@ -304,6 +305,37 @@ class Graph(Container):
             else:
                 found += [None] * (1 if source.name in self.wiring.inputs else len(state.sub(source.name).outputs))
         return found
+
+    def gives_target(self, has_target: bool) -> bool:
+        """Whether a node that takes an input of the graph gives a target."""
+        gives = self._targets_from(has_target)[1]
+        return any(gives[name] for name in self.wiring.up if self.wiring.takes_input(name))
+
+    def without_target(self, has_target: bool) -> list[LearningMachine]:
+        """The nodes that learn but receive no target."""
+        has = self._targets_from(has_target)[0]
+        return [m for name in self.wiring.down for m in self[name].without_target(has[name])]
+
+    def _targets_from(self, has_target: bool) -> tuple[dict[str, bool], dict[str, bool]]:
+        """For each node whether it receives a target, and whether it gives one."""
+        has: dict[str, bool] = {}
+        gives: dict[str, bool] = {}
+        for name in self.wiring.down:
+            target = self.wiring.targets[name]
+            if target is not None:
+                has[name] = target in self.wiring.inputs or (
+                    has_target if target in self.wiring.outputs else has[target]
+                )
+            else:
+                asked = any(gives.get(taker, False) for taker in self.wiring.consumers[name])
+                has[name] = asked or (has_target and (name in self.wiring.outputs or not self.wiring.consumers[name]))
+            gives[name] = self[name].gives_target(has[name])
+        return has, gives
+
+    @property
+    def takes_missing(self) -> bool:
+        """Whether every node that takes an input of the graph takes NaN as missing values."""
+        return all(self[name].takes_missing for name in self.wiring.up if self.wiring.takes_input(name))
 
     @property
     def _criterion(self) -> Criterion:

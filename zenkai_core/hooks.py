@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from zenkai_core.state import State
-from zenkai_core.values import IO, as_io, no_io
+from zenkai_core.values import IO, Probabilities, Target, as_io, no_io
 
 Event = Literal["forward", "step_y", "accumulate", "step_x", "step", "learn", "test"]
 When = Literal["before", "after"]
@@ -123,6 +123,7 @@ def _watched(method: Callable[..., Any], event: str) -> Callable[..., Any]:
             result = _tell(self, event, "after", told, result)
         if gives_x:
             _expect_place(self, args[0] if args else kwargs["x"], result)
+            result = result if isinstance(result, Probabilities) else Target.at(result)
         return result
 
     return call

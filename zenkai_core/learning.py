@@ -19,14 +19,16 @@ from torch import Tensor, nn
 from zenkai_core import passes
 from zenkai_core.bridge import bridge
 from zenkai_core.compiled import exporting
+from zenkai_core.context import Context, split_arguments
 from zenkai_core.criteria import Criterion, output_gradient, per_row, sse
 from zenkai_core.distributed import in_data_parallel
+from zenkai_core.finite import check_finite_pass
 from zenkai_core.gradients import captured, capturing, deliver, has_hooks
 from zenkai_core.hooks import Hooked
 from zenkai_core.loss_scale import LossScale, divided
 from zenkai_core.requested import Requested
 from zenkai_core.state import Origin, State
-from zenkai_core.values import IO, Target, as_io, asks_nothing, errors_of, no_io
+from zenkai_core.values import IO, Target, as_io, asks_nothing, errors_of, exact_error, no_io
 
 LMode = Literal["accumulate", "accumulate step_x step", "accumulate step step_x", "step_x"]
 Loss = Literal["mean", "sum"]
@@ -151,28 +153,44 @@ class LearningMachine(Hooked, nn.Module):
             return self.forward_nn(x, State(remember=False))
 
     # ------------------------------------------------------------------------------------------------ what users call
-    def forward(self, *x: Tensor) -> Tensor | tuple[Tensor, ...]:
+    def forward(self, *x: Any, **context: Any) -> Tensor | tuple[Tensor, ...]:
         """The outputs; part of torch's autograd when gradients are on, plain under `no_grad` and `torch.export`.
 
         `torch.compile` leaves a machine as it is: compile the module inside.
+
+        Args:
+            x: inputs, tensors with as many rows as the first. Anything else among them (None, edge lists, numbers)
+                reaches the module unchanged, and gets no target.
+            context: keyword arguments of the module, such as masks, which reach it unchanged.
 
         Raises:
             TypeError: an output is not floating, while gradients are on.
             RuntimeError: under `DistributedDataParallel`, an lmode that steps, or a rule that learns from rows.
         """
         if torch.compiler.is_dynamo_compiling() and not exporting():
-            return _uncompiled(self, *x)
-        return self._joined(*x)
+            return _uncompiled(self, *x, **context)
+        return self._joined(*x, **context)
 
-    def _joined(self, *x: Tensor) -> Tensor | tuple[Tensor, ...]:
-        inputs = IO(*x)
+    def _joined(self, *x: Any, **named: Any) -> Tensor | tuple[Tensor, ...]:
+        inputs, context = split_arguments(type(self).__name__, x, named)
+        self._expect_context(context)
         if torch.is_grad_enabled() and not exporting():
             if in_data_parallel():
                 self._expect_averaged()
-            y = bridge(self._run, self._pull, inputs, [p for p in self.parameters() if p.requires_grad])
+            y = bridge(
+                partial(self._run, context=context),
+                self._pull,
+                inputs,
+                [p for p in self.parameters() if p.requires_grad],
+            )
         else:
-            y = tuple(v.detach() for v in self.remember(inputs.detach(), State(remember=False)))
+            y = tuple(v.detach() for v in self.remember(inputs.detach(), State(remember=False, context=context)))
         return y[0] if len(y) == 1 else y
+
+    def _context(self, x: IO, named: Mapping[str, Any]) -> Context | None:
+        context = split_arguments(type(self).__name__, tuple(x), named)[1] if named else None
+        self._expect_context(context)
+        return context
 
     def local_only(self) -> list[str]:
         """Names of what learns from rows that it keeps, outside `.grad`; it would differ between processes.
@@ -201,7 +219,20 @@ class LearningMachine(Hooked, nn.Module):
                     "gradients are averaged: step by zenkai_core.Optimizer"
                 )
 
-    def learn(self, x: IO | Tensor, t: IO | Tensor) -> Tensor:
+    def _expect_context(self, context: Context | None) -> None:
+        """Refuses arguments beside the inputs, unless a subclass hands them on.
+
+        Raises:
+            TypeError: there are some.
+        """
+        if context is not None:
+            given = [*context.named, *(f"argument {place}" for place, _ in context.places)]
+            raise TypeError(
+                f"{type(self).__name__} expected tensors with the same rows as its first input, got also {given}: only "
+                "a Machine hands other arguments to its module; make one Machine of the layers that need them"
+            )
+
+    def learn(self, x: IO | Tensor, t: IO | Tensor, **context: Any) -> Tensor:
         """One update towards t, in training mode: forward, step_y, accumulate, step.
 
         An exception on the way (Ctrl-C too) forgets whatever was accumulated since the last step, as `forget` does, so
@@ -211,6 +242,7 @@ class LearningMachine(Hooked, nn.Module):
         Args:
             x: inputs, `[n, ...]`.
             t: what `assess_y` takes, for example labels `[n]`.
+            context: keyword arguments of the module, such as masks, which reach it unchanged.
 
         Returns:
             `[]` the mean cost before the update.
@@ -221,11 +253,12 @@ class LearningMachine(Hooked, nn.Module):
         """
         x, t = _batch("learn", x, t)
         with passes.mode(self, True):
-            state = State(wants_x=False)
+            state = State(wants_x=False, context=self._context(x, context))
             try:
                 y = self.remember(x, state)
                 with torch.no_grad():
                     cost = per_row(self._cost(t, state.criterion, y.detach()), y, "assess_y")
+                self._expect_finite(t, state, cost)
                 told = self.tell(t, state)
                 self.step(*told)
             except BaseException:
@@ -245,7 +278,7 @@ class LearningMachine(Hooked, nn.Module):
         for m in (m for child in self.children() for m in outermost(child)):
             m.forget()
 
-    def test(self, x: IO | Tensor, t: IO | Tensor) -> Tensor:
+    def test(self, x: IO | Tensor, t: IO | Tensor, **context: Any) -> Tensor:
         """`[]` the mean cost in evaluation mode, without gradient; modes are as before afterwards.
 
         Raises:
@@ -253,7 +286,7 @@ class LearningMachine(Hooked, nn.Module):
         """
         x, t = _batch("test", x, t)
         with passes.mode(self, False), torch.no_grad():
-            state = State(remember=False)
+            state = State(remember=False, context=self._context(x, context))
             y = self.remember(x.detach(), state)
             cost = per_row(self._cost(t, state.criterion, y), y, "assess_y")
         return cost.mean()
@@ -304,8 +337,47 @@ class LearningMachine(Hooked, nn.Module):
         state.t = t = self.step_y(x, t, state)
         return Told(x, t, state)
 
+    def gives_target(self, has_target: bool) -> bool:
+        """Whether `step_x` gives the layer below a target, if this machine has one itself (``has_target``)."""
+        return type(self).step_x is not LearningMachine.step_x
+
+    def without_target(self, has_target: bool) -> list[LearningMachine]:
+        """The machines in here that learn but can receive no target, if this one receives one (``has_target``)."""
+        return [self] if type(self).accumulate is not LearningMachine.accumulate and not has_target else []
+
+    @property
+    def takes_missing(self) -> bool:
+        """Whether NaN in the inputs marks a missing value that this machine takes."""
+        return False
+
+    def _expect_finite(self, t: IO, state: State, cost: Tensor | None = None) -> None:
+        """Refuses NaN and infinity in the inputs, the target and the cost of a network's pass, once per pass.
+
+        Args:
+            t: the target; a `Target` that a loss made stands for the gradients of that loss.
+            state: of the pass.
+            cost: `[n]`; computed here if it is not given and t is no such target.
+
+        Raises:
+            TypeError: a complex target.
+            ValueError: NaN or infinity, and where.
+        """
+        if any(v.is_complex() for v in t):
+            raise TypeError("a network expected real targets, got complex ones: give t.real, or torch.view_as_real(t)")
+        y = state.outputs
+        errors = exact_error(y.detach(), t)
+        if errors is not None:
+            t = IO(*(e for e in errors if e is not None))
+        elif cost is None and y.rows:
+            with torch.no_grad():
+                cost = per_row(self._cost(t, state.criterion, y.detach()), y, "assess_y")
+        check_finite_pass(state.inputs, t, cost, missing=self.takes_missing)
+        state.checked = True
+
     def _say_goal(self, t: IO, state: State) -> Callable[[IO], Tensor]:
         """Notes the network's target, cost and error, if no machine around this one has: then it is the network."""
+        if state.goal is None and not state.checked:
+            self._expect_finite(t, state)
         if state.error is None:
             state.error = partial(_output_error, state.criterion or self._criterion, state.outputs.detach(), t)
         if state.goal is None:
@@ -330,8 +402,8 @@ class LearningMachine(Hooked, nn.Module):
         """The cost of k copies of the rows, or of one."""
         return self._cost(t.tile(y.rows // t.rows if t.rows else 1), criterion, y)
 
-    def _run(self, x: IO) -> tuple[IO, State]:
-        state = State(wants_x=any(v.requires_grad for v in x))
+    def _run(self, x: IO, context: Context | None = None) -> tuple[IO, State]:
+        state = State(wants_x=any(v.requires_grad for v in x), context=context)
         return self.remember(x, state), state
 
     def _pull(
@@ -355,6 +427,7 @@ class LearningMachine(Hooked, nn.Module):
             grads = tuple(divided(grads, factor))
         state.forget_targets()
         state.criterion, state.requested, state.factor = sse, asked, factor
+        state.checked = scale is not None and scale.scaler is not None  # the scaler itself looks for overflows
         s = self.scale * n
         errors = [g if g is None or s == 1 else g * s for g in grads]
         t: IO = Target.away_from(y, errors)
@@ -388,6 +461,10 @@ class LearningMachine(Hooked, nn.Module):
         if told is not None:
             accumulated = state is not None and state.accumulated and state.t is not None
             self.step(*(Told(state.inputs, state.t, state) if accumulated else told))  # type: ignore[union-attr,arg-type]
+
+    def __repr__(self) -> str:
+        inside = [type(m).__name__ for m in self.children()]
+        return f"{type(self).__name__}({', '.join(inside)})"
 
     def expect_rules(self, saved: Any, strict: bool) -> None:
         """Refuses the state of other learning rules than this machine's; nothing unless overridden.

@@ -15,12 +15,23 @@ from torch import Tensor, nn
 
 from zenkai_core import passes
 from zenkai_core.capabilities import check, check_kind, qualified
-from zenkai_core.composed import at_inputs
-from zenkai_core.criteria import Criterion, checked, is_distance, output_gradient, per_row, sse
+from zenkai_core.context import Context
+from zenkai_core.criteria import (
+    Criterion,
+    at_inputs,
+    averaged,
+    checked,
+    is_distance,
+    output_gradient,
+    per_row,
+    sse,
+    unsuitable_target,
+)
+from zenkai_core.describe import module_text, value_text
 from zenkai_core.learning import LearningMachine, LMode, Loss
 from zenkai_core.loss_scale import divided
 from zenkai_core.state import State
-from zenkai_core.values import IO
+from zenkai_core.values import IO, Probabilities, Target
 
 
 class Rule(nn.Module):
@@ -68,6 +79,9 @@ class Rule(nn.Module):
     def forget(self) -> None:
         """Drops the passes accumulated since the last step; gradients are the machine's. Nothing unless overridden."""
 
+    def __repr__(self) -> str:
+        return f"{qualified(self)}({self.extra_repr()})"
+
     def identity(self) -> str:
         """What a saved state of the rule has to come from, in words: the rule, and the optimiser that it moves by."""
         return qualified(self)
@@ -84,6 +98,10 @@ class Rule(nn.Module):
 class StepTheta(Rule):
     """A rule for the parameters.
 
+    Attributes:
+        takes_missing: whether NaN in the inputs marks a missing value that the rule takes, as some estimators do.
+        learns: whether the rule moves anything by the layer's target.
+
     >>> from zenkai_core import Machine, StepTheta, targets
     >>> class ErrorTimesInput(StepTheta):
     ...     def accumulate(self, machine, t, state):
@@ -98,6 +116,8 @@ class StepTheta(Rule):
     """
 
     slot = "theta"
+    takes_missing: bool = False
+    learns: bool = True
 
     def accumulate(self, machine: Machine, t: IO, state: State) -> None:
         """Adds the pass to what `step` will use."""
@@ -117,6 +137,13 @@ class StepTheta(Rule):
 class StepX(Rule):
     """A rule for the target of the incoming layer.
 
+    Attributes:
+        gives_target: whether the answers are targets that a layer below can learn from.
+        uses_target: whether they depend on the layer's own target; a search scored by the network's loss does without.
+        points: whether the answers are points among the outputs of the layer below, as y - error is. Then that layer
+            needs a criterion such as `sse`. Set it False where a rule answers with class probabilities or choices, for
+            a layer below with `cross_entropy`; a search over `targets.Choices` says so by itself.
+
     >>> from zenkai_core import Machine, StepX, theta
     >>> class Feedback(StepX):
     ...     def step_x(self, machine, t, state):
@@ -128,6 +155,9 @@ class StepX(Rule):
     """
 
     slot = "x"
+    points: bool = True
+    gives_target: bool = True
+    uses_target: bool = True
 
     @property
     def by_gradient(self) -> bool:  # type: ignore[override]
@@ -224,6 +254,12 @@ class Machine(LearningMachine):
                 f"Machine expected an nn.Module, got {getattr(module, '__name__', type(module).__name__)}: "
                 "modules.BlackBox makes a module of a function of tensors; a class is to be called"
             )
+        if isinstance(module, nn.RNNBase):
+            raise TypeError(
+                f"Machine expected a module whose outputs are tensors with the rows first, got "
+                f"{type(module).__name__}, which also returns its hidden state: wrap it in a module that is made with "
+                "batch_first=True and returns the output alone, self.rnn(x)[0]"
+            )
         for name, given, kind in (("theta", theta, StepTheta), ("x", x, StepX), ("y", y, StepY)):
             if name != "y" or given is not None:
                 check_kind("Machine", name, given, kind)
@@ -250,9 +286,9 @@ class Machine(LearningMachine):
     def forward_nn(self, x: IO, state: State) -> IO:
         """One pass, with a graph only if a rule differentiates it."""
         if (seen := at_inputs(self.criterion, x.detach())) is not None:
-            state.criterion = seen
+            state.criterion = self._reduced(seen)
         if not state.remember:
-            return passes.outputs(self.module, x)
+            return passes.outputs(self.module, x, context=state.context)
         state.training, state.version = self.training, self.version
         graph_x = self.x.uses_graph and state.wants_x
         state.x = x = x.leaves(graph_x)
@@ -266,19 +302,29 @@ class Machine(LearningMachine):
         Raises:
             ValueError: the criterion gives anything but one cost per row.
         """
-        return per_row(self.criterion(y, t), y)
+        return per_row(self._criterion(y, t), y)
 
-    def local_criterion(self, state: State) -> Criterion:
-        """The cost by which the layer learns from its target in this pass: its own, or squared error towards a place.
+    def local_criterion(self, state: State, t: IO) -> Criterion:
+        """The cost by which the layer learns from t in this pass: its own, or squared error towards a point.
 
         See `StepY.points`.
+
+        Args:
+            state: of the pass.
+            t: the layer's target, after its y rule.
+
+        Raises:
+            TypeError: the criterion takes labels or probabilities, and t is a point among the outputs.
         """
-        own = state.criterion or self.criterion
-        return sse if self.y is not None and self.y.points and is_distance(own) is not True else own
+        own = state.criterion or self._criterion
+        if self.y is not None and self.y.points and is_distance(own) is not True:
+            return sse
+        self._expect_suitable(own, t)
+        return own
 
     def cost(self, y: IO, t: IO, state: State) -> Tensor:
         """The local loss of this pass per row, `[k * n]`, for outputs `[k * n, ...]` (k copies of the rows)."""
-        return self._cost_against(t, self.local_criterion(state), y)
+        return self._cost_against(t, self.local_criterion(state, t), y)
 
     def step_y(self, x: IO, t: IO, state: State) -> IO:
         """The y rule's target; t where there is none."""
@@ -293,6 +339,8 @@ class Machine(LearningMachine):
         state.expect_newest(self.version)
         if not state.outputs.rows:
             return
+        if state.goal is None and not state.checked:
+            self._expect_finite(t, state)
         learns = state.requested is None or state.requested.learns(self.parameters())
         for rule in (self.theta, self.x):
             if rule.learning and (learns or rule.by_gradient):
@@ -305,7 +353,8 @@ class Machine(LearningMachine):
             RuntimeError: the pass was made with `wants_x=False`.
         """
         state.expect_x()
-        return self.x.step_x(self, t, state)
+        answer = self.x.step_x(self, t, state)
+        return answer if self.x.points else Probabilities(*answer)
 
     def step(self, x: IO, t: IO, state: State) -> None:
         """Moves what the rules move, and makes earlier passes old."""
@@ -314,6 +363,22 @@ class Machine(LearningMachine):
                 rule.step(self)
         torch.clear_autocast_cache()  # within one autocast block, the next pass would take the casts of the old weights
         self.version += 1
+
+    def _expect_context(self, context: Context | None) -> None:
+        """Takes any: the module is called with it."""
+
+    @property
+    def takes_missing(self) -> bool:
+        """Whether the rule for theta takes NaN in the inputs as missing values."""
+        return self.theta.takes_missing
+
+    def gives_target(self, has_target: bool) -> bool:
+        """Whether the rule for x gives a target, if the layer itself has one or does without."""
+        return self.x.gives_target and (has_target or self.y is not None or not self.x.uses_target)
+
+    def without_target(self, has_target: bool) -> list[LearningMachine]:
+        """The machine itself, if it learns and neither receives a target nor finds one by a y rule."""
+        return [self] if self.theta.learns and self.y is None and not has_target else []
 
     def step_told(self, state: State | None = None) -> None:
         """As for every machine; gradients that were set by other hands move a rule that works by them, too."""
@@ -362,7 +427,7 @@ class Machine(LearningMachine):
         params = self.trainable() if (self.theta.uses_graph if theta is None else theta) else []
         if not any(v.requires_grad for v in (*x, *params)):
             return (None,) * len(x), []
-        errors = output_gradient(self.local_criterion(state), y.detach(), t)
+        errors = output_gradient(self.local_criterion(state, t), y.detach(), t)
         n, factor = max(y.rows, 1) if self.loss == "mean" else 1, state.factor
         if factor is None or all(v.dtype.itemsize > 2 for v in y):
             return self.x.pull(self, x, y, errors, params, n)
@@ -442,7 +507,26 @@ class Machine(LearningMachine):
 
     @property
     def _criterion(self) -> Criterion:
-        return self.criterion
+        return self._reduced(self.criterion)
+
+    def _reduced(self, criterion: Criterion) -> Criterion:
+        """The criterion as `loss` reduces it: for "mean", the mean over rows is the criterion's own mean."""
+        return averaged(criterion) if self.loss == "mean" else criterion
+
+    def _cost(self, t: IO, criterion: Criterion | None, y: IO) -> Tensor:
+        self._expect_suitable(criterion or self.criterion, t)
+        return super()._cost(t, criterion, y)
+
+    def _expect_suitable(self, criterion: Criterion, t: IO) -> None:
+        """Refuses a point among the outputs as the target of a criterion for labels or probabilities."""
+        if isinstance(t, Target) and is_distance(criterion) is False:
+            raise unsuitable_target(f"a Machine over {type(self.module).__name__}", criterion)
+
+    def __repr__(self) -> str:
+        given = [module_text(self.module), *map(repr, self._rules())]
+        if self.criterion is not sse:
+            given.append(f"criterion={value_text(self.criterion)}")
+        return f"Machine({', '.join(given)})"
 
     def _rules(self) -> list[Rule]:
         return [rule for rule in (self.theta, self.x, self.y) if rule is not None]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from zenkai_core.describe import optimizer_text
 from zenkai_core.learning import LearningMachine, outermost
 from zenkai_core.loss_scale import LossScale, Scale
 from zenkai_core.machine import Machine
@@ -315,4 +316,6 @@ class Optimizer(torch.optim.Optimizer):
             self.torch_optimizer.load_state_dict(copy.deepcopy(held))  # torch would share the moments with the giver
 
     def __repr__(self) -> str:
-        return f"Optimizer({len(self.machines)} machines, {self.torch_optimizer!r})"
+        plain = self.torch_optimizer
+        own = "" if plain is None else f", {optimizer_text(plain, type(plain), {})} for the plain parameters"
+        return f"Optimizer({', '.join(map(repr, self.machines))}{own})"

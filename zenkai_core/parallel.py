@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from zenkai_core.container import Combine, Container, Joint, check_combine, hand_down
-from zenkai_core.criteria import Criterion, checked, output_gradient, per_row, sse
+from zenkai_core.criteria import Criterion, averaged, checked, output_gradient, per_row, sse
 from zenkai_core.learning import LearningMachine, LMode
 from zenkai_core.state import State
 from zenkai_core.values import IO, Target, errors_of, exact_error, nothing_asked
@@ -70,6 +70,7 @@ class Parallel(Container):
         self.criterion = checked(criterion)
         self.combine = check_combine("Parallel", combine)
         self.columns = None if split is None else _columns(split, self._length)
+        self._warn_without_target()
 
     @property
     def machines(self) -> tuple[LearningMachine, ...]:
@@ -104,7 +105,7 @@ class Parallel(Container):
         Raises:
             ValueError: the criterion gives anything but one cost per row.
         """
-        return per_row(self.criterion(y, t), y)
+        return per_row(self._criterion(y, t), y)
 
     def accumulate(self, x: IO, t: IO, state: State) -> None:
         """Every machine accumulates towards its part of the target."""
@@ -144,9 +145,22 @@ class Parallel(Container):
         seen = zip(self.machines, self._split(x), strict=True)
         return _side_by_side([m.frozen(part, state.sub(str(i))) for i, (m, part) in enumerate(seen)])
 
+    def gives_target(self, has_target: bool) -> bool:
+        """Whether one of the machines gives a target."""
+        return any(m.gives_target(has_target) for m in self.machines)
+
+    def without_target(self, has_target: bool) -> list[LearningMachine]:
+        """Those of the machines that learn without a target."""
+        return [found for m in self.machines for found in m.without_target(has_target)]
+
+    @property
+    def takes_missing(self) -> bool:
+        """Whether all machines take NaN in the inputs as missing values."""
+        return all(m.takes_missing for m in self.machines)
+
     @property
     def _criterion(self) -> Criterion:
-        return self.criterion
+        return averaged(self.criterion) if self.loss == "mean" else self.criterion
 
     def _split(self, x: IO) -> list[IO]:
         if self.columns is None:
@@ -164,7 +178,7 @@ class Parallel(Container):
     def _targets(self, t: IO, state: State) -> list[tuple[LearningMachine, IO, State]]:
         """For each machine its part of the target, with everything noted that its rules may ask for."""
         above = self._say_goal(t, state)
-        outputs, criterion = state.outputs.detach(), state.criterion or self.criterion
+        outputs, criterion = state.outputs.detach(), state.criterion or self._criterion
         if criterion is not sse:
             t = Target.away_from(outputs, output_gradient(criterion, outputs, t))
         subs = [state.sub(str(i)) for i in range(self._length)]
@@ -222,7 +236,8 @@ def _parts(y: IO, t: IO, ys: list[IO]) -> list[IO]:
     """The target t of y, which is made of ys side by side, split into theirs."""
     exact = exact_error(y, t)
     if exact is None:
-        return [IO(*values) for values in zip(*(_pieces(v, j, ys) for j, v in enumerate(t)), strict=True)]
+        kind = Target if isinstance(t, Target) else IO
+        return [kind(*values) for values in zip(*(_pieces(v, j, ys) for j, v in enumerate(t)), strict=True)]
     errors = zip(*(([None] * len(ys) if e is None else _pieces(e, j, ys)) for j, e in enumerate(exact)), strict=True)
     return [Target.away_from(part, e) for part, e in zip(ys, errors, strict=True)]
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from zenkai_core.compiled import uncompiled
+from zenkai_core.context import Context
 from zenkai_core.gradients import has_hooks, without_hooks
 from zenkai_core.state import State
 from zenkai_core.values import IO
@@ -101,16 +102,33 @@ class Seen:
         return self.version != _version(self.value)
 
 
-def outputs(module: nn.Module, x: IO, params: Mapping[str, Tensor] | None = None) -> IO:
+def outputs(module: nn.Module, x: IO, params: Mapping[str, Tensor] | None = None, context: Context | None = None) -> IO:
     """The module's outputs for x; a submodule that works in place gets a copy of x to write into.
+
+    With a context, several copies of its rows are passed one after another, so that the module sees it unchanged.
 
     Raises:
         TypeError: the module returns something other than tensors.
         RuntimeError: the module wrote into its input.
     """
+    if context is not None and x.rows != context.rows:
+        copies, rest = divmod(x.rows, context.rows) if context.rows else (0, 1)
+        if rest:
+            raise ValueError(
+                f"{type(module).__name__} expected the {context.rows} rows of its pass, or whole copies of them, "
+                f"beside its other arguments, got {x.rows} rows: leave batch_size out"
+            )
+        rows = zip(*(v.chunk(copies) for v in x), strict=True)
+        parts = [outputs(module, IO(*part), params, context) for part in rows]
+        return IO(*(torch.cat(values) for values in zip(*parts, strict=True)))
     given = IO(*(v.clone() for v in x)) if any(m.__dict__.get("inplace") for m in module.modules()) else x
     versions = [_version(v) for v in x]
-    y = module(*given) if params is None else torch.func.functional_call(module, dict(params), tuple(given))
+    arguments: Any = tuple(given) if context is None else tuple(context.arguments(tuple(given)))
+    named = {} if context is None else dict(context.named)
+    if params is not None:
+        y = torch.func.functional_call(module, dict(params), arguments, named)
+    else:
+        y = module(*arguments, **named)
     if versions != [_version(v) for v in x]:
         raise RuntimeError(
             f"a machine expected a module that leaves its input as it is, got {type(module).__name__}, which writes "
@@ -122,11 +140,18 @@ def outputs(module: nn.Module, x: IO, params: Mapping[str, Tensor] | None = None
 def _wrapped(y: object, module: nn.Module) -> IO:
     if isinstance(y, Tensor):
         return IO(y)
-    if isinstance(y, (tuple, list)):
+    if isinstance(y, (tuple, list)) and all(isinstance(v, Tensor) for v in y):
+        if len({v.shape[0] if v.ndim else -1 for v in y}) > 1:
+            raise ValueError(
+                f"a module in a Machine expected to return tensors with the rows first, got shapes "
+                f"{[list(v.shape) for v in y]} from {type(module).__name__}: wrap it in a module that returns those "
+                "with the rows first"
+            )
         return IO(*y)
+    got = f"({', '.join(type(v).__name__ for v in y)})" if isinstance(y, (tuple, list)) else type(y).__name__
     raise TypeError(
-        f"a module in a Machine expected to return a tensor or a tuple of tensors, got "
-        f"{type(y).__name__} from {type(module).__name__}: wrap it in a module that picks tensors"
+        f"a module in a Machine expected to return a tensor or a tuple of tensors, got {got} from "
+        f"{type(module).__name__}: wrap it in a module that picks tensors"
     )
 
 
@@ -137,10 +162,10 @@ def remembered(module: nn.Module, x: IO, state: State) -> IO:
     state.data["random"] = RandomState.now(device) if state.training and x else None
     norms = _normalising(module)
     with uncompiled() if norms else nullcontext(), watching(norms) as seen:
-        y = outputs(module, x)
+        y = outputs(module, x, context=state.context)
     if any(s.changed for s in seen):  # the module wrote into what a BatchNorm was given: look again, and copy
         with torch.no_grad(), replaying(module, state.data["random"], device), watching(norms, copy=True) as seen:
-            outputs(module, x)
+            outputs(module, x, context=state.context)
     state.data["norms"] = seen
     return y
 
@@ -148,13 +173,13 @@ def remembered(module: nn.Module, x: IO, state: State) -> IO:
 def replay(module: nn.Module, x: IO, state: State) -> IO:
     """The pass's rows once more, on the present parameters, differentiable."""
     with torch.enable_grad(), _autocast(state), replaying(module, state.data.get("random"), x.f.device):
-        return outputs(module, x)
+        return outputs(module, x, context=state.context)
 
 
 def frozen(module: nn.Module, x: IO, state: State, params: Mapping[str, Tensor] | None) -> IO:
     """Any rows, and candidates for the parameters, through the module as it is in this pass."""
     with _autocast(state), freezing(module, statistics(state)):
-        return outputs(module, x, params)
+        return outputs(module, x, params, state.context)
 
 
 def inverse(module: nn.Module, y: IO, state: State) -> IO:
@@ -168,7 +193,7 @@ def propose(module: nn.Module, x: IO, state: State, k: int, seed: int) -> IO:
     with torch.no_grad(), drawing_from(None, x.f.device):
         torch.manual_seed(seed)
         with _autocast(state), freezing(module, statistics(state), stochastic=True):
-            return outputs(module, x.tile(k))
+            return outputs(module, x.tile(k), context=state.context)
 
 
 @contextmanager

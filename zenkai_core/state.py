@@ -13,11 +13,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from zenkai_core.context import Context
 from zenkai_core.requested import Requested
-from zenkai_core.values import IO
+from zenkai_core.values import IO, Target
 
 Origin = tuple[nn.Module, "State", int]
 """(machine, its state, which of its outputs)."""
+
+
+class NeedsLabels(RuntimeError):
+    """A rule asked for labels in a backward pass of autograd, which knows none."""
 
 
 @dataclass(eq=False)
@@ -41,10 +46,12 @@ class State:
         wants_x: whether a target for x will be asked; False spares its gradient.
         training: the mode the pass was made in.
         version: the machine's count of steps when the pass was made.
+        checked: whether the inputs, the target and the cost of the pass are known to be finite.
         position: which of the network's outputs the first of this layer's is, if these are outputs of the network.
         requested: under autograd, which parameters the running backward pass wants the gradients of; None in an
             explicit call, which learns from everything.
         accumulated: whether the machine has accumulated the pass, so that a step may come of it.
+        context: what the module is called with beside x, such as masks.
         factor: the factor on the user's loss that targets are free of and `.grad` keeps; None for none.
         data: whatever else rules and users keep; a `Machine` notes there the random state, the autocast and the
             statistics of normalisation of the pass.
@@ -66,8 +73,10 @@ class State:
     wants_x: bool = True
     training: bool = False
     version: int = 0
+    checked: bool = False
     position: int | None = None
     requested: Requested | None = None
+    context: Context | None = None
     factor: Tensor | float | None = None
     accumulated: bool = False
     data: dict[str, Any] = field(default_factory=dict)
@@ -159,6 +168,25 @@ class State:
             raise RuntimeError(
                 "step_x expected a pass made with State(wants_x=True), got one without: its graph leaves x out"
             )
+
+    def labels(self, owner: str = "a rule") -> IO:
+        """The network's own target, such as labels, wherever this layer is.
+
+        Args:
+            owner: who asks, for the error.
+
+        Raises:
+            RuntimeError: the target is not known yet.
+            NeedsLabels: under autograd, which knows the gradient of the loss and no labels.
+        """
+        if self.goal is None:
+            raise _unknown_target("target")
+        if isinstance(self.goal, Target):
+            raise NeedsLabels(
+                f"{owner} expected the network's own target, got a gradient: call learn(x, t) of the network, since "
+                "loss.backward() keeps the labels to itself"
+            )
+        return self.goal
 
     def cost_above(self, y: IO) -> Tensor:
         """The network's cost per row, `[k * n]`, if this layer put out y, `[k * n, ...]`.

@@ -185,6 +185,27 @@ class Swap(Container):
     def _machines(self, state: State) -> dict[Role, LearningMachine]:
         return state.data["machines"]
 
+    def gives_target(self, has_target: bool) -> bool:
+        """Whether the machine that is asked gives a target; the other's output may be one."""
+        mixed = (self.mix[self.asked] if self.x_mix is None else self.x_mix) > 0
+        asked = self.main if self.asked == "main" else self.sub
+        return asked.gives_target(has_target or mixed)
+
+    def without_target(self, has_target: bool) -> list[LearningMachine]:
+        """Those of the two that learn without a target; the other's output may be one."""
+        roles: dict[Role, LearningMachine] = {"main": self.main, "sub": self.sub}
+        return [
+            found
+            for role, m in roles.items()
+            if self.trained[role]
+            for found in m.without_target(has_target or self.mix[role] > 0)
+        ]
+
+    @property
+    def takes_missing(self) -> bool:
+        """Whether all machines take NaN in the inputs as missing values."""
+        return all(m.takes_missing for m in (self.main, self.sub))
+
     @property
     def _criterion(self) -> Criterion:
         return self.main._criterion
@@ -208,4 +229,4 @@ class Swap(Container):
         if share == 0:
             return t
         other = state.sub("sub" if role == "main" else "main").outputs.detach()
-        return IO(*(a.lerp(b, share) if b.is_floating_point() else a for a, b in zip(t, other, strict=True)))
+        return Target(*(a.lerp(b, share) if b.is_floating_point() else a for a, b in zip(t, other, strict=True)))

@@ -123,10 +123,11 @@ class IO(tuple[Tensor, ...]):
 
 
 class Target(IO):
-    """A target y - error that knows its error exactly, which in short dtypes y - target does not give back.
+    """A target that is a point among the outputs of a layer, such as y - error; labels and probabilities are not.
 
-    Where |y| is far above |error|, the subtraction rounds the error away; a chain of such targets would learn from what
-    is left of it. As a value it is the IO of y - error. A copy, and what `map`, `detach` or `to` makes, is a plain IO.
+    What `step_x` returns is one, so that a criterion for labels can refuse it. `away_from` also keeps the exact error:
+    where |y| is far above |error|, the subtraction y - error rounds the error away. As a value it is the IO of the
+    point. What `map`, `detach` or `to` makes is a point without an exact error; a pickled copy is a plain IO.
 
     >>> y = IO(torch.tensor([1e8]))
     >>> t = Target.away_from(y, [torch.tensor([1.0])])
@@ -134,8 +135,13 @@ class Target(IO):
     (0.0, 1.0)
     """
 
-    _y: tuple[Tensor, ...]
-    _errors: tuple[Tensor | None, ...]
+    _y: tuple[Tensor, ...] = ()
+    _errors: tuple[Tensor | None, ...] | None = None
+
+    @classmethod
+    def at(cls, values: IO) -> Target:
+        """The same tensors, marked as a point among the outputs; a `Target` is returned as it is."""
+        return values if isinstance(values, cls) else cls(*values)
 
     @classmethod
     def away_from(cls, y: IO, errors: Iterable[Tensor | None]) -> Target:
@@ -145,10 +151,27 @@ class Target(IO):
         target._y, target._errors = values, errors
         return target
 
+    def map(self, fn: Callable[[Tensor], Tensor]) -> Target:
+        """The point of fn(tensor) for every tensor."""
+        return Target(*(fn(v) for v in self))
+
     def error_of(self, y: IO) -> tuple[Tensor | None, ...] | None:
         """The errors, if the target was made from this very y (the same memory); else None."""
+        if self._errors is None:
+            return None
         made = len(y) == len(self._y) and all(_same_memory(a, b) for a, b in zip(y, self._y, strict=True))
         return self._errors if made else None
+
+    def __reduce__(self) -> tuple[type[IO], tuple[Tensor, ...]]:
+        return IO, tuple(self)
+
+
+class Probabilities(IO):
+    """A target for the layer below that holds class probabilities or choices, which a criterion for labels takes."""
+
+    def map(self, fn: Callable[[Tensor], Tensor]) -> Probabilities:
+        """The probabilities fn(tensor) for every tensor."""
+        return Probabilities(*(fn(v) for v in self))
 
     def __reduce__(self) -> tuple[type[IO], tuple[Tensor, ...]]:
         return IO, tuple(self)
@@ -193,7 +216,9 @@ def target_of_part(y: IO, t: IO, index: int) -> IO:
     """The target of the one tensor y[index] out of t, as exact as t is."""
     exact = exact_error(y, t)
     part = slice(index, index + 1)
-    return t[part] if exact is None else Target.away_from(y[part], exact[part])
+    if exact is not None:
+        return Target.away_from(y[part], exact[part])
+    return Target.at(t[part]) if isinstance(t, Target) else t[part]
 
 
 def _same_memory(a: Tensor, b: Tensor) -> bool:
@@ -241,7 +266,7 @@ def _unflatten(children: Iterable[Any], _: Any) -> IO:
     return tuple.__new__(IO, children)  # torch.func also builds trees of dimensions and specs, which are no tensors
 
 
-for _kind in (IO, Target):
+for _kind in (IO, Target, Probabilities):
     _pytree.register_pytree_node(
         _kind, lambda io: (list(io), None), _unflatten, serialized_type_name=f"zenkai_core.{_kind.__name__}"
     )

@@ -27,6 +27,10 @@ class Wrapping(Rule):
         self.requires = self.requires | rule.requires
         self.uses_graph = rule.uses_graph
 
+    def extra_repr(self) -> str:
+        """What `print` shows."""
+        return repr(self.rule)
+
     @property
     def bound(self) -> bool:
         """Whether the inner rule serves a machine."""

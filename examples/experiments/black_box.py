@@ -122,6 +122,7 @@ def build(plan: Plan, control: str | None) -> Network:
     else:
         search = searched(plan.search, k)
     rule = targets.SearchX(search, reduce=right_choices)
+    rule.points = False  # the reducer answers with shares of choices, which cross_entropy takes
     box = modules.BlackBox(sum, vectorized=False, choices=True)
     features = PerImage(nn.Sequential(nn.Linear(pixels, WIDTH), nn.BatchNorm1d(WIDTH), nn.ReLU()))
     hidden = Machine(features, theta.Null() if control == "frozen" else adam(), targets.Null(), sse)

@@ -68,7 +68,7 @@ def make(name: str, **settings: Any) -> Algorithm[Any]:
     Args:
         name: a key of `ALGORITHMS`.
         settings: the algorithm's arguments; ``std`` is dropped for one that has no length scale, ``max_evaluations``
-            for one that does not plan its budget.
+            for one that does not plan its course over a budget.
 
     Raises:
         ValueError: an unknown name or setting.

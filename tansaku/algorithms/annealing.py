@@ -25,6 +25,8 @@ from tansaku.algorithms.base import (
     Assessor,
     Needs,
     better,
+    budget_spent,
+    check_budget,
     check_operators,
     check_std,
     discrete_mutation,
@@ -64,7 +66,8 @@ class Annealing(Algorithm[AnnealingState]):
             ``max_evaluations``; ``"linear"``, to the same in equal steps; ``"fast"``, T / (1 + generation) (Szu and
             Hartley, 1987); ``"logarithmic"``, T log 2 / log(2 + generation) (Geman and Geman, 1984), slow enough to
             find every optimum in the end and too slow for most budgets.
-        max_evaluations: of each search: the budget, over which it gets cold. `minimize` passes its own on.
+        max_evaluations: evaluations of each search over which the temperature falls. If not given, a `Search` (and so
+            `minimize`) fills in the budget of its first run; 10,000 if there is none.
         coldest: last temperature as a share of the first.
         temperature: the first one, in units of the cost; if not given, one at which a rise by the average change
             among the first steps is accepted with probability ``first_acceptance``.
@@ -84,7 +87,7 @@ class Annealing(Algorithm[AnnealingState]):
 
     k: int = 10
     cooling: Literal["geometric", "linear", "fast", "logarithmic"] = "geometric"
-    max_evaluations: int = 10_000
+    max_evaluations: int | None = None
     coldest: float = 1e-6
     temperature: float | None = None
     first_acceptance: float = 0.8
@@ -98,7 +101,7 @@ class Annealing(Algorithm[AnnealingState]):
         self.check_settings()
         check_std(self.std)
         check_operators(mutate=self.mutate)
-        checks.count("max_evaluations", self.max_evaluations)
+        check_budget(self)
         for name, value in (("coldest", self.coldest), ("first_acceptance", self.first_acceptance)):
             if not 0 < checks.probability(name, value) < 1:
                 raise ValueError(f"expected {name} between 0 and 1, got {value}; choose a value inside")
@@ -140,8 +143,9 @@ class Annealing(Algorithm[AnnealingState]):
     def tell(self, state: AnnealingState, asked: Population) -> AnnealingState:
         """Metropolis: a chain takes its step if that is no worse, or if the coin falls below exp(-rise / T)."""
         chains, steps = state.chains, asked.without_traits()
-        before, after = chains.cost.to(state.scale.dtype), asked.cost.to(state.scale.dtype)
-        rise = torch.where(after <= before, 0.0, after - before)  # inf - inf is no rise
+        before, after = (x.feasible_cost.to(state.scale.dtype) for x in (chains, asked))
+        rise = after - before  # inf - inf, of two infeasible or failed candidates, is a rise without limit
+        rise = torch.where(asked.cost <= chains.cost, 0.0, torch.where(torch.isnan(rise), float("inf"), rise))
         change = (after - before).abs()
         counted = (change > 0) & torch.isfinite(change)
         mean = torch.where(counted, change, 0.0).sum(0) / counted.sum(0).clamp(min=1)
@@ -162,7 +166,7 @@ class Annealing(Algorithm[AnnealingState]):
 
     def _cooled(self, evaluations: int, generation: int) -> float:
         """The temperature as a share of the first."""
-        done = min(1.0, evaluations / self.max_evaluations)
+        done = budget_spent(self.max_evaluations, evaluations)
         if self.cooling == "geometric":
             return float(self.coldest**done)
         if self.cooling == "linear":

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tansaku import checks, host
+from tansaku.algorithms.moving import METHODS, leaving_out_fixed_genes
 from tansaku.draws import Noise
 from tansaku.operators.bounds import Bounds, OpenBounds
 from tansaku.operators.mutation import BitFlip, Mutation, UniformReset
@@ -20,6 +21,8 @@ from tansaku.population import Individual, Population
 
 S = TypeVar("S")
 _REDRAWS = 10
+DEFAULT_BUDGET = 10_000
+"""Evaluations of each search that an algorithm plans over where neither the user nor the run gives a number."""
 Assessor = Callable[[Population], Population]
 
 
@@ -36,10 +39,14 @@ class Needs:
         rank_based: whether only the order of the costs matters, so that any rising function of the cost gives the
             identical run.
         translates: whether a translated problem gives the translated run.
+        scales: whether a problem whose genes are rescaled, together with the bounds and every standard deviation among
+            the settings, gives the rescaled run.
         on_host: whether ``tell`` reads values to decide how to go on, or runs in another library; then it waits for
             the device and is no graph for `torch.compile`.
-        plans: whether it takes ``max_evaluations`` and plans its course over them, hot or wide at first, cold or narrow
-            at the end.
+        plans: whether the algorithm plans its course over a budget, hot or wide at first, cold or narrow at the end. It
+            then has a field ``max_evaluations: int | None = None``; None means not set by the user, and
+            `Algorithm.with_budget` fills in the budget of the run. ``init`` must not read it, because a search calls
+            ``init`` before the budget is known.
         objectives: ``"one"``, values [k, *batch_shape]; ``"many"``, values [k, *batch_shape, m], and `Algorithm.best`
             is the Pareto front of what is remembered.
         descriptor: whether an assessment must have a ``descriptor``.
@@ -51,6 +58,7 @@ class Needs:
     batched: bool = True
     rank_based: bool = True
     translates: bool = True
+    scales: bool = True
     on_host: bool = False
     plans: bool = False
     objectives: Literal["one", "many"] = "one"
@@ -100,10 +108,17 @@ class Algorithm(ABC, Generic[S]):
     needs: Needs = Needs()
 
     def __init_subclass__(cls, **settings: Any) -> None:
-        """Bounds that resample work in every algorithm: `ask` is a query, so asking again draws again."""
+        """Makes bounds that resample, and genes with equal bounds, work in every algorithm.
+
+        `ask` is a query, so a candidate outside is drawn anew by asking again. Genes that cannot move are taken out of
+        what the methods are given and put back into what they return, see `tansaku.algorithms.moving`.
+        """
         super().__init_subclass__(**settings)
         if "ask" in cls.__dict__:
             cls.ask = _resampled(cls.__dict__["ask"])  # type: ignore[method-assign, assignment]
+        for name in METHODS:
+            if name in cls.__dict__:
+                setattr(cls, name, leaving_out_fixed_genes(name, cls.__dict__[name]))
 
     @abstractmethod
     def init(self, start: Population) -> S:
@@ -134,6 +149,23 @@ class Algorithm(ABC, Generic[S]):
         """How many candidates the next ``ask`` will give."""
         return int(self.k)
 
+    def with_budget(self, max_evaluations: int) -> Algorithm[S]:
+        """The algorithm, planned over ``max_evaluations`` of each search.
+
+        Returns the algorithm itself if it does not plan (see `Needs`), or if the user set its ``max_evaluations``.
+        """
+        if not self.needs.plans or getattr(self, "max_evaluations", 0) is not None:
+            return self
+        planned: Any = replace(self, max_evaluations=checks.count("max_evaluations", max_evaluations))  # type: ignore[type-var]
+        return planned
+
+    def evaluations_in(self, generations: int, start_k: int) -> int | None:
+        """Evaluations of each search after ``generations``, the ``start_k`` candidates of the start included.
+
+        Returns None where the settings do not give the number: ``k`` is None, because the number of genes decides.
+        """
+        return None if self.k is None else start_k + int(self.k) * generations
+
     def exhausted(self, state: S) -> bool:
         """Whether the state alone says that the search cannot get further; reads values on the host."""
         return False
@@ -154,7 +186,11 @@ class Algorithm(ABC, Generic[S]):
         return replace(state, **remembered)
 
     def check_settings(self, min_k: int | None = None) -> None:
-        """Checks ``k`` against `needs` and makes ``bounds`` a `Bounds`; for ``__post_init__``."""
+        """Checks ``k`` against `needs` and makes ``bounds`` a `Bounds`; for ``__post_init__``.
+
+        Numbers of numpy among the settings become Python's, and ``std`` as a list or an array becomes a tensor.
+        """
+        self._plain_settings()
         if self.k is not None:
             checks.count("k", self.k, self.needs.min_k if min_k is None else min_k)
         if self.k is not None and self.k % self.needs.k_multiple:
@@ -164,6 +200,13 @@ class Algorithm(ABC, Generic[S]):
                 f"use {-(-self.k // multiple) * multiple}"
             )
         object.__setattr__(self, "bounds", Bounds.of(self.bounds))
+
+    def _plain_settings(self) -> None:
+        for field in fields(self) if is_dataclass(self) else ():  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            made = checks.limit(value) if field.name == "std" else checks.plain(value)
+            if made is not value:
+                object.__setattr__(self, field.name, made)
 
     def check_start(self, start: Population) -> None:
         """The start suits `needs`; for ``init``."""
@@ -199,6 +242,10 @@ class Algorithm(ABC, Generic[S]):
                 )
 
 
+for _name in ("next_k", "exhausted", "estimate", "refresh"):  # those that a subclass may leave as they are
+    setattr(Algorithm, _name, leaving_out_fixed_genes(_name, getattr(Algorithm, _name)))
+
+
 def _resampled(ask: Callable[[Any, Any, Noise], Population]) -> Callable[[Any, Any, Noise], Population]:
     """``ask`` that, under bounds with ``repair="resample"``, takes for each candidate the first draw inside."""
 
@@ -216,6 +263,22 @@ def _resampled(ask: Callable[[Any, Any, Noise], Population]) -> Callable[[Any, A
         return bounds(population)
 
     return asked
+
+
+def check_budget(algorithm: Algorithm[Any]) -> None:
+    """The setting ``max_evaluations`` of an algorithm that plans is None or a count, made an int.
+
+    Raises:
+        TypeError, ValueError: it is neither.
+    """
+    given = getattr(algorithm, "max_evaluations")  # noqa: B009 (a field of subclasses that plan)
+    if given is not None:
+        object.__setattr__(algorithm, "max_evaluations", checks.count("max_evaluations", given))
+
+
+def budget_spent(max_evaluations: int | None, evaluations: int) -> float:
+    """The share of the budget, in [0, 1], that ``evaluations`` have used; None stands for `DEFAULT_BUDGET`."""
+    return min(1.0, evaluations / (DEFAULT_BUDGET if max_evaluations is None else max_evaluations))
 
 
 def better(asked: Population, best: Population) -> Population:
@@ -238,7 +301,7 @@ def kind_of(x: Tensor) -> str:
 def step_size(
     std: float | Tensor | Mapping[str, float | Tensor] | None, bounds: Bounds | None, name: str, x: Tensor
 ) -> float | Tensor:
-    """The length scale for the genes ``name``: as given, else a fifth of the bounds' span, else 1."""
+    """The length scale for the genes ``name``: as given, else a fifth of the bounds' span if above 0, else 1."""
     if isinstance(std, Mapping):
         if name not in std:
             raise ValueError(f"expected std for {sorted(std)} and {name!r}, got none for the latter; name every gene")
@@ -248,9 +311,9 @@ def step_size(
             return 1.0
         numbers = bounds.numbers
         if numbers is not None and x.is_floating_point():
-            return (numbers[1] - numbers[0]) / 5 if bounds.finite(name) else 1.0
+            return (numbers[1] - numbers[0]) / 5 if bounds.finite(name) and numbers[0] < numbers[1] else 1.0
         span = bounds.span(name, x)
-        return 1.0 if span is None else torch.where(torch.isfinite(span), span / 5, torch.ones_like(span))
+        return 1.0 if span is None else torch.where(torch.isfinite(span) & (span > 0), span / 5, torch.ones_like(span))
     return std.to(x.device, x.dtype) if isinstance(std, Tensor) else float(std)
 
 

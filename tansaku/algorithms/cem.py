@@ -19,12 +19,12 @@ from torch import Tensor
 from tansaku import checks
 from tansaku.algorithms.base import Needs, better, check_std
 from tansaku.algorithms.gaussian import (
-    LARGEST,
-    SMALLEST,
     GaussianSearch,
     draw,
+    finite_mean,
     first_std,
     hand_out_with,
+    limited,
     noise_of,
     shares,
 )
@@ -37,10 +37,14 @@ from tansaku.states import state
 
 @state
 class CEMState:
-    """``mean`` and ``std`` [*batch_shape, n] of the distribution, and the best candidate (k = 1, assessed)."""
+    """The distribution and the best candidate (k = 1, assessed).
+
+    ``mean`` and ``std`` are [*batch_shape, n], and ``unit`` the first ``std``.
+    """
 
     mean: Tensor
     std: Tensor
+    unit: Tensor
     best: Population
 
 
@@ -82,7 +86,8 @@ class CEM(GaussianSearch[CEMState]):
     def init(self, start: Population) -> CEMState:
         """The mean is the best of the start."""
         mean, best = self._begin(start)
-        return CEMState(mean, first_std(self.std, self.bounds, best, mean), best)
+        std = first_std(self.std, self.bounds, best, mean)
+        return CEMState(mean, std, std, best)
 
     def ask(self, state: CEMState, noise: Noise) -> Population:
         """Samples of the distribution."""
@@ -99,6 +104,6 @@ class CEM(GaussianSearch[CEMState]):
         # one sample says nothing of a width, and none (all have failed) nothing at all
         known = (spare > 0.4) & (weights.sum(0)[..., None] > 0)
         width = torch.where(known, variance.sqrt(), torch.ones_like(variance))
-        mean = torch.clamp(state.mean + self.smoothing * state.std * centre, -LARGEST, LARGEST)
+        mean = finite_mean(state.mean + self.smoothing * state.std * centre)
         std = state.std * (1 + self.smoothing_std * (width - 1))
-        return CEMState(mean, std.clamp(SMALLEST, LARGEST), better(asked, state.best))
+        return CEMState(mean, limited(std, state.unit), state.unit, better(asked, state.best))

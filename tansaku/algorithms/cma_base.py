@@ -27,17 +27,21 @@ _NORMAL = "normal"
 
 @state
 class CMAState:
-    """The distribution N(mean, sigma^2 C) and its paths; n genes of all names as one vector, see `ravel`.
+    """The distribution and its paths; n genes of all names as one vector, see `ravel`.
+
+    Candidates are mean + sigma * unit * y with y from N(0, C). The first C is the identity, so it, the paths and all
+    limits are in units of the first standard deviations, and the genes may have any scales.
 
     Args:
         incumbent: the best ever assessed, k = 1.
         strategy: the constants.
         mean: [*batch_shape, n].
-        sigma: [*batch_shape], and ``first_sigma`` the one it began with.
+        sigma: [*batch_shape], and ``first_sigma`` the one it began with, the largest of the first standard deviations.
+        unit: [*batch_shape, n] the first standard deviations over ``first_sigma``.
         cov: [*batch_shape, n, n], or its diagonal [*batch_shape, n].
         root: the symmetric root of ``cov`` as of the last decomposition.
         path_c, path_sigma: [*batch_shape, n].
-        generation: [] generations told.
+        generation: [*batch_shape] generations told, without those in which every candidate failed.
         stale: generations since the last decomposition.
     """
 
@@ -46,6 +50,7 @@ class CMAState:
     mean: Tensor
     sigma: Tensor
     first_sigma: Tensor
+    unit: Tensor
     cov: Tensor
     root: Tensor
     path_c: Tensor
@@ -106,14 +111,13 @@ class CovarianceAdaptation(Algorithm[CMAState]):
         n = mean.shape[-1]
         std = first_std(self.std, self.bounds, individual, mean)
         sigma = std.amax(-1)
-        sigma = torch.where(sigma > 0, sigma, torch.ones_like(sigma))
-        cov = self._diagonal((std / sigma[..., None]).square())
-        root = self._diagonal(std / sigma[..., None])
+        unit = std / sigma[..., None]
+        identity = self._diagonal(torch.ones_like(mean))
         zero = torch.zeros_like(mean)
         k = default_k(n) if self.k is None else self.k
-        generation = torch.zeros((), dtype=mean.dtype, device=mean.device)
         strategy = self._strategy(n, k, mean)
-        return CMAState(incumbent, strategy, mean, sigma, sigma, cov, root, zero, zero, generation, 0)
+        generation = torch.zeros_like(sigma)
+        return CMAState(incumbent, strategy, mean, sigma, sigma, unit, identity, identity, zero, zero, generation, 0)
 
     def next_k(self, state: CMAState) -> int:
         """``k``, or what the number of genes asks for."""
@@ -123,20 +127,21 @@ class CovarianceAdaptation(Algorithm[CMAState]):
         """Samples of the distribution (38 - 40), with the symmetric root in place of B D."""
         mean = state.mean
         z = draws.normal((self.next_k(state),), tuple(mean.shape[:-1]), tuple(mean.shape[-1:]), mean, noise)
-        raw = mean + state.sigma[..., None] * self._times(state.root, z)
+        raw = mean + state.sigma[..., None] * state.unit * self._times(state.root, z)
         return hand_out(raw, state.incumbent, self.bounds, **{_NORMAL: z})
 
     def tell(self, state: CMAState, asked: Population) -> CMAState:
         """Moves the mean, the paths, the covariance and the step size; a wholly failed generation moves nothing."""
         s, z = state.strategy, asked.traits[_NORMAL]
         n = z.shape[-1]
-        cost = ranked_cost(asked, self.bounds, state.sigma[..., None] * self._variance(state.cov).sqrt())
+        scale = state.sigma[..., None] * state.unit
+        cost = ranked_cost(asked, self.bounds, scale * self._variance(state.cov).sqrt())
         w = candidate_weights(cost, s.weights.to(z.dtype))[..., None]
         good = w.clamp(min=0)
         z_mean = (good * z).sum(0)  # the same as C^-1/2 <y>, since the root is symmetric
         y = self._times(state.root, z)
         y_mean = (good * y).sum(0)  # (41)
-        mean = state.mean + state.sigma[..., None] * y_mean  # (42)
+        mean = state.mean + scale * y_mean  # (42)
         step = (s.c_sigma * (2 - s.c_sigma) * s.mueff) ** 0.5
         path_sigma = (1 - s.c_sigma) * state.path_sigma + step * z_mean  # (43)
         generation = state.generation + 1
@@ -151,8 +156,7 @@ class CovarianceAdaptation(Algorithm[CMAState]):
         rank_one = self._moment(torch.ones_like(w[:1]), path_c[None])
         cov = self._per_gene(decay) * state.cov + s.c_1 * rank_one + s.c_mu * self._moment(w_cov, y)  # (47)
         growth = (s.c_sigma / s.damping * (length.sqrt() / s.chi - 1)).clamp(-1, 1)
-        least, most = (torch.finfo(z.dtype).tiny ** 0.5, torch.finfo(z.dtype).max ** 0.4)
-        sigma = (state.sigma * growth.exp()).clamp(least, most)  # (44)
+        sigma = next_sigma(state.sigma, growth, state.first_sigma)  # (44)
         told = (cost < float("inf")).any(0) & torch.isfinite(mean).all(-1) & torch.isfinite(sigma)
         told = told & torch.isfinite(cov).flatten(told.ndim).all(-1)
         cov = torch.where(self._per_gene(told), cov, state.cov)
@@ -166,11 +170,12 @@ class CovarianceAdaptation(Algorithm[CMAState]):
             torch.where(vector, mean, state.mean),
             torch.where(told, sigma, state.sigma),
             state.first_sigma,
+            state.unit,
             cov,
             root,
             torch.where(vector, path_c, state.path_c),
             torch.where(vector, path_sigma, state.path_sigma),
-            generation,
+            torch.where(told, generation, state.generation),
             stale,
         )
 
@@ -183,13 +188,16 @@ class CovarianceAdaptation(Algorithm[CMAState]):
         return inside(state.mean, state.incumbent.individual(), self.bounds)
 
     def exhausted(self, state: CMAState) -> bool:
-        """Criteria TolX, TolXUp and NoEffectCoord of the tutorial's appendix B.3; reads values on the host."""
+        """Criteria TolX, TolXUp and NoEffectCoord of the tutorial's appendix B.3; reads values on the host.
+
+        TolX and TolXUp compare with the first standard deviation of the same gene.
+        """
         std = state.sigma[..., None] * self._variance(state.cov).sqrt()
         path = state.sigma[..., None] * state.path_c.abs()
         first = state.first_sigma[..., None]
         small = (torch.maximum(std, path) < 1e-12 * first).all()
         wide = (std > 1e4 * first).any()
-        no_effect = ((std > 0) & (state.mean == state.mean + 0.2 * std)).any()
+        no_effect = (state.mean == state.mean + 0.2 * std * state.unit).any()
         return bool(small | wide | no_effect)
 
 
@@ -207,6 +215,12 @@ def first_std(
     return ravel(Individual(stds, individual.batch_ndim)).to(like.dtype)
 
 
+def next_sigma(sigma: Tensor, growth: Tensor, first: Tensor) -> Tensor:
+    """[*batch_shape] ``sigma`` times exp(``growth``), not so far from the ``first`` one that squares overflow."""
+    limits = torch.finfo(sigma.dtype)
+    return torch.clamp(sigma * growth.exp(), first * limits.tiny**0.5, first * limits.max**0.4)
+
+
 def ranked_cost(asked: Population, bounds: Bounds | None, std: Tensor) -> Tensor:
     """[k, *batch_shape] costs by which to rank; with bounds, ranks plus a penalty, which then knows no unit of cost.
 
@@ -218,7 +232,7 @@ def ranked_cost(asked: Population, bounds: Bounds | None, std: Tensor) -> Tensor
     if bounds is None:
         return asked.cost
     ranked = torch.where(asked.cost < float("inf"), -centred_ranks(asked.cost), asked.cost)
-    return penalised_cost(asked.assessed(Assessment(ranked)), torch.where(std > 0, std, torch.ones_like(std)))
+    return penalised_cost(asked.assessed(Assessment(ranked)), std)
 
 
 def inside(mean: Tensor, like: Individual, bounds: Bounds | None) -> Individual:

@@ -78,19 +78,19 @@ class CMAES(CovarianceAdaptation):
         eigenvalues, vectors = torch.linalg.eigh(cov / size[..., None])
         limit = 1 / (8 * torch.finfo(cov.dtype).eps)
         lift = ((eigenvalues[..., -1:] - limit * eigenvalues[..., :1]) / (limit - 1)).clamp(min=0)
-        moving = (self._variance(cov) > 0).to(cov.dtype)  # genes whose bounds meet never move
-        cov = cov + torch.diag_embed(size * lift * moving)
+        cov = cov + torch.diag_embed((size * lift).expand(cov.shape[:-1]))
         d = (size * (eigenvalues + lift)).clamp(min=0).sqrt()
-        root = (vectors * d[..., None, :]) @ vectors.mT
-        return cov, root * moving[..., None] * moving[..., None, :]
+        return cov, (vectors * d[..., None, :]) @ vectors.mT
 
     def exhausted(self, state: CMAState) -> bool:
         """Every tenth generation also ConditionCov and NoEffectAxis, which take a decomposition of their own."""
-        if super().exhausted(state) or int(state.generation) % 10:
-            return super().exhausted(state)
+        over = super().exhausted(state)
+        if over or int(state.generation.max()) % 10:
+            return over
         eigenvalues, axes = torch.linalg.eigh((state.cov + state.cov.mT) / 2)
         limit = min(1e14, 1 / (8 * torch.finfo(state.cov.dtype).eps))
-        steps = 0.1 * state.sigma[..., None, None] * eigenvalues.clamp(min=0).sqrt()[..., None, :] * axes
+        scale = (state.sigma[..., None] * state.unit)[..., None]
+        steps = 0.1 * scale * eigenvalues.clamp(min=0).sqrt()[..., None, :] * axes
         mean = state.mean[..., None]
         no_effect = ((mean == mean + steps).all(-2) & (eigenvalues > 0)).any()
         return bool((eigenvalues[..., -1] >= 0.9 * limit * eigenvalues[..., 0]).any() | no_effect)

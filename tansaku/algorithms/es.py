@@ -18,12 +18,12 @@ from torch import Tensor
 from tansaku import checks, draws
 from tansaku.algorithms.base import Needs, better, check_std
 from tansaku.algorithms.gaussian import (
-    LARGEST,
-    SMALLEST,
     GaussianSearch,
     draw,
+    finite_mean,
     first_std,
     hand_out_with,
+    limited,
     noise_of,
     shares,
 )
@@ -36,10 +36,14 @@ from tansaku.states import state
 
 @state
 class ESState:
-    """The recombined parents, ``mean`` and ``std`` [*batch_shape, n], and the best candidate (k = 1, assessed)."""
+    """The recombined parents and the best candidate (k = 1, assessed).
+
+    ``mean`` and ``std`` are [*batch_shape, n], and ``unit`` the first ``std``.
+    """
 
     mean: Tensor
     std: Tensor
+    unit: Tensor
     best: Population
 
 
@@ -78,7 +82,8 @@ class ES(GaussianSearch[ESState]):
     def init(self, start: Population) -> ESState:
         """The best of the start is the first parent."""
         mean, best = self._begin(start)
-        return ESState(mean, first_std(self.std, self.bounds, best, mean), best)
+        std = first_std(self.std, self.bounds, best, mean)
+        return ESState(mean, std, std, best)
 
     def ask(self, state: ESState, noise: Noise) -> Population:
         """Children: first the step sizes mutate, then with them the genes."""
@@ -88,7 +93,7 @@ class ES(GaussianSearch[ESState]):
         own, normal = draw(self.k, mean, noise), draw(self.k, mean, noise)
         # tau_0 and tau: learning rates of all step sizes together and of each
         change = common / math.sqrt(2 * n) + own / math.sqrt(2 * math.sqrt(n))
-        std = (state.std * change.exp()).clamp(SMALLEST, LARGEST)
+        std = limited(state.std * change.exp(), state.unit)
         return hand_out_with(normal, jitter(mean, normal, std), state.best, self.bounds, std=std)
 
     def tell(self, state: ESState, asked: Population) -> ESState:
@@ -96,6 +101,6 @@ class ES(GaussianSearch[ESState]):
         std = asked.traits["std"]
         weights = shares(asked, std, self.parents or max(1, self.k // 4))
         some = weights.sum(0)[..., None] > 0
-        mean = torch.clamp(state.mean + weighted_sum(weights, std * noise_of(asked)), -LARGEST, LARGEST)
+        mean = finite_mean(state.mean + weighted_sum(weights, std * noise_of(asked)))
         width = torch.where(some, weighted_sum(weights, std.log()).exp(), state.std)
-        return ESState(mean, width.clamp(SMALLEST, LARGEST), better(asked, state.best))
+        return ESState(mean, limited(width, state.unit), state.unit, better(asked, state.best))

@@ -27,6 +27,7 @@ from tansaku.draws import Noise
 from tansaku.functional import jitter
 from tansaku.operators.bounds import Bounds
 from tansaku.operators.crossover import Blend, Crossover, UniformCrossover, crossover_of
+from tansaku.operators.distinct import distinct_children, one_gene_changed
 from tansaku.operators.mutation import Mutation, mutation_of, shapes
 from tansaku.operators.selection import Tournament
 from tansaku.operators.survival import Comma
@@ -45,6 +46,9 @@ class GAState:
 @dataclass(frozen=True)
 class GA(Algorithm[GAState]):
     """Select, cross, mutate, survive; the operators are yours to choose.
+
+    Children with boolean, integer or permutation genes that are equal to a parent or to one another are mutated again,
+    up to three times: by ``mutate`` if it is given, else one of their genes gets another value.
 
     Args:
         k: children per generation.
@@ -82,7 +86,10 @@ class GA(Algorithm[GAState]):
 
     def ask(self, state: GAState, noise: Noise) -> Population:
         """K children."""
-        parents = state.parents
+        children = self._children(state.parents, noise)
+        return distinct_children(children, state.parents, [lambda x: self._changed(x, noise)] * 3)
+
+    def _children(self, parents: Population, noise: Noise) -> Population:
         chosen = self.select(parents, 2 * self.k, noise)
         if self.crossover is None:
             parents = parents.unassessed()  # our own crossovers do not ask what a parent costs
@@ -117,6 +124,13 @@ class GA(Algorithm[GAState]):
             for name, x in a.genes.items()
         }
         return Population._made(genes, a.batch_ndim, a.traits)
+
+    def _changed(self, children: Population, noise: Noise) -> Population:
+        """Children, some of them duplicates, mutated once more."""
+        if self.mutate is None:
+            return one_gene_changed(children, self.bounds, noise)
+        mutated = mutation_of(self.mutate)(children, noise)
+        return mutated if self.bounds is None else self.bounds(mutated)
 
     def _mutated(self, children: Population, noise: Noise, alone: bool) -> Population:
         """``alone``: whether they are children of a single parent."""

@@ -22,17 +22,23 @@ from tansaku.operators.bounds import Bounds
 from tansaku.population import Individual, Population
 
 SMALLEST, LARGEST = 1e-30, 1e15
-"""Standard deviations stay between these, so that neither they nor their multiples leave float32."""
+"""Limits of a standard deviation, in units of the first one of its gene."""
+
+_LARGEST_MEAN = {dtype: torch.finfo(dtype).max ** 0.4 for dtype in (torch.float32, torch.float64)}
 
 _NOISE = "noise"
 
 
 class Distribution(Protocol):
-    """What the states have in common: ``mean`` [*batch_shape, n], and ``best`` (k = 1, assessed)."""
+    """What the states have in common: ``mean``, ``unit`` [*batch_shape, n], and ``best`` (k = 1, assessed)."""
 
     @property
     def mean(self) -> Tensor:
         """[*batch_shape, n] genes of all names as one vector, see `tansaku.ravel`."""
+
+    @property
+    def unit(self) -> Tensor:
+        """[*batch_shape, n] the first standard deviations."""
 
     @property
     def best(self) -> Population:
@@ -72,7 +78,7 @@ class GaussianSearch(Algorithm[S]):
 def first_std(
     std: float | Tensor | Mapping[str, float | Tensor] | None, bounds: Bounds | None, best: Population, mean: Tensor
 ) -> Tensor:
-    """[*batch_shape, n] the standard deviations to begin with; see `step_size`. Genes that are held have next to none.
+    """[*batch_shape, n] the standard deviations to begin with; see `step_size`.
 
     Args:
         std: as the algorithm was given it.
@@ -86,7 +92,18 @@ def first_std(
         step = step_size(std, bounds, name, x)
         scale = step.to(mean.dtype) if isinstance(step, Tensor) else mean.new_full((), step)
         parts.append(scale.expand(x.shape).reshape(*best.batch_shape, -1))
-    return torch.cat(parts, -1).clamp(SMALLEST, LARGEST)
+    return torch.cat(parts, -1)
+
+
+def limited(std: Tensor, unit: Tensor) -> Tensor:
+    """Standard deviations [..., n], not too far from the first ones, ``unit`` [*batch_shape, n]."""
+    return torch.clamp(std, unit * SMALLEST, unit * LARGEST)
+
+
+def finite_mean(mean: Tensor) -> Tensor:
+    """A mean [*batch_shape, n] within what its dtype can square, 2.6e15 in float32 and 1e123 in float64."""
+    most = _LARGEST_MEAN[mean.dtype]
+    return torch.clamp(mean, -most, most)
 
 
 def draw(k: int, mean: Tensor, noise: Noise, kind: Callable[..., Tensor] = draws.normal) -> Tensor:

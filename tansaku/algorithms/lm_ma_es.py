@@ -16,9 +16,10 @@ from torch import Tensor
 
 from tansaku import checks, draws
 from tansaku.algorithms.base import Algorithm, Needs, better, check_std
-from tansaku.algorithms.cma_base import first_std, inside, ranked_cost
+from tansaku.algorithms.cma_base import first_std, inside, next_sigma, ranked_cost
 from tansaku.algorithms.sampled import hand_out, ravel
 from tansaku.algorithms.strategy import candidate_weights, default_k
+from tansaku.caching import cached
 from tansaku.draws import Noise
 from tansaku.operators.bounds import Bounds
 from tansaku.population import Individual, Population
@@ -35,17 +36,18 @@ class LMMAESState:
         incumbent: the best ever assessed, k = 1.
         weights: [k] of the candidates from the best to the worst.
         mean: [*batch_shape, n].
-        sigma: [*batch_shape].
-        unit: [*batch_shape, n] the first standard deviations over ``sigma``'s first value.
+        sigma: [*batch_shape], and ``first_sigma`` the one it began with, the largest of the first standard deviations.
+        unit: [*batch_shape, n] the first standard deviations over ``first_sigma``.
         path: [*batch_shape, n] of the step size.
         memory: [m, *batch_shape, n] the vectors that stand for the matrix, the fastest first.
-        generation: [] generations told.
+        generation: [*batch_shape] generations told, without those in which every candidate failed.
     """
 
     incumbent: Population
     weights: Tensor
     mean: Tensor
     sigma: Tensor
+    first_sigma: Tensor
     unit: Tensor
     path: Tensor
     memory: Tensor
@@ -94,7 +96,6 @@ class LMMAES(Algorithm[LMMAESState]):
         n = mean.shape[-1]
         std = first_std(self.std, self.bounds, individual, mean)
         sigma = std.amax(-1)
-        sigma = torch.where(sigma > 0, sigma, torch.ones_like(sigma))
         k = default_k(n) if self.k is None else self.k
         m = default_k(n) if self.m is None else self.m
         mu = k // 2
@@ -102,7 +103,8 @@ class LMMAES(Algorithm[LMMAESState]):
         weights = torch.tensor([w / sum(raw) for w in raw], dtype=mean.dtype, device=mean.device)
         zero = torch.zeros_like(mean)
         memory = zero.expand(m, *mean.shape).clone()
-        return LMMAESState(incumbent, weights, mean, sigma, std / sigma[..., None], zero, memory, memory.new_zeros(()))
+        unit, generation = std / sigma[..., None], torch.zeros_like(sigma)
+        return LMMAESState(incumbent, weights, mean, sigma, sigma, unit, zero, memory, generation)
 
     def next_k(self, state: LMMAESState) -> int:
         """``k``, or what the number of genes asks for."""
@@ -125,15 +127,20 @@ class LMMAES(Algorithm[LMMAESState]):
         vectors = state.memory.movedim(0, -2)  # [*batch_shape, m, n]
         m, n = vectors.shape[-2:]
         order = torch.arange(m, dtype=z.dtype, device=z.device)
-        rates = (1.5**-order / n).clamp(max=0.5) * (order < state.generation)  # c_d,j; the unwritten do nothing
+        # [*batch_shape, m] the c_d,j; vectors that were not written yet do nothing
+        rates = (1.5**-order / n).clamp(max=0.5) * (order < state.generation[..., None])
         odds = rates / (1 - rates)
-        system = torch.eye(m, dtype=z.dtype, device=z.device) - torch.triu(vectors @ vectors.mT, 1) * odds
-        inner = torch.linalg.solve_triangular(system, torch.diag(odds).expand_as(system), upper=True, left=False)
+        system = torch.eye(m, dtype=z.dtype, device=z.device) - vectors @ vectors.mT * _above(m, z) * odds[..., None, :]
+        inner = torch.linalg.solve_triangular(system, torch.diag_embed(odds), upper=True, left=False)
         samples = z.movedim(0, -2)
-        return ((1 - rates).prod() * (samples + samples @ vectors.mT @ inner @ vectors)).movedim(-2, 0)
+        share = (1 - rates).prod(-1)[..., None, None]
+        return (share * (samples + samples @ vectors.mT @ inner @ vectors)).movedim(-2, 0)
 
     def tell(self, state: LMMAESState, asked: Population) -> LMMAESState:
-        """Moves the mean, the path, the vectors and the step size; a wholly failed generation moves nothing."""
+        """Moves the mean, the path, the vectors and the step size.
+
+        A search whose candidates all failed stays as it is.
+        """
         z = asked.traits[_NORMAL]
         k, n, m = z.shape[0], z.shape[-1], state.memory.shape[0]
         spread = state.sigma[..., None] * state.unit
@@ -148,8 +155,7 @@ class LMMAES(Algorithm[LMMAESState]):
         rates = (k / n * 4.0**-order).clamp(max=0.5)  # c_c,i
         memory = (1 - rates) * state.memory + (mueff * rates * (2 - rates)).sqrt() * z_mean  # line 15
         growth = (rate / 2 * (path.square().sum(-1) / n - 1)).clamp(-1, 1)
-        least, most = torch.finfo(z.dtype).tiny ** 0.5, torch.finfo(z.dtype).max ** 0.4
-        sigma = (state.sigma * growth.exp()).clamp(least, most)  # line 16
+        sigma = next_sigma(state.sigma, growth, state.first_sigma)  # line 16
         told = (cost < float("inf")).any(0) & torch.isfinite(mean).all(-1) & torch.isfinite(memory).all(-1).all(0)
         vector = told[..., None]
         return LMMAESState(
@@ -157,10 +163,11 @@ class LMMAES(Algorithm[LMMAESState]):
             state.weights,
             torch.where(vector, mean, state.mean),
             torch.where(told, sigma, state.sigma),
+            state.first_sigma,
             state.unit,
             torch.where(vector, path, state.path),
             torch.where(vector, memory, state.memory),
-            state.generation + 1,
+            state.generation + told,
         )
 
     def best(self, state: LMMAESState) -> Population:
@@ -170,3 +177,13 @@ class LMMAES(Algorithm[LMMAESState]):
     def estimate(self, state: LMMAESState) -> Individual:
         """The mean, inside the bounds."""
         return inside(state.mean, state.incumbent.individual(), self.bounds)
+
+
+def _above(m: int, like: Tensor) -> Tensor:
+    """[m, m] ones above the diagonal, zeros elsewhere; to multiply with is faster than `torch.triu`."""
+    return _ones_above(m, like.dtype, like.device)
+
+
+@cached(16)
+def _ones_above(m: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.ones(m, m, dtype=dtype, device=device).triu(1)

@@ -7,6 +7,7 @@ the bound and the target; the first population does not depend on the number of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tansaku import checks
-from tansaku.algorithms.base import Algorithm, Needs, check_std
+from tansaku.algorithms.base import Algorithm, Needs, budget_spent, check_budget, check_std
 from tansaku.algorithms.differential import around, at_most
 from tansaku.algorithms.success_history import SuccessHistory, forgetful, learned, towards_the_best
 from tansaku.draws import Noise
@@ -42,7 +43,8 @@ class LSHADE(Algorithm[LSHADEState]):
 
     Args:
         k: candidates at first.
-        max_evaluations: of each search, over which the population shrinks: the budget. `minimize` passes its own on.
+        max_evaluations: evaluations of each search over which the population shrinks. If not given, a `Search` (and so
+            `minimize`) fills in the budget of its first run; 10,000 if there is none.
         least_k: candidates at last.
         memory: H, entries of the memory of rates.
         share: p, each target goes towards one of this share of the best, of two at least.
@@ -58,7 +60,7 @@ class LSHADE(Algorithm[LSHADEState]):
     """
 
     k: int = 100
-    max_evaluations: int = 10_000
+    max_evaluations: int | None = None
     least_k: int = 4
     memory: int = 6
     share: float = 0.11
@@ -70,7 +72,7 @@ class LSHADE(Algorithm[LSHADEState]):
     def __post_init__(self) -> None:
         self.check_settings()
         check_std(self.std)
-        checks.count("max_evaluations", self.max_evaluations)
+        check_budget(self)
         checks.count("least_k", self.least_k, 4)
         checks.count("memory", self.memory)
         checks.probability("share", self.share)
@@ -89,12 +91,17 @@ class LSHADE(Algorithm[LSHADEState]):
         """As many as there are targets; k for the generation that fills up a small start."""
         return state.population.k if self._full(state) else self.k
 
+    def evaluations_in(self, generations: int, start_k: int) -> int:
+        """The integral of the population, which shrinks linearly in the evaluations: shorter than k * generations."""
+        mean = self.k if self.least_k == self.k else (self.k - self.least_k) / math.log(self.k / self.least_k)
+        return start_k + round(mean * generations)
+
     def _full(self, state: LSHADEState) -> bool:
         return state.population.k >= self._planned(state.evaluations)
 
     def _planned(self, evaluations: int) -> int:
         """How many targets there are after so many evaluations (equation 10)."""
-        passed = min(1.0, evaluations / self.max_evaluations)
+        passed = budget_spent(self.max_evaluations, evaluations)
         return round((self.least_k - self.k) * passed + self.k)
 
     def ask(self, state: LSHADEState, noise: Noise) -> Population:

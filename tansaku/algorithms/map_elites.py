@@ -73,17 +73,18 @@ class MapElitesState:
 
     @property
     def coverage(self) -> Tensor:
-        """[*batch_shape] the share of cells that have an elite."""
-        return self.filled.double().mean(0)
+        """[*batch_shape] the share of cells that have a feasible elite."""
+        return (_assessment(self._elites).feasible_cost < float("inf")).double().mean(0)
 
     def qd_score(self, worst: float = 0.0) -> Tensor:
-        """[*batch_shape] by how much all elites together are better than ``worst``, in the user's own sign.
+        """[*batch_shape] by how much all feasible elites together are better than ``worst``, in the user's own sign.
 
         Reference: J. K. Pugh et al., Confronting the Challenge of Quality Diversity, 2015.
         """
         elites = self._elites
         sign = -1 if _assessment(elites).maximize else 1
-        return torch.where(elites.cost < float("inf"), sign * worst - elites.cost, 0).sum(0)
+        cost = _assessment(elites).feasible_cost
+        return torch.where(cost < float("inf"), sign * worst - cost, 0).sum(0)
 
 
 @dataclass(frozen=True)
@@ -268,7 +269,10 @@ def _empty(like: Population, cells: int) -> Population:
     """Nothing but copies of the first candidate whose value is NaN."""
     copies = like.without_traits().take(torch.zeros(cells, dtype=torch.int64, device=like.device))
     value = torch.full_like(_assessment(copies).value, float("nan"))
-    return copies.assessed(replace(_assessment(copies), value=value))
+    violation, ranking = _assessment(copies).violation, _assessment(copies).ranking
+    violation = None if violation is None else torch.zeros_like(violation)  # the cost of an empty cell is +inf
+    ranking = None if ranking is None else torch.full_like(ranking, float("inf"))
+    return copies.assessed(replace(_assessment(copies), value=value, violation=violation, ranking=ranking))
 
 
 def _assessment(population: Population) -> Assessment:

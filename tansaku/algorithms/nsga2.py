@@ -5,6 +5,11 @@ Transactions on Evolutionary Computation 6(2), 2002, section III. Its parameters
 crossover probability 0.9, mutation probability 1 / genes, both distribution indices 20, 100 candidates. As in the
 authors' program, each gene of a pair that is crossed takes part with probability 0.5, and which child gets which value
 is a fair coin. Genes that are not real are crossed uniformly and mutated one per candidate on average.
+
+Deviations, where genes are not all real: children that are equal to a parent or to one another are replaced before they
+are assessed, and of equal candidates that are assessed all but one are ranked behind all others, for a front of
+discrete genes fills up with copies otherwise. A tournament is won by dominance and then by crowding, as in the authors'
+program: discrete genes make many small fronts, and preferring each to the next narrows the search.
 """
 
 from __future__ import annotations
@@ -19,8 +24,19 @@ from torch import Tensor
 from tansaku import checks, draws
 from tansaku.algorithms.base import Algorithm, Assessor, Needs, check_std, discrete_mutation, step_size
 from tansaku.draws import Noise
-from tansaku.functional import align, crowding_distances, pareto_ranks, polynomial, sbx, select
+from tansaku.functional import (
+    align,
+    crowding_distances,
+    dominates,
+    pareto_ranks,
+    polynomial,
+    repeats,
+    sbx,
+    select,
+    take_rows,
+)
 from tansaku.operators.bounds import Bounds
+from tansaku.operators.distinct import distinct_children, one_gene_changed
 from tansaku.population import Population
 from tansaku.states import state
 
@@ -82,6 +98,15 @@ class NSGA2(Algorithm[NSGA2State]):
 
     def ask(self, state: NSGA2State, noise: Noise) -> Population:
         """K children of winners of binary tournaments, by the crowded comparison (section III-C)."""
+        children = self._children(state, noise)
+        replacements = (
+            lambda x: self._children(state, noise),
+            lambda x: one_gene_changed(x, self.bounds, noise),
+            lambda x: one_gene_changed(x, self.bounds, noise),
+        )
+        return distinct_children(children, state.parents, replacements)
+
+    def _children(self, state: NSGA2State, noise: Noise) -> Population:
         pairs = -(-self.k // 2)
         chosen = self._tournament(state, 2 * pairs, noise)
         mothers, fathers = state.parents.take(chosen[:pairs]), state.parents.take(chosen[pairs:])
@@ -113,8 +138,13 @@ class NSGA2(Algorithm[NSGA2State]):
     def _tournament(self, state: NSGA2State, count: int, noise: Noise) -> Tensor:
         drawn = draws.integers(state.parents.k, (2, count), tuple(state.parents.batch_shape), (), state.rank, noise)
         rank, crowding = (x.gather(0, drawn.flatten(0, 1)).view_as(drawn) for x in (state.rank, state.crowding))
-        second = (rank[1] < rank[0]) | ((rank[1] == rank[0]) & (crowding[1] > crowding[0]))
-        return torch.where(second, drawn[1], drawn[0])
+        if _all_real(state.parents):
+            before, after = rank[1] < rank[0], rank[1] > rank[0]
+        else:
+            first, second = (take_rows(state.parents.cost, index) for index in drawn)
+            before, after = dominates(second, first), dominates(first, second)
+        wins = before | (~after & (crowding[1] > crowding[0]))
+        return torch.where(wins, drawn[1], drawn[0])
 
     def _crossed(self, name: str, a: Tensor, b: Tensor, crossed: Tensor, noise: Noise) -> Tensor:
         """Both children of every pair, [2 * pairs, ...]: all first ones, then all second ones."""
@@ -151,8 +181,18 @@ class NSGA2(Algorithm[NSGA2State]):
 
 
 def _ranked(population: Population) -> NSGA2State:
-    rank = pareto_ranks(population.cost)
-    return NSGA2State(population, rank, crowding_distances(population.cost, rank))
+    """Duplicates with discrete genes get a rank behind all others and count in no other front's crowding distances."""
+    cost = population.cost
+    rank = pareto_ranks(cost)
+    if not _all_real(population):
+        order = rank.argsort(dim=0, stable=True)  # of equal candidates that of the first front counts
+        repeated = repeats(population.keys(cost).gather(0, order))
+        rank = torch.where(torch.empty_like(repeated).scatter_(0, order, repeated), population.k, rank)
+    return NSGA2State(population, rank, crowding_distances(cost, rank))
+
+
+def _all_real(population: Population) -> bool:
+    return all(x.is_floating_point() for x in population.genes.values())
 
 
 def _order(rank: Tensor, crowding: Tensor) -> Tensor:

@@ -19,12 +19,12 @@ from torch import Tensor
 from tansaku import checks, draws
 from tansaku.algorithms.base import Needs, better, check_std
 from tansaku.algorithms.gaussian import (
-    LARGEST,
-    SMALLEST,
     GaussianSearch,
     draw,
+    finite_mean,
     first_std,
     hand_out_with,
+    limited,
     noise_of,
     penalised_order,
 )
@@ -38,10 +38,14 @@ from tansaku.states import state
 
 @state
 class OpenAIESState:
-    """``mean`` and ``std`` [*batch_shape, n], the optimiser's ``memory`` and the best candidate (k = 1, assessed)."""
+    """The distribution, the optimiser's ``memory`` and the best candidate (k = 1, assessed).
+
+    ``mean`` and ``std`` are [*batch_shape, n], and ``unit`` the first ``std``.
+    """
 
     mean: Tensor
     std: Tensor
+    unit: Tensor
     memory: Memory
     best: Population
 
@@ -57,7 +61,7 @@ class OpenAIES(GaussianSearch[OpenAIESState]):
         lr: learning rate of an optimiser given by name, in standard deviations.
         optimizer: ``"adam"``, ``"sgd"``, ``"momentum"``, ``"clipup"``, or a `StepRule`, such as `TorchStep`.
         weight_decay: coefficient of the squared length of the genes in the objective that is followed. Above 0 the
-            search pulls towards 0, and so no longer translates.
+            search pulls towards 0, by a force in units of the genes, and so neither translates nor scales.
         std_decay: what the standard deviation is multiplied with every generation; the paper has 1. With a
             fixed width, a search comes no nearer to an optimum than that width; 0.99 lets it converge.
         orthogonal: whether the samples are mean + std * s and mean - std * s with signs s that do not move two genes
@@ -89,13 +93,13 @@ class OpenAIES(GaussianSearch[OpenAIESState]):
         checks.number("lr", self.lr, 0.0)
         checks.probability("std_decay", self.std_decay)
         if checks.number("weight_decay", self.weight_decay, 0.0):
-            object.__setattr__(self, "needs", replace(self.needs, translates=False))
+            object.__setattr__(self, "needs", replace(self.needs, translates=False, scales=False))
 
     def init(self, start: Population) -> OpenAIESState:
         """The mean is the best of the start."""
         mean, best = self._begin(start)
         std = first_std(self.std, self.bounds, best, mean) * (0.1 if self.std is None else 1.0)
-        return OpenAIESState(mean, std.clamp(min=SMALLEST), self._rule().init(mean), best)
+        return OpenAIESState(mean, std, std, self._rule().init(mean), best)
 
     def ask(self, state: OpenAIESState, noise: Noise) -> Population:
         """Pairs mean + std * e, mean - std * e (Algorithm 1, line 3)."""
@@ -109,9 +113,9 @@ class OpenAIES(GaussianSearch[OpenAIESState]):
         if self.weight_decay:
             gradient = gradient + self.weight_decay * state.mean * state.std
         change, memory = self._rule().step(gradient, state.memory)
-        mean = torch.clamp(torch.addcmul(state.mean, state.std, change), -LARGEST, LARGEST)
-        std = state.std if self.std_decay == 1 else (state.std * self.std_decay).clamp(min=SMALLEST)
-        return OpenAIESState(mean, std, memory, better(asked, state.best))
+        mean = finite_mean(torch.addcmul(state.mean, state.std, change))
+        std = state.std if self.std_decay == 1 else limited(state.std * self.std_decay, state.unit)
+        return OpenAIESState(mean, std, state.unit, memory, better(asked, state.best))
 
     def _rule(self) -> StepRule:
         return step_rule(self.optimizer, self.lr)

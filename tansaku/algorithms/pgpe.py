@@ -15,18 +15,17 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from tansaku import checks, draws
 from tansaku.algorithms.base import Needs, better, check_std
 from tansaku.algorithms.gaussian import (
-    LARGEST,
-    SMALLEST,
     GaussianSearch,
     draw,
+    finite_mean,
     first_std,
     hand_out_with,
+    limited,
     noise_of,
     penalised_order,
 )
@@ -40,10 +39,14 @@ from tansaku.states import state
 
 @state
 class PGPEState:
-    """``mean`` and ``std`` [*batch_shape, n], the optimiser's ``memory`` and the best candidate (k = 1, assessed)."""
+    """The distribution, the optimiser's ``memory`` and the best candidate (k = 1, assessed).
+
+    ``mean`` and ``std`` are [*batch_shape, n], and ``unit`` the first ``std``.
+    """
 
     mean: Tensor
     std: Tensor
+    unit: Tensor
     memory: Memory
     best: Population
 
@@ -90,7 +93,8 @@ class PGPE(GaussianSearch[PGPEState]):
     def init(self, start: Population) -> PGPEState:
         """The mean is the best of the start."""
         mean, best = self._begin(start)
-        return PGPEState(mean, self._unit(mean, best), self._rule(mean).init(mean), best)
+        std = first_std(self.std, self.bounds, best, mean)
+        return PGPEState(mean, std, std, self._rule(mean).init(mean), best)
 
     def ask(self, state: PGPEState, noise: Noise) -> Population:
         """Pairs mean + std * e, mean - std * e."""
@@ -102,17 +106,13 @@ class PGPE(GaussianSearch[PGPEState]):
         pairs = self.k // 2
         e = noise_of(asked)[:pairs]
         plus, minus = centred_ranks(penalised_order(asked, state.std)).to(state.std.dtype).split(pairs)
-        unit = self._unit(state.mean, state.best)
-        gradient = -weighted_sum((plus - minus) / 2, e) / pairs * (state.std / unit)  # epsilon * (r+ - r-) / 2
+        gradient = -weighted_sum((plus - minus) / 2, e) / pairs * (state.std / state.unit)  # epsilon * (r+ - r-) / 2
         change, memory = self._rule(state.mean).step(gradient, state.memory)
-        mean = torch.clamp(state.mean + unit * change, -LARGEST, LARGEST)
+        mean = finite_mean(state.mean + state.unit * change)
         # (epsilon^2 - std^2) / std * ((r+ + r-) / 2 - b), where the baseline b is the ranks' mean of 0
         growth = self.lr_std * weighted_sum((plus + minus) / 2, e.square() - 1) / pairs
         std = state.std * (1 + growth.clamp(-self.max_change, self.max_change))
-        return PGPEState(mean, std.clamp(SMALLEST, LARGEST), memory, better(asked, state.best))
-
-    def _unit(self, mean: Tensor, best: Population) -> Tensor:
-        return first_std(self.std, self.bounds, best, mean)
+        return PGPEState(mean, limited(std, state.unit), state.unit, memory, better(asked, state.best))
 
     def _rule(self, mean: Tensor) -> StepRule:
         return step_rule(self.optimizer, math.sqrt(mean.shape[-1]) / 30 if self.lr is None else self.lr)

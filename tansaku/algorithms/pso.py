@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from tansaku import checks, draws, host
-from tansaku.algorithms.base import Algorithm, Needs, check_std, step_size
+from tansaku.algorithms.base import Algorithm, Needs, budget_spent, check_budget, check_std, step_size
 from tansaku.caching import cached
 from tansaku.compiling import run_compiled
 from tansaku.draws import Noise
@@ -60,8 +60,9 @@ class PSO(Algorithm[PSOState]):
             slower and harder to trap; ``"von_neumann"``, a particle and its four neighbours on a grid of about
             sqrt(k) columns, whose rows join end to end so that any k fills it.
         last_inertia: what the inertia falls to, in equal steps over ``max_evaluations``; it stays if not given.
-        max_evaluations: of each search: the budget, of which only ``last_inertia`` takes notice. `minimize` passes its
-            own on.
+        max_evaluations: evaluations of each search over which the inertia falls to ``last_inertia``; it has no other
+            effect. If not given, a `Search` (and so `minimize`) fills in the budget of its first run; 10,000 if there
+            is none.
         std: first velocities of the particles that have to be added to a start of fewer than ``k`` candidates, in
             units of the genes; a fifth of the bounds' span if not given, else 1.
         bounds: `Bounds` or (lower, upper).
@@ -76,7 +77,7 @@ class PSO(Algorithm[PSOState]):
     social: float = 0.5 + math.log(2)
     neighbourhood: Literal["global", "ring", "von_neumann"] = "von_neumann"
     last_inertia: float | None = None
-    max_evaluations: int = 10_000
+    max_evaluations: int | None = None
     std: float | Tensor | Mapping[str, float | Tensor] | None = None
     bounds: Bounds | None = None
     compile: bool = False
@@ -91,7 +92,8 @@ class PSO(Algorithm[PSOState]):
             checks.number(name, getattr(self, name), 0.0)
         if self.last_inertia is not None:
             checks.number("last_inertia", self.last_inertia, 0.0)
-        checks.count("max_evaluations", self.max_evaluations)
+            object.__setattr__(self, "needs", replace(self.needs, plans=True))
+        check_budget(self)
         if self.neighbourhood not in ("global", "ring", "von_neumann"):
             raise ValueError(
                 f"expected neighbourhood 'global', 'ring' or 'von_neumann', got {self.neighbourhood!r}; choose one"
@@ -148,7 +150,8 @@ class PSO(Algorithm[PSOState]):
     def _inertia(self, evaluations: int) -> float:
         if self.last_inertia is None:
             return self.inertia
-        return self.inertia + (self.last_inertia - self.inertia) * min(1.0, evaluations / self.max_evaluations)
+        passed = budget_spent(self.max_evaluations, evaluations)
+        return self.inertia + (self.last_inertia - self.inertia) * passed
 
     def _leaders(self, cost: Tensor) -> Tensor:
         """The best of each neighbourhood by number: [1, *batch_shape] of a global one, else [k, *batch_shape]."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tansaku import checks, draws
-from tansaku.algorithms.base import Algorithm, Assessor, step_size
+from tansaku.algorithms.base import Algorithm, Assessor, check_budget, step_size
 from tansaku.draws import Noise
 from tansaku.functional import jitter
 from tansaku.operators.mutation import shapes
@@ -37,12 +37,14 @@ class Run:
         scale: of its first standard deviation.
         limit: of its evaluations; 0 for none.
         large: whether it counts as one of the runs that grow.
+        before: evaluations made in all earlier runs, which an algorithm that plans takes off its budget.
     """
 
     k: int | None
     scale: float = 1.0
     limit: int = 0
     large: bool = True
+    before: int = 0
 
 
 @state
@@ -232,6 +234,9 @@ class Restarts(Restarting):
             first); 1 keeps the algorithm as it is.
         start_k: candidates that a new run starts with; by default those of a generation, or 1 where the algorithm
             has no number of its own.
+        max_evaluations: evaluations of all runs together. Every run of an algorithm that plans its course is planned
+            over what is left of them, unless the algorithm has its own ``max_evaluations``. If not given, a `Search`
+            fills in the budget of its first run.
 
     Example:
         >>> from tansaku import PSO, Objective, Search
@@ -245,24 +250,33 @@ class Restarts(Restarting):
     algorithm: Algorithm[Any]
     growth: float = 1.0
     start_k: int | None = None
+    max_evaluations: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.algorithm, Algorithm):
             got = type(self.algorithm).__name__
             raise TypeError(f"expected algorithm to be an Algorithm, got {got}; make one, as tansaku.make does")
+        self._plain_settings()
         checks.number("growth", self.growth, 1.0)
         if self.start_k is not None:
-            checks.count("start_k", self.start_k)
+            object.__setattr__(self, "start_k", checks.count("start_k", self.start_k))
+        check_budget(self)
         inner = self.algorithm
         needs = replace(inner.needs, batched=False, rank_based=False, on_host=True)  # TolFun reads costs
         for name, value in (("k", inner.k), ("bounds", inner.bounds), ("needs", needs)):
             object.__setattr__(self, name, value)
 
     def _algorithm(self, run: Run) -> Algorithm[Any]:
-        if run.k == self.algorithm.k:
-            return self.algorithm
-        changed: Any = replace(self.algorithm, k=run.k)  # type: ignore[type-var]
-        return changed
+        algorithm = self.algorithm
+        if run.k != algorithm.k:
+            algorithm = replace(algorithm, k=run.k)  # type: ignore[type-var]
+        if self.max_evaluations is None:
+            return algorithm
+        return algorithm.with_budget(max(1, self.max_evaluations - run.before))
+
+    def evaluations_in(self, generations: int, start_k: int) -> int | None:
+        """Those of the algorithm; a run that grows makes more."""
+        return self.algorithm.evaluations_in(generations, start_k)
 
     def _start_k(self, run: Run) -> int:
         if self.start_k is not None:
@@ -270,11 +284,12 @@ class Restarts(Restarting):
         return 1 if self.k is None else int(self.k)
 
     def _next(self, state: RestartsState, u: list[float]) -> Run:
+        before = state.small_spent + state.large_spent
         if self.growth == 1:
-            return Run(self.k)
+            return Run(self.k, before=before)
         multiple = self.needs.k_multiple
         k = state.first_k * min(self.growth**state.runs, 512.0)
-        return Run(multiple * round(k / multiple))
+        return Run(multiple * round(k / multiple), before=before)
 
 
 def grown_k(state: RestartsState, more: int = 0) -> int:

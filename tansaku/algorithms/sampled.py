@@ -89,7 +89,7 @@ def penalised_cost(asked: Population, std: Tensor) -> Tensor:
         asked: assessed, from `hand_out`.
         std: broadcasts against [k, *batch_shape, n]: the standard deviation of each gene's samples.
     """
-    cost = asked.cost
+    cost = asked.scaled_cost
     distance = distance_outside(asked, std)
     if distance is None:
         return cost

@@ -64,6 +64,5 @@ class SepCMAES(CovarianceAdaptation):
         return x[..., None]
 
     def _decomposed(self, cov: Tensor) -> tuple[Tensor, Tensor]:
-        moving = cov > 0  # genes whose bounds meet never move
-        cov = torch.where(moving, torch.maximum(cov, cov.amax(-1, keepdim=True) * torch.finfo(cov.dtype).eps), 0.0)
+        cov = torch.maximum(cov, cov.amax(-1, keepdim=True) * torch.finfo(cov.dtype).eps)
         return cov, cov.sqrt()

@@ -16,12 +16,12 @@ from torch import Tensor
 from tansaku import checks
 from tansaku.algorithms.base import Needs, better, check_std
 from tansaku.algorithms.gaussian import (
-    LARGEST,
-    SMALLEST,
     GaussianSearch,
     draw,
+    finite_mean,
     first_std,
     hand_out_with,
+    limited,
     noise_of,
     penalised_order,
 )
@@ -35,10 +35,14 @@ from tansaku.states import state
 
 @state
 class SNESState:
-    """``mean`` and ``std`` [*batch_shape, n] of the distribution, and the best candidate (k = 1, assessed)."""
+    """The distribution and the best candidate (k = 1, assessed).
+
+    ``mean`` and ``std`` are [*batch_shape, n], and ``unit`` the first ``std``.
+    """
 
     mean: Tensor
     std: Tensor
+    unit: Tensor
     best: Population
 
 
@@ -78,7 +82,8 @@ class SNES(GaussianSearch[SNESState]):
     def init(self, start: Population) -> SNESState:
         """The mean is the best of the start."""
         mean, best = self._begin(start)
-        return SNESState(mean, first_std(self.std, self.bounds, best, mean), best)
+        std = first_std(self.std, self.bounds, best, mean)
+        return SNESState(mean, std, std, best)
 
     def ask(self, state: SNESState, noise: Noise) -> Population:
         """Samples of the distribution."""
@@ -92,9 +97,9 @@ class SNES(GaussianSearch[SNESState]):
         utility = ranked_weights(penalised_order(asked, state.std), utilities(self.k, s))
         to_mean, to_std = weighted_sum(utility, s), weighted_sum(utility, s.square() - 1)
         lr_std = (3 + math.log(n)) / (5 * math.sqrt(n)) if self.lr_std is None else self.lr_std
-        mean = torch.clamp(state.mean + self.lr_mean * state.std * to_mean, -LARGEST, LARGEST)
-        std = torch.clamp(state.std * torch.exp(lr_std / 2 * to_std), SMALLEST, LARGEST)
-        return SNESState(mean, std, better(asked, state.best))
+        mean = finite_mean(state.mean + self.lr_mean * state.std * to_mean)
+        std = limited(state.std * torch.exp(lr_std / 2 * to_std), state.unit)
+        return SNESState(mean, std, state.unit, better(asked, state.best))
 
 
 def utilities(k: int, like: Tensor) -> Tensor:

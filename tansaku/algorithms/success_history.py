@@ -113,7 +113,7 @@ def learned(history: SuccessHistory, targets: Population, asked: Population, leh
     """
     success = asked.cost < targets.cost
     rate, factor = asked.traits["crossover_rate"], asked.traits["scale_factor"]
-    weight = _gains(targets.cost, asked.cost, success).to(rate.dtype)
+    weight = _gains(targets.feasible_cost, asked.feasible_cost, success).to(rate.dtype)
     any_success = success.any(0)
     mean_factor = _lehmer_mean(weight, factor)
     mean_rate = _lehmer_mean(weight, rate) if lehmer else (weight * rate).sum(0)

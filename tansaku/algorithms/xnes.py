@@ -21,6 +21,7 @@ from tansaku.algorithms.gaussian import (
     SMALLEST,
     GaussianSearch,
     draw,
+    finite_mean,
     first_std,
     hand_out_with,
     noise_of,
@@ -36,10 +37,14 @@ from tansaku.states import state
 
 @state
 class XNESState:
-    """``mean`` [*batch_shape, n], ``root`` A [*batch_shape, n, n] of the covariance A A^T, and the best (k = 1)."""
+    """``mean`` [*batch_shape, n], ``root`` A [*batch_shape, n, n] of the covariance A A^T, and the best (k = 1).
+
+    ``unit`` [*batch_shape, n] are the first standard deviations.
+    """
 
     mean: Tensor
     root: Tensor
+    unit: Tensor
     best: Population
 
 
@@ -79,7 +84,8 @@ class XNES(GaussianSearch[XNESState]):
     def init(self, start: Population) -> XNESState:
         """The mean is the best of the start, the covariance diagonal."""
         mean, best = self._begin(start)
-        return XNESState(mean, torch.diag_embed(first_std(self.std, self.bounds, best, mean)), best)
+        std = first_std(self.std, self.bounds, best, mean)
+        return XNESState(mean, torch.diag_embed(std), std, best)
 
     def ask(self, state: XNESState, noise: Noise) -> Population:
         """Samples mean + A s."""
@@ -91,14 +97,14 @@ class XNES(GaussianSearch[XNESState]):
         """One step along the natural gradient, in the coordinates in which the samples are standard normal."""
         s = noise_of(asked)
         n = s.shape[-1]
-        std = torch.linalg.vector_norm(state.root, dim=-1).clamp(min=SMALLEST)
+        std = torch.maximum(torch.linalg.vector_norm(state.root, dim=-1), SMALLEST * state.unit)
         utility = ranked_weights(penalised_order(asked, std), utilities(self.k, s))
         to_mean = weighted_sum(utility, s)
         # the sum of u (s s^T - I) as one product: no [k, n, n]; the utilities sum to 0, so no identity either
         to_root = torch.einsum("k...i,k...j->...ij", utility[..., None] * s, s)
         lr_cov = 0.6 * (3 + math.log(n)) / (n * math.sqrt(n)) if self.lr_cov is None else self.lr_cov
-        mean = state.mean + self.lr_mean * torch.einsum("...ij,...j->...i", state.root, to_mean)
+        moved = state.mean + self.lr_mean * torch.einsum("...ij,...j->...i", state.root, to_mean)
         root = state.root @ torch.linalg.matrix_exp(lr_cov / 2 * to_root)
-        size = torch.linalg.matrix_norm(root, keepdim=True)
+        size = torch.linalg.matrix_norm(root / state.unit[..., None], keepdim=True)
         root = root * (size.clamp(SMALLEST, LARGEST) / size.clamp(min=SMALLEST / LARGEST))
-        return XNESState(mean.clamp(-LARGEST, LARGEST), root, better(asked, state.best))
+        return XNESState(finite_mean(moved), root, state.unit, better(asked, state.best))

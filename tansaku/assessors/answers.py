@@ -13,7 +13,7 @@ from torch import Tensor
 from tansaku.assessment import Assessment
 from tansaku.assessors.failures import Fields
 
-NAMES = tuple(field.name for field in fields(Assessment) if field.name != "maximize")
+NAMES = tuple(field.name for field in fields(Assessment) if field.name not in ("maximize", "ranking"))
 
 
 def by_name(answer: Any) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import torch
 from torch import Size, Tensor
 
 from tansaku import checks
-from tansaku.assessment import Assessment
 from tansaku.assessors import answers, shapes
 from tansaku.assessors.asking import report
 from tansaku.assessors.chunks import check_chunk, chunk_of
@@ -33,8 +32,9 @@ class InputObjective:
     the candidates, and the global generator is restored. Without a search it comes from the global generator.
 
     Args:
-        fn: [rows, *event_shape] -> cost per row [rows], a tensor or a numpy array; called with ``flatten(0, 1)`` of the
-            candidates.
+        fn: [rows, *event_shape] -> cost per row [rows], a tensor or a numpy array, or a dictionary with ``"value"``
+            [rows] and any of ``"cases"`` [rows, c], ``"violation"`` [rows] or [rows, v] and ``"descriptor"`` [rows, d];
+            called with ``flatten(0, 1)`` of the candidates.
         context: name -> [n, ...] tensors that belong to the rows (targets, labels); repeated for every candidate and
             passed on by name.
         maximize: whether higher values are better.
@@ -75,26 +75,28 @@ class InputObjective:
         x = next(iter(population.genes.values()))
         n, rows = x.shape[1], x.flatten(0, 1)
         failed: list[tuple[int, Exception]] = []
-        values: list[Tensor] = []
+        parts: list[Fields] = []
         with torch.no_grad(), seeded(seed_of(population), x.device):
             chunk = self.chunk or self._fitting(population, rows[:n])
             for start in range(0, rows.shape[0], chunk * n):
                 part = rows[start : start + chunk * n]
                 if self.on_failure == "raise":
-                    values.append(self._ask(part, 0, n))
+                    parts.append(self._ask(part, 0, n))
                     continue
 
                 def ask(low: int, high: int, part: Tensor = part) -> Fields:
-                    return {"value": self._ask(part[low:high], low, n)}
+                    return self._ask(part[low:high], low, n)
 
                 like = {"value": x.new_zeros(1)}
                 fields, bad = all_assessed(ask, part.shape[0], False, like, self.maximize)
-                values.append(fields["value"])
+                parts.append(fields)
                 failed += [(start + i, error) for i, error in bad]
         if self.on_failure == "worst":
             places = [(placed(i, (population.k, n)), error) for i, error in failed]
             report(population, self.failures, places, rows.shape[0] - len(failed))
-        return population.assessed(Assessment(torch.cat(values).view(x.shape[:2]), self.maximize))
+        joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        joined = {name: y.reshape(*x.shape[:2], *y.shape[1:]) for name, y in joined.items()}
+        return population.assessed(answers.assessment(joined, self.maximize))
 
     def _fitting(self, population: Population, first: Tensor) -> int:
         """The number of candidates per call."""
@@ -107,8 +109,8 @@ class InputObjective:
                 raise
             return 1  # the first candidate failed, so that what it needs is not known
 
-    def _ask(self, rows: Tensor, first: int, n: int) -> Tensor:
-        """[rows] the value of each row.
+    def _ask(self, rows: Tensor, first: int, n: int) -> Fields:
+        """[rows, ...] what ``fn`` returned for each row.
 
         Args:
             rows: [rows, *event_shape], of which row i belongs to search (first + i) % n.
@@ -125,15 +127,15 @@ class InputObjective:
             if self.on_failure == "worst":
                 raise Raised(error) from error
             raise
-        values = self._checked(answer, rows.shape[0], rows.device)
+        fields = self._checked(answer, rows.shape[0], rows.device)
         del answer  # the guard looks for references to the copies
         if self._guard.changed(copies, {"x": rows}):
             raise RuntimeError(
                 "expected fn to leave its argument as it is, got it changed in place; work on a copy, x.clone()"
             )
         if "_takes_rows" not in self.__dict__:
-            values = self._check_takes_rows(rows, n, values)
-        return values
+            fields = self._check_takes_rows(rows, n, fields)
+        return fields
 
     def _call(self, rows: Tensor, first: int, n: int) -> Any:
         count = rows.shape[0]
@@ -147,23 +149,29 @@ class InputObjective:
                 context[name] = x.expand(count // n, *x.shape).flatten(0, 1)
         return self.fn(rows, **context)
 
-    def _checked(self, answer: Any, rows: int, device: torch.device) -> Tensor:
-        if isinstance(answer, np.ndarray):
-            answer = answers.from_numpy("value", answer, device)
-        if not isinstance(answer, Tensor) or answer.shape != Size((rows,)):
-            got = checks.shape_text(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+    def _checked(self, answer: Any, rows: int, device: torch.device) -> Fields:
+        given = answers.by_name(answer)
+        if not isinstance(given["value"], Tensor | np.ndarray):
             raise ValueError(
-                f"expected fn to return one cost per row {checks.shape_text(Size((rows,)))}, got {got}; {_REMEDY}"
+                f"expected fn to return one cost per row {checks.shape_text(Size((rows,)))}, got "
+                f"{type(given['value']).__name__}; {_REMEDY}"
             )
-        return answer.clone() if answer._is_view() else answer.detach()
+        fields = answers.of_all(answer, device)
+        for name, y in fields.items():
+            if (y.shape if name == "value" else y.shape[:1]) != Size((rows,)):
+                raise ValueError(
+                    f"expected fn to return one {'cost' if name == 'value' else name} per row "
+                    f"{checks.shape_text(Size((rows,)))}, got {checks.shape_text(y.shape)}; {_REMEDY}"
+                )
+        return fields
 
-    def _check_takes_rows(self, rows: Tensor, n: int, values: Tensor) -> Tensor:
+    def _check_takes_rows(self, rows: Tensor, n: int, fields: Fields) -> Fields:
         """Makes sure that the answer has one entry per row, where the shapes also allow one entry per feature."""
         count = rows.shape[0]
         if count <= n:
-            return values  # one candidate: there is no smaller call to compare with
+            return fields  # one candidate: there is no smaller call to compare with
         if count in rows.shape[1:]:
-            values = values.clone()  # fn may write the next answer over this one
+            fields = {name: y.clone() for name, y in fields.items()}  # fn may write the next answer over this one
             with restored():
                 try:
                     answer = self._call(rows[:n].clone(), 0, n)
@@ -173,4 +181,4 @@ class InputObjective:
                 else:
                     self._checked(answer, n, rows.device)
         self.__dict__["_takes_rows"] = True
-        return values
+        return fields

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tansaku import checks
-from tansaku.assessment import Assessment
+from tansaku.assessors import answers
 from tansaku.assessors.asking import report
 from tansaku.assessors.chunks import check_chunk, chunk_of
 from tansaku.assessors.failures import (
@@ -43,7 +43,7 @@ class ModuleObjective:
     Args:
         module: the network; in evaluation mode where it has batch norm, which vmap cannot run in training mode.
         fn: called with a function that stands for the module with one candidate's parameters, returns that
-            candidate's value [].
+            candidate's value [], or a dictionary of it and more as for `Objective`.
         maximize: whether higher values are better.
         chunk: candidates per vmapped call; all if not given.
         memory: a budget in bytes for what one call writes, from which the chunk follows; instead of ``chunk``.
@@ -63,7 +63,7 @@ class ModuleObjective:
     """
 
     module: torch.nn.Module
-    fn: Callable[[Callable[..., Any]], Tensor]
+    fn: Callable[[Callable[..., Any]], Any]
     maximize: bool = False
     chunk: int | None = None
     memory: int | None = None
@@ -97,29 +97,31 @@ class ModuleObjective:
         lead = (population.k, *population.batch_shape)
         seed = seed_of(population)
         if self.on_failure == "raise":
-            value = self._value(population.genes, population.batch_ndim, rest, seed)
+            fields = self._fields(population.genes, population.batch_ndim, rest, seed)
         else:
             flat = {name: x.reshape(-1, *population.event_shape(name)) for name, x in population.genes.items()}
 
             def ask(start: int, stop: int) -> Fields:
-                return {"value": self._value({name: x[start:stop] for name, x in flat.items()}, 0, rest, seed)}
+                return self._fields({name: x[start:stop] for name, x in flat.items()}, 0, rest, seed)
 
             k = population.k * population.batch_shape.numel()
             like = {"value": torch.zeros(1, device=population.device)}
             fields, failed = all_assessed(ask, k, False, like, self.maximize)
             report(population, self.failures, [(placed(i, lead), error) for i, error in failed], k - len(failed))
-            value = fields["value"].reshape(lead + fields["value"].shape[1:])
-        return population.assessed(Assessment(value, self.maximize))
+            fields = {name: x.reshape(lead + x.shape[1:]) for name, x in fields.items()}
+        return population.assessed(answers.assessment(fields, self.maximize))
 
-    def _value(self, genes: Mapping[str, Tensor], batch_ndim: int, rest: dict[str, Tensor], seed: int | None) -> Tensor:
-        """[k, *batch_shape] the value of each candidate.
+    def _fields(
+        self, genes: Mapping[str, Tensor], batch_ndim: int, rest: dict[str, Tensor], seed: int | None
+    ) -> Fields:
+        """[k, *batch_shape, ...] what ``fn`` returned for each candidate.
 
         Raises:
             Raised: ``fn`` raised, under ``on_failure="worst"``.
             RuntimeError: the module wrote into the genes.
         """
 
-        def one(genes: dict[str, Tensor]) -> Tensor:
+        def one(genes: dict[str, Tensor]) -> Any:
             return self.fn(lambda *inputs: torch.func.functional_call(self.module, {**rest, **genes}, inputs))
 
         mapped = one
@@ -132,14 +134,16 @@ class ModuleObjective:
                 run = torch.func.vmap(mapped, randomness="same")
                 chunk = self.chunk or chunk_of(self.memory, lambda: run({n: x[:1] for n, x in copies.items()}), genes)
             with torch.no_grad(), seeded(seed, device):
-                value = torch.func.vmap(mapped, chunk_size=chunk, randomness="same")(copies)
+                answer = torch.func.vmap(mapped, chunk_size=chunk, randomness="same")(copies)
         except Exception as error:
             if self.on_failure == "worst":
                 raise Raised(error) from error
             raise
+        fields = answers.of_all(answer, device)
+        del answer  # the guard looks for references to the copies
         if self._guard.changed(copies, genes):
             raise RuntimeError(
                 "expected the module to leave its parameters as they are, got genes changed in place; "
                 "let forward work on a copy, parameter.clone()"
             )
-        return value.clone() if value._is_view() else value.detach()
+        return fields

@@ -52,7 +52,9 @@ def _problem_kind(name: str) -> type:
     try:
         from evotorch.core import Problem
     except ImportError as error:
-        raise ImportError("expected evotorch to be installed, got none; pip install 'tansaku-zenkai[bench]'") from error
+        raise ImportError(
+            "expected evotorch to be installed, got none; pip install 'tansaku-zenkai[evotorch]'"
+        ) from error
 
     class StartedProblem(Problem):
         """A problem whose first solutions are those of a start; any others lie around the first of them."""
@@ -202,7 +204,8 @@ class EvotorchSearcher(Algorithm[EvotorchState]):
     make: Callable[[Any], Any]
     k: int = 20
     bounds: Bounds | None = None
-    needs = Needs(min_k=2, batched=False, rank_based=False, on_host=True)
+    # the widths of its steps are in ``make``, in units of the genes
+    needs = Needs(min_k=2, batched=False, rank_based=False, scales=False, on_host=True)
 
     def __post_init__(self) -> None:
         self.check_settings()

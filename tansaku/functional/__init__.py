@@ -6,6 +6,7 @@ from tansaku.functional.pareto import crowding_distances, dominates, pareto_rank
 from tansaku.functional.perturb import flip, jitter
 from tansaku.functional.real_coded import polynomial, sbx
 from tansaku.functional.recombine import blend, exchange
+from tansaku.functional.repeats import keys, repeats
 from tansaku.functional.rows import align, cat_rows, lowest, put_rows, select, take_rows
 from tansaku.functional.shape import (
     centred_costs,
@@ -34,6 +35,7 @@ __all__ = [
     "flip",
     "hypervolume",
     "jitter",
+    "keys",
     "lazy_copy",
     "lowest",
     "nth_member",
@@ -42,6 +44,7 @@ __all__ = [
     "put_rows",
     "ranked_weights",
     "ranks",
+    "repeats",
     "sbx",
     "select",
     "shares_memory",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -24,8 +24,8 @@ class Bounds:
     Boolean genes have no bounds and pass through. For integers both ends are included.
 
     Args:
-        lower, upper: a number, a tensor that broadcasts against [*event_shape], or a mapping from names to either;
-            names that a mapping leaves out are unbounded.
+        lower, upper: a number, a tensor that broadcasts against [*event_shape] (or a list or an array of numpy), or a
+            mapping from names to either; names that a mapping leaves out are unbounded.
         repair: ``"clip"`` to the nearest end; ``"reflect"`` at the ends, as often as needed; ``"wrap"`` around, as
             on a circle; ``"resample"``, an algorithm draws a candidate outside anew, at most 10 times, and then
             clips it (where nothing is drawn, as in ``Bounds(...)(population)``, it clips at once). An infinite gene
@@ -43,8 +43,14 @@ class Bounds:
     upper: Limits
     repair: Repair = "clip"
     _endless: ClassVar[frozenset[str]]  # of an instance: the names with an infinite end
+    _moving: ClassVar[Mapping[str, float]]  # of an instance: the share of each name's genes with different ends
 
     def __post_init__(self) -> None:
+        for side in ("lower", "upper"):
+            given = getattr(self, side)
+            made = checks.limit(given)
+            if made is not given:
+                object.__setattr__(self, side, made)
         if self.repair not in ("clip", "reflect", "wrap", "resample"):
             raise ValueError(
                 f"expected repair 'clip', 'reflect', 'wrap' or 'resample', got {self.repair!r}; choose one of them"
@@ -57,7 +63,7 @@ class Bounds:
             pairs = [(repr(name), self.lower[name], self.upper[name]) for name in self.lower]
         else:
             pairs = [("all genes", self.lower, self.upper)]
-        endless = set()
+        endless, moving = set(), {}
         for name, low, high in pairs:
             for end in (low, high):
                 if isinstance(end, bool) or not isinstance(end, int | float | Tensor):
@@ -76,6 +82,7 @@ class Bounds:
                 ) from error
             if not ordered:
                 raise ValueError(f"expected lower <= upper for {name}, got lower {low} and upper {high}; swap them")
+            moving[name] = float((below < above).double().mean())
             if not bool((torch.isfinite(below) & torch.isfinite(above)).all()):
                 endless.add(name)
                 if self._folds:
@@ -83,6 +90,7 @@ class Bounds:
                         f"expected finite bounds to {self.repair} at for {name}, got {low}, {high}; use 'clip'"
                     )
         object.__setattr__(self, "_endless", frozenset(endless))  # known here, so that no generation has to look
+        object.__setattr__(self, "_moving", moving)
 
     @classmethod
     def of(cls, bounds: Bounds | tuple[Limits, Limits] | None) -> Bounds | None:
@@ -94,6 +102,7 @@ class Bounds:
         if bounds is None or isinstance(bounds, Bounds):
             return bounds
         if isinstance(bounds, tuple | list) and len(bounds) == 2:
+            _refuse_pairs(bounds)
             return cls(bounds[0], bounds[1])
         raise TypeError(f"expected bounds as (lower, upper) or Bounds, got {bounds!r}; pass e.g. (-1.0, 1.0)")
 
@@ -117,7 +126,7 @@ class Bounds:
         """
         if like.dtype == torch.bool:
             return None
-        limits = self._limits(name)
+        limits = self.limits(name)
         if limits is None:
             return None
         ends = []
@@ -130,7 +139,7 @@ class Bounds:
             ends.append(end.to(like.device, like.dtype))
         return ends[0], ends[1]
 
-    def _limits(self, name: str) -> tuple[float | Tensor, float | Tensor] | None:
+    def limits(self, name: str) -> tuple[float | Tensor, float | Tensor] | None:
         """Both ends of the genes ``name`` as they were given; None if unbounded."""
         lower, upper = self.lower, self.upper
         if isinstance(lower, Mapping) or isinstance(upper, Mapping):
@@ -142,6 +151,12 @@ class Bounds:
         if isinstance(self.lower, Mapping):
             return name in self.lower and repr(name) not in self._endless
         return not self._endless
+
+    def moving_share(self, name: str) -> float:
+        """The share of the genes ``name`` whose two ends differ; 1 if unbounded."""
+        if isinstance(self.lower, Mapping):
+            return self._moving.get(repr(name), 1.0)
+        return self._moving["all genes"]
 
     def check(self, individual: Individual | Population, inside: bool = True) -> None:
         """The bounds fit the genes, and (unless ``inside`` is False) the genes lie within them.
@@ -190,13 +205,13 @@ class Bounds:
             return x
         low, high = ends
         if self._folds:
-            whole = not x.is_floating_point()
-            bottom, top, place = (low.long(), high.long(), x.long()) if whole else (low, high, x)
-            folded = bottom + self._folded(place - bottom, top - bottom)
             outside = (x < low) | (x > high)
-            if not whole:
+            if x.is_floating_point():
+                folded = self._folded(x, low, high)
                 outside &= torch.isfinite(folded)  # an infinite gene, or one too far away to be folded, is clipped
-            x = torch.where(outside, folded.to(x.dtype), x)
+            else:
+                folded = self._folded_whole(x.long(), low.long(), high.long()).to(x.dtype)
+            x = torch.where(outside, folded, x)
         return torch.clamp(x, low, high, out=buffer_like(x))
 
     @property
@@ -214,14 +229,26 @@ class Bounds:
                 within = within & (fits.flatten(lead).all(-1) if fits.ndim > lead else fits)
         return within
 
-    def _folded(self, offset: Tensor, span: Tensor) -> Tensor:
-        """Offsets from the lower end, wrapped around or reflected into [0, span]."""
+    def _folded(self, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        """Real genes outside, folded from the end that they crossed, which keeps the precision of a short way."""
+        below, span = x < low, high - low
+        beyond = torch.where(below, low - x, x - high)
         if self.repair == "wrap":
-            width = span if offset.is_floating_point() else span + 1  # both ends are different integers
-            return torch.remainder(offset, torch.where(width > 0, width, torch.ones_like(width)))
-        width = torch.where(span > 0, 2 * span, torch.ones_like(span))
-        offset = torch.remainder(offset, width)
-        return torch.minimum(offset, width - offset)
+            beyond = torch.remainder(beyond, torch.where(span > 0, span, 1))
+            return torch.where(below & (beyond > 0), high - beyond, low + beyond)
+        width = torch.where(span > 0, 2 * span, 1)
+        beyond = torch.remainder(beyond, width)
+        beyond = torch.minimum(beyond, width - beyond)
+        return torch.where(below, low + beyond, high - beyond)
+
+    def _folded_whole(self, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        """Integer genes outside, folded; both ends are different integers."""
+        span = high - low
+        if self.repair == "wrap":
+            return low + torch.remainder(x - low, torch.where(span + 1 > 0, span + 1, 1))  # it may overflow
+        width = torch.where(span > 0, 2 * span, 1)
+        offset = torch.remainder(x - low, width)
+        return low + torch.minimum(offset, width - offset)
 
     def __call__(self, population: Population) -> Population:
         """Every gene repaired; the assessment is dropped.
@@ -232,7 +259,7 @@ class Bounds:
         if self.numbers is None:
             for name, x in population.genes.items():
                 if x.dtype != torch.bool:
-                    fits(name, self._limits(name), population.event_shape(name))
+                    fits(name, self.limits(name), population.event_shape(name))
         return population.with_genes({name: self.repaired(name, x) for name, x in population.genes.items()})
 
 
@@ -252,6 +279,17 @@ def fits(name: str, ends: tuple[float | Tensor, float | Tensor] | None, event_sh
     """The ends of the genes ``name`` broadcast against their [*event_shape], or a ValueError."""
     for end in ends or ():
         checks.fits_event(f"bounds of {name!r}", end, event_shape)
+
+
+def _refuse_pairs(bounds: tuple[Any, ...] | list[Any]) -> None:
+    """Two genes' (low, high) pairs, which look like (lower, upper) of two genes, are a TypeError."""
+    first, second = bounds
+    pairs = all(isinstance(end, tuple | list) and len(end) == 2 for end in bounds)
+    if pairs and ((isinstance(bounds, list) and isinstance(first, tuple)) or first[0] == second[0]):
+        raise TypeError(
+            f"expected bounds as (lower, upper) for all genes, got {bounds!r}, which reads as a list of (low, high) "
+            "pairs; pass (lows, highs) as two tensors"
+        )
 
 
 def _as_tensor(end: float | Tensor) -> Tensor:

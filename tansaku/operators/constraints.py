@@ -1,4 +1,4 @@
-"""Constraints: what a candidate must satisfy, and how a violation shows in its cost.
+"""Constraints: what a candidate must satisfy, and how violations change the ranking of candidates.
 
 K. Deb, An efficient constraint handling method for genetic algorithms, 2000 (the feasibility rules);
 J. T. Richardson et al., Some Guidelines for Genetic Algorithms with Penalty Functions, 1989 (penalties).
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from tansaku import checks
+from tansaku.assessment import debs_order, positive_part
 from tansaku.population import Population
 
 Quantity = str | Callable[[Any], Tensor]
@@ -176,33 +177,32 @@ class Penalty:
 class Feasibility:
     """Deb's rules: feasible before infeasible; of two feasible the lower cost; of two infeasible the lower violation.
 
-    Deb adds the violation to the worst feasible cost of the population. Here an infeasible candidate costs
-    max ** 0.89 * violation ** 0.1, with max the largest number of the dtype: more than any feasible one (whose costs
-    end at max ** 0.78), and the same in every generation, so that the best so far can be kept. All that looks at the
-    order of costs alone sees Deb's order; an algorithm that averages costs is better served by `Penalty`.
+    This is how violations are ranked unless another rule is given. Deb adds the violation to the worst feasible cost
+    of the population. `debs_order` gives numbers of the same order that do not depend on the population, so that the
+    best so far can be kept. Algorithms that average costs use `Assessment.scaled_cost`, in the objective's unit.
     """
 
     def __call__(self, cost: Tensor, violation: Tensor) -> Tensor:
         """See `Rule`."""
-        finfo = torch.finfo(cost.dtype)
-        amount = violation.to(cost.dtype).nan_to_num(posinf=finfo.max).clamp(1 / finfo.max, finfo.max)
-        feasible = torch.where(torch.isfinite(cost), cost.clamp(max=finfo.max**0.78), cost)
-        return torch.where(violation > 0, finfo.max**0.89 * amount**0.1, feasible)
+        return debs_order(cost, violation.to(cost.dtype))
 
 
 @dataclass(frozen=True)
 class Constrained:
-    """An assessor whose costs account for constraints, so that every algorithm takes them.
+    """An assessor that adds the violations of constraints to an assessment, for every algorithm.
 
     The total violation of a candidate is the sum over its constraints, each in its own unit (bring them to one scale),
-    and over what the objective itself returns as ``"violation"``. It is kept in the assessment, where > 0 says that
-    the answer is infeasible; the value of a feasible candidate is the objective's own. An infeasible candidate's
-    objective may be NaN under `Feasibility`, which does not look at it. ``cases`` stay as they are.
+    and over what the objective itself returns as ``"violation"``. ``value`` stays the objective's own, and so do
+    ``cases``; ``rule`` changes the cost by which candidates are ranked. An infeasible candidate's objective may be NaN
+    under `Feasibility`, which does not read it.
 
     Args:
         assess: population -> assessed population, such as `Objective`.
         constraints: all of which must hold.
-        rule: `Feasibility` or `Penalty`.
+        rule: `Feasibility`, `Penalty`, or a function of the same arguments.
+
+    Raises:
+        TypeError: a constraint or a rule of another kind.
 
     Example:
         >>> from tansaku import Individual, Objective, PSO, Search
@@ -224,6 +224,9 @@ class Constrained:
                     f"expected constraints such as LT or EQ, got {type(constraint).__name__}; see Constraint"
                 )
         object.__setattr__(self, "constraints", tuple(given))
+        if isinstance(self.rule, type) or not callable(self.rule):
+            got = f"the class {self.rule.__name__}" if isinstance(self.rule, type) else repr(self.rule)
+            raise TypeError(f"expected rule such as Feasibility() or Penalty(100.0), got {got}; pass an instance")
 
     def __call__(self, population: Population) -> Population:
         """The same candidates with their assessment."""
@@ -235,15 +238,17 @@ class Constrained:
             parts = [constraint.violation(population).to(own.value.dtype) for constraint in self.constraints]
         if own.violation is not None:
             given = own.violation.reshape(*own.violation.shape[: 1 + population.batch_ndim], -1).to(own.value.dtype)
-            parts.append(torch.where(torch.isnan(given), float("inf"), given.clamp(min=0)))
+            parts.append(positive_part(given, own.value.dtype))
         if not parts:
             return assessed
         violation = torch.cat(parts, -1)
+        if isinstance(self.rule, Feasibility):
+            return assessed.assessed(replace(own, violation=violation))
         total = violation.sum(-1)
         total = total if own.value.ndim == total.ndim else total.unsqueeze(-1)
-        cost = self.rule(own.cost, total.expand_as(own.cost))
-        value = -cost if own.maximize else cost
-        return assessed.assessed(replace(own, value=value, violation=violation))
+        cost = own.objective_cost
+        ranking = self.rule(cost, total.expand_as(cost))
+        return assessed.assessed(replace(own, violation=violation, ranking=ranking))
 
     def violated(self, population: Population) -> Tensor:
         """[k, *batch_shape] True where any of the constraints is violated."""

@@ -26,7 +26,8 @@ class Polynomial(Mutation):
     Args:
         bounds: the finite box, `Bounds` or (lower, upper).
         eta: the distribution index, >= 0; the steps of a large one are short.
-        rate: the share of genes that change, in [0, 1]; one gene of the name on average (1 / n) if not given.
+        rate: the share of genes that change, in [0, 1]; one gene on average, of the n of a name whose bounds
+            differ (1 / n), if not given.
 
     Raises:
         TypeError: no bounds, or genes that are not real (at the call).
@@ -47,7 +48,9 @@ class Polynomial(Mutation):
         """See `Mutation.mutate`."""
         checks.real("Polynomial mutation", name, x, "use BitFlip for booleans or Creep for integers")
         low, high = finite_ends(self.bounds, name, x, batch_ndim)
-        rate = 1 / max(1, math.prod(x.shape[1 + batch_ndim :])) if self.rate is None else self.rate
+        rate = self.rate
+        if rate is None:  # one gene of those that can move
+            rate = 1 / max(1.0, math.prod(x.shape[1 + batch_ndim :]) * self.bounds.moving_share(name))
         changed = draws.coins(rate, *shapes(x, batch_ndim), x, noise)
         u = draws.uniform(*shapes(x, batch_ndim), x, noise)
         return select(changed, polynomial(x, u, self.eta, low, high).clamp(low, high), x)

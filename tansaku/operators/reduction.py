@@ -113,7 +113,7 @@ class WeightedMean:
 
     def __call__(self, population: Population) -> Individual:
         """[*batch_shape, *event_shape] weighted means."""
-        cost = population.scalar_cost
+        cost = population.scaled_cost
         if self.weights == "softmax":
             weights = softmax_weights(cost, self.temperature)
         else:
@@ -150,7 +150,7 @@ class Slope:
 
     def __call__(self, population: Population) -> Individual:
         """[*batch_shape, *event_shape] the mean of the candidates, one step on."""
-        slopes, used = self.slopes(population), torch.isfinite(population.scalar_cost)
+        slopes, used = self.slopes(population), torch.isfinite(population.scaled_cost)
         return Individual(
             {name: (_mean_of(x, used) - self.step * slopes[name]).to(x.dtype) for name, x in population.genes.items()},
             population.batch_ndim,
@@ -158,7 +158,7 @@ class Slope:
 
     def slopes(self, population: Population) -> dict[str, Tensor]:
         """Name -> [*batch_shape, *event_shape] the change of cost per unit of each gene."""
-        cost = population.scalar_cost
+        cost = population.scaled_cost
         used = torch.isfinite(cost)
         cost = torch.where(used, cost, 0.0)
         slopes = {}
@@ -199,7 +199,7 @@ class BinaryProbability:
 
     def probability(self, population: Population) -> dict[str, Tensor]:
         """Name -> [*batch_shape, *event_shape] the chance that True is the better value."""
-        cost = population.scalar_cost
+        cost = population.scaled_cost
         used = torch.isfinite(cost)
         cost = torch.where(used, cost, 0.0).to(torch.promote_types(cost.dtype, torch.float32))
         answer = {}

@@ -23,8 +23,13 @@ def spread_factor(u: Tensor, eta: float) -> Tensor:
 
     Reference: Deb and Agrawal, 1995, equations 8 and 9, solved for the spread factor.
     """
+    return 1 + spread_excess(u, eta)
+
+
+def spread_excess(u: Tensor, eta: float) -> Tensor:
+    """`spread_factor` less 1, without the rounding of that difference."""
     u = u.to(torch.promote_types(u.dtype, torch.float32))
-    return torch.where(u <= 0.5, 2 * u, 1 / (2 * (1 - u))) ** (1 / (eta + 1))
+    return torch.expm1(torch.where(u <= 0.5, torch.log(2 * u), -torch.log(2 * (1 - u))) / (eta + 1))
 
 
 @dataclass(frozen=True)
@@ -57,10 +62,11 @@ class SBX(Crossover):
     def cross(self, name: str, a: Tensor, b: Tensor, batch_ndim: int, noise: Noise) -> Tensor:
         """See `Crossover.cross`."""
         checks.real("SBX", name, a, "use UniformCrossover or NPointCrossover, or OrderCrossover for permutations")
-        spread = spread_factor(draws.uniform(*shapes(a, batch_ndim), a, noise), self.eta).to(a.dtype)
+        excess = spread_excess(draws.uniform(*shapes(a, batch_ndim), a, noise), self.eta).to(a.dtype)
         swapped = draws.coins(self.swap, *shapes(a, batch_ndim), a, noise)
-        weight = (1 - torch.where(swapped, -spread, spread)) / 2  # of b: the paper's equation 4 as a point on a line
-        child = blend(a, b, weight)
+        near, far = torch.where(swapped, b, a), torch.where(swapped, a, b)
+        # the paper's equation 4 as a step from the nearer parent, which keeps a child's precision beside a bound
+        child = blend(near, far, excess / -2)
         if self.probability == 1.0:
             return child
         return select(draws.coins(self.probability, *shapes(a, batch_ndim), a, noise), child, a)

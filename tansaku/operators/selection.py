@@ -116,7 +116,7 @@ class Roulette:
 
     def probability(self, population: Population) -> Tensor:
         """[k, *batch_shape] float64 chance of each candidate at one draw."""
-        cost = finite_costs(population.scalar_cost).to(torch.float64)
+        cost = finite_costs(population.scaled_cost).to(torch.float64)
         fitness = cost.amax(0, keepdim=True) - cost
         total = fitness.sum(0, keepdim=True)
         even = torch.full_like(fitness, 1 / population.k)
@@ -180,7 +180,7 @@ class Boltzmann:
 
     def probability(self, population: Population) -> Tensor:
         """[k, *batch_shape] float64 chance of each candidate at one draw."""
-        cost = finite_costs(population.scalar_cost).to(torch.float64)
+        cost = finite_costs(population.scaled_cost).to(torch.float64)
         return torch.softmax((cost.amin(0, keepdim=True) - cost) / self.temperature, 0)
 
 

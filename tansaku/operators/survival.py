@@ -139,8 +139,8 @@ class Crowding:
     """Each child competes with the parent most like it and takes its place only if it is better.
 
     So a population keeps several optima. Of the children that fall to one parent, the best competes. Likeness is the
-    Euclidean distance over the genes of all names, booleans as 0 and 1: bring genes of different units to one scale.
-    This is restricted tournament replacement with the whole population for a window, which draws nothing;
+    Euclidean distance over the genes of all names, booleans as 0 and 1, every gene in units of its range among the
+    parents. This is restricted tournament replacement with the whole population for a window, which draws nothing;
     deterministic crowding, where a child meets the parent that it comes from, is `Greedy`.
 
     Reference: G. Harik, Finding Multimodal Solutions Using Restricted Tournament Selection, 1995; S. W. Mahfoud,
@@ -164,10 +164,13 @@ class Crowding:
         searches = max(1, math.prod(parents.batch_shape))
         block = max(1, _DISTANCES // (parents.k * searches))
         there = _as_rows(parents)
+        span = there.amax(-2, keepdim=True) - there.amin(-2, keepdim=True)
+        unit = torch.where(span > 0, span, torch.ones_like(span))  # a gene that all parents share tells none apart
+        rows, there = _as_rows(children) / unit, there / unit
         return torch.cat(
             [
                 torch.cdist(here, there, compute_mode="donot_use_mm_for_euclid_dist").argmin(-1).movedim(-1, 0)
-                for here in _as_rows(children).split(block, -2)
+                for here in rows.split(block, -2)
             ]
         )
 

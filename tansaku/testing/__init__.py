@@ -2,7 +2,7 @@
 
 from tansaku.testing.algorithm import ALGORITHM_CHECKS, check_algorithm
 from tansaku.testing.functions import ackley, ellipsoid, rastrigin, rosenbrock, sphere, zeros
-from tansaku.testing.many import dtlz2, zdt1, zdt2, zdt3
+from tansaku.testing.many import dtlz2, zdt1, zdt2, zdt3, zdt4, zdt6
 from tansaku.testing.operator import OPERATOR_CHECKS, check_operator
 
 __all__ = [
@@ -19,5 +19,7 @@ __all__ = [
     "zdt1",
     "zdt2",
     "zdt3",
+    "zdt4",
+    "zdt6",
     "zeros",
 ]

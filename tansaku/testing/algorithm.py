@@ -20,13 +20,18 @@ from tansaku.operators.bounds import Repair
 from tansaku.population import Population
 from tansaku.search import Search
 from tansaku.states import pack, unpack
+from tansaku.storage import Storages
 from tansaku.testing.claims import Suite, close, fingerprint, nothing_drawn_elsewhere, refused, require, tensors_of
+from tansaku.testing.constrained import AtLeast, OnlyViolations, obeys_debs_order
 from tansaku.testing.problems import Problem
+from tansaku.testing.reachable import reachable
 from tansaku.testing.resume import importable, imported, in_fresh_process, outcome, resumed
 from tansaku.testing.subject import DTYPES, OTHER_DTYPES, Subject, genes_of, inside, run
+from tansaku.testing.units import fixed_genes_give_the_same_run, rescaled_genes_give_the_same_run
 from tansaku.testing.user_functions import failures_cost_the_worst, writes_are_refused
 from tansaku.testing.watch import Called, Dispatched
 
+_HELD = 12  # times the state and one generation's genes: how much memory a search may keep
 _CLOSE = 1e-9  # of the largest gene: sums may be taken in another order
 
 
@@ -40,7 +45,9 @@ def check_algorithm(
             `Needs` say that it plans, ``max_evaluations=``), all others being up to it: the class itself, a function,
             or ``"module:name"`` of either. A state that is saved is taken up in a fresh process where ``make`` has a
             name that can be imported there; in this process where it has none (a lambda, a function inside another,
-            something from ``__main__``).
+            something from ``__main__``). For the claim on rescaled genes, bounds and every setting named ``std`` or
+            ``scale``, of the algorithm and of its operators, are replaced by values per gene (`dataclasses.replace`),
+            so ``make`` need not take a standard deviation; `Needs` with ``scales=False`` leaves this claim out.
         device: where the genes are.
         only: names of the checks to run; all of `ALGORITHM_CHECKS` if not given.
 
@@ -100,6 +107,14 @@ def _translates(subject: Subject) -> None:
             require(apart <= 1e-6, f"{box} bounds, genes differ by {apart:.3g} in generation {generation}")
 
 
+_suite.claim("genes rescaled together with their bounds and standard deviations give the same run up to rounding")(
+    rescaled_genes_give_the_same_run
+)
+_suite.claim("genes with equal bounds, single ones and whole tensors, leave the run of the other genes unchanged")(
+    fixed_genes_give_the_same_run
+)
+
+
 @_suite.claim("where it is rank-based, any rising function of the cost gives the identical run")
 def _only_ranks_matter(subject: Subject) -> None:
     if not subject.needs.rank_based:
@@ -122,7 +137,7 @@ def _both_directions_agree(subject: Subject) -> None:
         _identical(subject, problem, replace(problem, maximize=True), f"{kind} genes, maximised")
 
 
-def _identical(subject: Subject, one: Problem, other: Problem, what: str) -> None:
+def _identical(subject: Subject, one: Problem, other: Problem | OnlyViolations, what: str) -> None:
     algorithm = subject.bounded(one)
     start = one.start(algorithm.k)
     first = run(algorithm, one.assess, start, subject.noise(), 15)
@@ -194,6 +209,27 @@ def _survives(subject: Subject, problem: Problem, bad: float, share: float, what
         estimate = algorithm.estimate(state)
         finite = all(bool(torch.isfinite(x).all()) for x in estimate.genes.values())
         require(finite, f"{what}: an estimate that is not finite")
+
+
+@_suite.claim("violations affect the ranking: best() is the first in Deb's order, no feasible candidate is lost")
+def _violations_affect_the_ranking(subject: Subject) -> None:
+    for kind in subject.kinds:
+        for batch_shape in ((), (2,)) if subject.needs.batched else ((),):
+            for boxed in (True, False):
+                if not boxed and kind == "integer":
+                    continue  # which may need bounds
+                for maximize in (False, True):
+                    problem = subject.problem(kind, batch_shape=batch_shape, maximize=maximize)
+                    algorithm = subject.algorithm(subject.k(), problem.bounds() if boxed else None)
+                    limits = (2.0, 1e6)  # at the second no candidate is feasible
+                    for limit in limits:
+                        what = f"{kind} genes, batch_shape {batch_shape}, cost >= {limit:g}" + ", bounds" * boxed
+                        posed = AtLeast(problem, limit, flat=maximize)
+                        obeys_debs_order(subject, algorithm, posed, problem.start(subject.k(5)), what)
+        if subject.needs.rank_based:
+            # float64 as the ranking costs are: the dtype of the costs may be that of the noise for discrete genes
+            problem = replace(subject.problem(kind), change=lambda cost: cost.double())
+            _identical(subject, problem, OnlyViolations(problem), f"{kind} genes, the cost given as a violation")
 
 
 @_suite.claim("no candidate leaves the bounds, however given and whatever the repair; permutations stay permutations")
@@ -512,6 +548,31 @@ def _saved_searches_continue_exactly(subject: Subject) -> None:
                 require(outcome(again) == expected, f"{kind} genes: a fresh process went on in another way")
 
 
+@_suite.claim("a state read while the objective runs is the last complete generation and goes on bit for bit")
+def _states_are_complete_generations(subject: Subject) -> None:
+    for kind in subject.kinds:
+        _goes_on_from_the_middle(subject, subject.problem(kind))
+
+
+def _goes_on_from_the_middle(subject: Subject, problem: Problem) -> None:
+    algorithm = subject.bounded(problem)
+    read: list[Any] = []
+
+    def reading(population: Population) -> Population:
+        read.append(search.state_dict())
+        return problem.assess(population)
+
+    search = Search(algorithm, reading, problem.start(algorithm.k), seed=9)
+    search.run(max_generations=4)
+    again = Search(algorithm, None, problem.start(algorithm.k), seed=1)
+    again.load_state_dict(read[3])
+    require(again.generations == 2, f"read in generation 3, it says {again.generations} are complete, not 2")
+    while again.generations < 4:
+        again.tell(problem.assess(again.ask()))
+    same = torch.equal(again.history.median, search.history.median)
+    require(same and outcome(again) == outcome(search), "it went on in another way")
+
+
 @_suite.claim("it goes on far past convergence, in float32 too, without an error or a candidate that is not finite")
 def _convergence_does_no_harm(subject: Subject) -> None:
     for kind in subject.kinds:
@@ -569,6 +630,65 @@ def _memory_is_a_multiple_of_the_population(subject: Subject) -> None:
     if subject.needs.descriptor:  # an archive has a size of its own, and a generation one more of it
         limit = max(limit, *(x.numel() for x in tensors_of(pack(state))))
     require(seen.largest <= limit, f"k = {k} and {genes} genes: a tensor of {seen.largest} numbers, over {limit}")
+
+
+@_suite.claim("memory is flat over 1,000 generations, however the number of candidates changes")
+def _memory_is_flat(subject: Subject) -> None:
+    kind = subject.kinds[0]
+    dtype = OTHER_DTYPES[kind][0]
+    _keeps_no_generation(subject, subject.problem(kind, event=(16,), dtype=dtype), 1000, "one tensor")
+    permuted = frozenset({"w", "b"} if kind == "permutation" else ())
+    batch_shape = (3,) if subject.needs.batched else ()
+    posed = subject.posed(
+        {"w": dtype, "b": dtype}, {"w": (2, 4), "b": (5,)}, batch_shape=batch_shape, permuted=permuted
+    )
+    _keeps_no_generation(subject, posed, 250, f"two tensors, batch_shape {batch_shape}")
+
+
+def _keeps_no_generation(subject: Subject, problem: Problem, generations: int, what: str) -> None:
+    """Neither the state nor the pool of storages grows, but with the number of candidates.
+
+    What the search refers to is counted, which is the same on every machine. `History` is left out: it keeps three
+    numbers of each generation and search.
+    """
+    k = subject.k(32)
+    algorithm = subject.bounded(problem, k, generations=generations)
+    search = Search(algorithm, problem.assess, problem.start(k))
+    search._storages = Storages(smallest=1)  # all memory from the pool, as for large populations
+    one = sum(x[0].nbytes for x in problem.start(1).genes.values())
+    early = (0, 0)  # the most in the first fifth: bytes and objects of the state
+    for generation in range(1, generations + 1):
+        search.step()
+        if generation % (generations // 25) and generation != generations:
+            continue
+        state, objects = reachable(search.state)
+        most_k = max(k, algorithm.next_k(search.state))
+        if generation <= generations // 5:
+            early = max(early[0], state), max(early[1], objects)
+        where = f"{what}, generation {generation}"
+        allowed = 2 * early[0] * most_k // k
+        require(state <= allowed, f"{where}: a state of {state} bytes, at most {early[0]} in the first generations")
+        require(
+            objects <= 2 * early[1] + 32, f"{where}: a state of {objects} objects, at most {early[1]} in the first ones"
+        )
+        held, _ = reachable(search, without=[search.history, problem])
+        limit = _HELD * (state + one * algorithm.next_k(search.state))
+        require(held <= limit, f"{where}: the search keeps {held} bytes, {_HELD} times its state and genes are {limit}")
+
+
+@_suite.claim("a Pareto front has distinct candidates, where there are fewer of them than k, too")
+def _fronts_are_distinct(subject: Subject) -> None:
+    if subject.needs.objectives != "many":
+        return
+    for kind in subject.kinds:
+        for genes in (2, 12):
+            problem = subject.problem(kind, event=(genes,))
+            algorithm = subject.bounded(problem)
+            start = problem.start(1)
+            for generation, (state, _) in enumerate(run(algorithm, problem.assess, start, subject.noise(), 20)):
+                x = algorithm.best(state)["x"]
+                copies = len(x) - len(x.unique(dim=0))
+                require(copies == 0, f"{kind} genes: {copies} copies in a front of {len(x)} in generation {generation}")
 
 
 _suite.claim("an objective that writes into its argument is refused at any call, and the search is as if it had not")(

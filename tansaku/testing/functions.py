@@ -1,11 +1,31 @@
-"""Functions to try a search on: genes [..., n] to cost [...], lowest (0) where each says."""
+"""Functions to try a search on: genes [..., n] to cost [...], lowest (0) where each says.
+
+Trigonometric functions compute in float64 and return the dtype of the genes. In float32 the last bit of a cosine may
+depend on its place in the tensor, so a batch and separate searches would differ.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import wraps
+from typing import Concatenate, ParamSpec
 
 import torch
 from torch import Tensor
+
+P = ParamSpec("P")
+
+
+def in_float64(function: Callable[Concatenate[Tensor, P], Tensor]) -> Callable[Concatenate[Tensor, P], Tensor]:
+    """Decorator: the function computes in float64 and returns the dtype of its genes (of others, torch's default)."""
+
+    @wraps(function)
+    def rounded(x: Tensor, *args: P.args, **kwargs: P.kwargs) -> Tensor:
+        dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
+        return function(x.to(torch.float64), *args, **kwargs).to(dtype)
+
+    return rounded
 
 
 def sphere(x: Tensor) -> Tensor:
@@ -43,6 +63,7 @@ def rosenbrock(x: Tensor) -> Tensor:
     return (100 * (after - here.square()).square() + (1 - here).square()).sum(-1)
 
 
+@in_float64
 def rastrigin(x: Tensor) -> Tensor:
     """About 11^n local optima on a regular grid in [-5.12, 5.12]^n. Lowest at 0.
 
@@ -55,6 +76,7 @@ def rastrigin(x: Tensor) -> Tensor:
     return (x.square() - 10 * torch.cos(2 * math.pi * x) + 10).sum(-1)
 
 
+@in_float64
 def ackley(x: Tensor) -> Tensor:
     """Nearly flat far out, with a deep hole in the middle. Lowest at 0.
 

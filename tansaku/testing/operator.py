@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tansaku.assessment import Assessment
 from tansaku.draws import Replay
-from tansaku.operators import Crossover, Mutation
+from tansaku.operators import Bounds, Crossover, Mutation
 from tansaku.population import Individual, Population
 from tansaku.storage import Storages
 from tansaku.testing.case import DTYPES, Case, Kind, Subject
@@ -21,6 +21,7 @@ from tansaku.testing.claims import Suite, close, fingerprint, nothing_drawn_else
 
 _ROUNDING = 32  # units in the last place: a mean over candidates may be taken in another order
 _NAN = float("nan")
+_PRECISIONS = (torch.float32, torch.float64)
 _SIZES = (1 << 14, *[1 << 8] * 64)  # of calls whose answers are counted: many numbers may be drawn in another way
 _RATES = (0.1, 0.5, 0.9)
 _FALSE_ALARM = 1e-9  # the chance that a sound operator fails one comparison of frequencies
@@ -368,6 +369,40 @@ def _permutations_stay_permutations(subject: Subject) -> None:
             made = subject.call(subject.case(torch.int64, event=(3, n), seed=seed), subject.noise(seed))["x"]
             each_once = made.sort(-1).values == torch.arange(n, device=made.device)
             require(each_once.all(), f"n = {n}: rows that are not 0 .. {n - 1}")
+
+
+@_suite.claim("beside a bound, float32 genes become what float64 genes become on the same draws, rounded")
+def _precision_is_kept_near_a_bound(subject: Subject) -> None:
+    if subject.kind not in ("crossover", "mutation") or torch.float32 not in subject.dtypes():
+        return
+    bounded = _has(subject.operator, "bounds")
+    operator = replace(subject.operator, bounds=Bounds(0.0, 1.0)) if bounded else subject.operator
+    near = torch.logspace(-9, -3, 7, device=subject.device).repeat(32, 1)
+    for mate in (1.5 * near, torch.full_like(near, 0.5)):
+        tape = Replay(subject.noise())
+        pairs = [Case(Population({"x": near.to(t)}), Population({"x": mate.to(t)})) for t in _PRECISIONS]
+        single = subject.call(pairs[0], tape, operator)["x"]
+        double = subject.call(pairs[1], _Widened(tape), operator)["x"]
+        tolerance = _ROUNDING * torch.finfo(torch.float32).eps * (double.abs() + near)
+        apart = (single.double() - double).abs()
+        require(
+            (apart <= tolerance).all(),
+            f"a gene at {float(near.flatten()[(apart / tolerance).argmax()]):.0e} of [0, 1] is off by "
+            f"{float((apart / (double.abs() + near)).max()):.1e} of its size",
+        )
+        inside = ((single >= 0) & (single <= 1)).all()
+        require(not bounded or inside, "a gene beside a bound left it")
+
+
+class _Widened(Replay):
+    """The recorded draws once more, real ones in float64."""
+
+    def __init__(self, tape: Replay) -> None:
+        self._taken = tape.search()
+
+    def take(self, lead: int, draw: Callable[[torch.Generator], Tensor]) -> Tensor:
+        drawn = self._taken.take(lead, draw)
+        return drawn.double() if drawn.is_floating_point() else drawn
 
 
 OPERATOR_CHECKS: tuple[str, ...] = tuple(_suite.checks)

@@ -48,6 +48,7 @@ def test_jobs_give_the_figures_of_one_process_and_resume_its_checkpoints(tmp_pat
     assert (one / "results.json").read_bytes() == before
 
 
+@pytest.mark.usefixtures("default_sigint")
 def test_ctrl_c_stops_all_processes_writes_what_is_there_and_the_table_resumes(tmp_path: Path) -> None:
     whole, out = tmp_path / "whole", tmp_path / "out"
     arguments = ("baseline", "--epochs", "24", "--out")

@@ -333,13 +333,13 @@ def test_control_runs_beside_its_experiment_and_is_reported_with_it(
 
 
 PROGRAM = """
-import runpy, signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)
+import runpy, sys
 sys.argv = ["mnist.py", *sys.argv[1:]]
 runpy.run_path("examples/mnist.py", run_name="__main__")
 """
 
 
+@pytest.mark.usefixtures("default_sigint")
 def test_interrupt_signal_ends_the_program_with_130_and_what_is_there_written(tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-c", PROGRAM, "baseline", "--epochs", "100000", "--out", str(out)]
@@ -376,6 +376,7 @@ sys.meta_path.insert(0, Pause())
 """
 
 
+@pytest.mark.usefixtures("default_sigint")
 @pytest.mark.parametrize("module", ["torch", "torch.nn", "rich.console"])
 def test_ctrl_c_while_imports_run_is_one_line_and_130(module: str, tmp_path: Path) -> None:
     program = PAUSED_IMPORT + PROGRAM.replace("sys.argv[1:]", "sys.argv[2:]")

@@ -169,7 +169,9 @@ def test_step_sizes_of_an_es_are_log_normal_as_the_paper_says() -> None:
 
 @pytest.mark.parametrize("name", ["snes", "xnes", "cem", "pgpe"])
 def test_updates_equal_those_of_evotorch(name: str) -> None:
-    algorithms = pytest.importorskip("evotorch.algorithms", reason="needs evotorch: pip install tansaku-zenkai[bench]")
+    algorithms = pytest.importorskip(
+        "evotorch.algorithms", reason="needs evotorch: pip install tansaku-zenkai[evotorch]"
+    )
     core = pytest.importorskip("evotorch.core")
     n, k = 5, 12
     problem = core.Problem(

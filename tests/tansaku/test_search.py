@@ -97,7 +97,7 @@ def test_a_callback_stops_by_returning_true_and_all_are_called() -> None:
     seen: list[int] = []
     first = search(callbacks=[lambda s: s.generations == 3, lambda s: seen.append(s.generations)])
     assert first.run(max_generations=9).stopped == "callback"
-    assert seen == [1, 2, 3]
+    assert seen == [0, 1, 2, 3]  # the start is generation 0
 
 
 def test_the_first_reason_in_order_is_named() -> None:
@@ -293,6 +293,7 @@ def test_a_pending_ask_is_saved_too(tmp_path: Path) -> None:
     s.save(tmp_path / "run")
     other = search(None, seed=5)
     other.load(tmp_path / "run")
+    assert torch.equal(other.ask()["x"], asked["x"])
     with pytest.raises(RuntimeError, match="got a second ask"):
         other.ask()
     other.tell(SPHERE(asked).cost)
@@ -440,6 +441,7 @@ def press_at(moment: str, pressed: dict[str, bool]) -> Search[PSOState]:
     return Search(Interrupted(k=6), SPHERE, START)
 
 
+@pytest.mark.usefixtures("default_sigint")
 @pytest.mark.parametrize("moment", ["ask", "tell"])
 def test_ctrl_c_within_a_generation_waits_until_it_is_whole(moment: str) -> None:
     """A real signal that arrives inside the algorithm: the run ends, and going on equals an uninterrupted run."""
@@ -457,6 +459,7 @@ def test_ctrl_c_within_a_generation_waits_until_it_is_whole(moment: str) -> None
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.usefixtures("default_sigint")
 @pytest.mark.parametrize("moment", ["ask", "tell"])
 def test_ctrl_c_within_a_step_by_hand_waits_until_it_is_whole(moment: str) -> None:
     pressed: dict[str, bool] = {}
@@ -475,6 +478,7 @@ def test_ctrl_c_within_a_step_by_hand_waits_until_it_is_whole(moment: str) -> No
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.usefixtures("default_sigint")
 def test_ctrl_c_in_a_search_inside_an_objective_ends_the_outer_run_too() -> None:
     pressed = {"now": False}
 

@@ -187,7 +187,7 @@ ONE = {"shape": 2, "max_generations": 1}
         ({}, "expected either shape= or x0=, got neither; give one"),
         ({"shape": 2, "x0": torch.zeros(2)}, "expected either shape= or x0=, got both; give one"),
         ({"x0": torch.zeros(0)}, "expected x0 'x' with at least one gene, got shape"),
-        ({"x0": [1.0, 2.0]}, r"expected x0\['x'\] to be a tensor, got list"),
+        ({"x0": "ab"}, r"expected x0\['x'\] to be a tensor, got str"),
         ({"x0": {}}, "expected at least one tensor in x0, got an empty mapping"),
         ({"x0": torch.zeros(2, dtype=torch.complex64)}, "got torch.complex64; search over torch.view_as_real"),
         ({"shape": 2, "dtype": torch.complex64}, "got torch.complex64; search over torch.view_as_real"),

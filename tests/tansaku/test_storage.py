@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 import torch
 
-from tansaku import GA, PSO, HillClimb, Individual, Objective, Search
+from tansaku import GA, LSHADE, PSO, HillClimb, Individual, Objective, Search
 from tansaku.storage import Storages, buffer, buffer_like
 from tansaku.testing import sphere
 from tansaku.testing.claims import fingerprint
@@ -114,3 +116,57 @@ def test_a_large_search_is_the_same_run_with_and_without_used_memory(monkeypatch
     warm = run()
     monkeypatch.setattr("tansaku.storage._SMALLEST", 1 << 60)
     assert run() == warm
+
+
+def test_a_smaller_tensor_takes_the_storage_of_a_slightly_larger_one() -> None:
+    storages = Storages()
+    place = storages.empty((1 << 20,), torch.float32).data_ptr()
+    shrunk = storages.empty(((1 << 20) - 5000,), torch.float32)
+    assert shrunk.data_ptr() == place
+    assert storages.empty((1 << 20,), torch.float32).data_ptr() != place  # still in use
+    del shrunk
+    assert storages.empty((1 << 19,), torch.float32).data_ptr() != place  # half of it would stay unused
+
+
+def test_storages_that_are_not_used_for_some_generations_are_dropped() -> None:
+    storages = Storages(smallest=1)
+    for size in range(1000, 2_001_000, 2000):
+        with storages:
+            storages.empty((size,), torch.uint8)
+            storages.empty((3_000_000,), torch.uint8)
+    assert 3_000_000 <= storages.nbytes <= 3_000_000 + 10 * 2_001_000
+    for _ in range(20):
+        with storages:
+            pass
+    assert storages.nbytes == 0
+
+
+SHRINKING = """
+import resource, torch, tansaku
+algorithm = tansaku.LSHADE(k=600, bounds=(-5.0, 5.0), max_evaluations=50_000)
+start = tansaku.Individual({"x": torch.zeros(1000)})
+search = tansaku.Search(algorithm, tansaku.Objective(lambda x: x.square().sum(-1)), start, seed=0)
+for _ in range(2):
+    for _ in range(50):
+        search.step()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has another unit elsewhere")
+def test_a_population_that_shrinks_needs_no_more_memory_with_each_generation() -> None:
+    ended = subprocess.run([sys.executable, "-c", SHRINKING], capture_output=True, text=True, check=True)
+    early, late = map(int, ended.stdout.split())
+    assert late <= early + 50_000  # kilobytes; it was 500,000 when every size was kept
+
+
+def test_a_shrinking_population_keeps_its_results_in_shared_storages() -> None:
+    def run(smallest: int) -> str:
+        algorithm = LSHADE(k=40, max_evaluations=2000, bounds=(-5.0, 5.0))  # type: ignore[arg-type]
+        search: Search[Any] = Search(algorithm, Objective(sphere), Individual({"x": torch.ones(20)}), seed=3)
+        search._storages = Storages(smallest)
+        for _ in range(60):
+            search.step()
+        return fingerprint(search.state)
+
+    assert run(1) == run(1 << 60)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -169,6 +169,22 @@ class MixesTheBatch(HillClimb):
         return replace(told, scale=torch.full_like(told.scale, 1.0) * told.scale.mean())
 
 
+@found_by("violations_affect_the_ranking")
+class RanksByTheValue(HillClimb):
+    def tell(self, state: HillClimbState, asked: Population) -> HillClimbState:
+        both = state.incumbent.cat(asked)
+        assert both.assessment is not None
+        return replace(state, incumbent=both.take(both.assessment.objective_cost.argmin(0, keepdim=True)))
+
+
+@found_by("violations_affect_the_ranking")
+class LosesTheViolation(HillClimb):
+    def tell(self, state: HillClimbState, asked: Population) -> HillClimbState:
+        told = super().tell(state, asked)
+        assert told.incumbent.assessment is not None
+        return replace(told, incumbent=told.incumbent.assessed(replace(told.incumbent.assessment, violation=None)))
+
+
 @found_by("failed_evaluations_do_no_harm")
 class NaNRanksBest(HillClimb):
     def tell(self, state: HillClimbState, asked: Population) -> HillClimbState:
@@ -199,6 +215,17 @@ class SetsOneEntryOfAPermutation(PermutationGA):
     def ask(self, state: GAState, noise: Noise) -> Population:
         asked = super().ask(state, noise)
         return asked.with_genes({n: torch.cat([x[..., 1:2], x[..., 1:]], -1) for n, x in asked.genes.items()})
+
+
+@found_by("rescaled_genes_give_the_same_run")
+class StepsOfOne(HillClimb):
+    def ask(self, state: HillClimbState, noise: Noise) -> Population:
+        return HillClimb(self.k, 1.0, bounds=self.bounds).ask(state, noise)
+
+
+@found_by("fixed_genes_give_the_same_run")
+class DrawsForFixedGenes(HillClimb):
+    weights: torch.Tensor = field(default_factory=lambda: torch.ones(1))  # a setting that may be for all genes
 
 
 @found_by("any_size_works")
@@ -365,6 +392,11 @@ class RemembersOutsideTheState(HillClimb):
 _asked: list[int] = []
 
 
+@found_by("states_are_complete_generations")
+class CountsOutsideTheState(RemembersOutsideTheState):
+    pass
+
+
 @found_by("saved_searches_continue_exactly")
 class StateCannotBeSaved(HillClimb):
     def init(self, start: Population) -> Any:
@@ -424,6 +456,21 @@ class BuildsKTimesGenesTimesGenes(HillClimb):
         x = asked["x"]
         (x[..., None] * x[..., None, :]).sum(0)
         return super().tell(state, asked)
+
+
+@found_by("memory_is_flat")
+class RemembersACostOfEveryGeneration(HillClimb):
+    def tell(self, state: HillClimbState, asked: Population) -> HillClimbState:
+        told = super().tell(replace(state, incumbent=state.incumbent.without_traits()), asked)
+        seen = [*state.incumbent.traits.values(), asked.cost.amin(0, keepdim=True)[..., None]]
+        return replace(told, incumbent=told.incumbent.with_traits(log=torch.cat(seen, -1)))
+
+
+@found_by("fronts_are_distinct")
+class FrontWithCopies(NSGA2):
+    def best(self, state: NSGA2State) -> Population:
+        front = super().best(state)
+        return front.cat(front)
 
 
 class Marked(torch.Tensor):

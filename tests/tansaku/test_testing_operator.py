@@ -300,6 +300,15 @@ class SeldomCutsBeforeTheLastGene(OnePointCrossover):
         return torch.where(torch.arange(n) >= cut, b, a)
 
 
+@found_by("precision_is_kept_near_a_bound")
+class StepsFromTheMiddle(SBX):
+    def cross(self, name: str, a: Tensor, b: Tensor, batch_ndim: int, noise: Noise) -> Tensor:
+        spread = draws.uniform(
+            (len(a),), tuple(a.shape[1 : 1 + batch_ndim]), tuple(a.shape[1 + batch_ndim :]), a, noise
+        )
+        return (a + b) / 2 + spread * (a - b) / 2
+
+
 @found_by("permutations_stay_permutations")
 class CrossesPermutationsAsIfTheyWereNumbers(UniformCrossover):
     permutes = True

@@ -686,8 +686,9 @@ def test_a_function_of_all_candidates_may_return_an_array(dtype: Any) -> None:
     }
     expected = x.sum(-1).to(torch.bool if dtype is bool else torch.float32).float()
     for name, fn in answers.items():
-        cost = Objective(fn)(Population({"x": x})).cost
-        assert torch.equal(cost.float(), expected.flip(0) if name == "reversed" else expected)
+        assessment = Objective(fn)(Population({"x": x})).assessment
+        assert assessment is not None
+        assert torch.equal(assessment.value.float(), expected.flip(0) if name == "reversed" else expected)
     assert tansaku.minimize(answers["plain"], shape=3, bounds=(0.0, 1.0), max_generations=2).evaluations > 0
 
 

@@ -117,7 +117,6 @@ def test_without_inputs_or_with_other_rows_the_remedy_is_named() -> None:
     [
         criteria.absolute_error,
         criteria.huber,
-        criteria.binary_cross_entropy,
         Weighted((1.0, sse), (0.1, criteria.huber)),
     ],
 )

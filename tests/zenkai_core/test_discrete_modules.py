@@ -56,7 +56,7 @@ def test_the_straight_through_choice_has_the_gradient_of_a_softmax(float64: None
 def test_a_straight_through_unit_works_under_vmap(kind: type[nn.Module]) -> None:
     x = torch.randn(3, 5, 4)
     grads = torch.func.vmap(torch.func.grad(lambda v: (kind()(v) * x[0]).sum()))(x)
-    assert torch.equal(grads, torch.stack([pulled(kind(), v, x[0]) for v in x]))
+    torch.testing.assert_close(grads, torch.stack([pulled(kind(), v, x[0]) for v in x]))  # a softmax of another shape
 
 
 @pytest.mark.parametrize("kind", [modules.Step, modules.Sign, modules.Argmax])

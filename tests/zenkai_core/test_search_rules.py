@@ -44,12 +44,14 @@ def test_no_row_gets_a_worse_target_than_its_own_input_and_most_get_a_better_one
     rule = targets.SearchX(ALGORITHMS[name](), generations=5, seed=0)
     machine = Machine(nn.Sequential(nn.Linear(4, 3), modules.Sign(), nn.Linear(3, 2)), theta.Null(), rule)
     x, t, state = told(machine, torch.randn(30, 4), torch.randn(30, 2))
-    before = cost_of(machine, x, t, state)
-    after = cost_of(machine, machine.step_x(x, t, state), t, state)
-    assert (after <= before).all()
-    assert (after < before).float().mean() > 0.5
+    before, target = cost_of(machine, x, t, state), machine.step_x(x, t, state)
+    after = cost_of(machine, target, t, state)
+    rounding = 1e-5 * before  # the search's products had the rows of all candidates, those here have 30
+    better = float((after < before - rounding).float().mean())
+    assert (after <= before + rounding).all()
+    assert better > 0.5
     assert rule.moved is not None
-    assert float(rule.moved) == float((after < before).float().mean())
+    assert float(rule.moved) == float((target.f != x.f).any(1).float().mean()) >= better
 
 
 def test_every_row_is_a_search_of_its_own() -> None:

@@ -127,6 +127,10 @@ class Recorder:
             self._handles += [m.register_hook("accumulate", self._enter, "before") for m in around]
             self._handles += [m.register_hook("accumulate", self._leave) for m in around]
 
+    def __repr__(self) -> str:
+        layers = ", ".join(self._names.values())
+        return f"Recorder({layers}: {len(self._rows)} rows, every={self.every}, gradients={self.gradients})"
+
     def rows(self) -> list[dict[str, Any]]:
         """What was kept so far, in the order in which layers were told their targets; numbers are floats."""
         return [{k: _number(k, v) for k, v in row.items()} for row in self._rows]

@@ -11,7 +11,7 @@ from zenkai_core.modules.sign import StraightThrough
 
 
 class Step(nn.Module):
-    """1 where x >= 0, else 0. No gradient exists; rules that need one refuse the module.
+    """1 where x >= 0, else 0; NaN stays NaN. No gradient exists; rules that need one refuse the module.
 
     >>> Step()(torch.tensor([-2.0, 0.0, 3.0])).tolist()
     [0.0, 1.0, 1.0]
@@ -21,7 +21,7 @@ class Step(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The steps, in the dtype of x."""
-        return (x.detach() >= 0).to(x.dtype)
+        return _step(x.detach())
 
 
 class StepSTE(nn.Module):
@@ -97,10 +97,14 @@ def _one_hot(x: Tensor) -> Tensor:
     return torch.zeros_like(x).scatter(1, x.argmax(1, keepdim=True), 1.0)
 
 
+def _step(x: Tensor) -> Tensor:
+    return torch.where(x == x, (x >= 0).to(x.dtype), x)  # NaN passes through
+
+
 class _StepThrough(StraightThrough):
     @staticmethod
     def forward(x: Tensor, width: float) -> Tensor:
-        return (x >= 0).to(x.dtype)
+        return _step(x)
 
 
 class _ChoiceThrough(torch.autograd.Function):

@@ -144,8 +144,27 @@ class Estimators(EnsembleVoter):
 
         Raises:
             RuntimeError: there are some, and the module was made without `trusted`, or with too little of it.
+            TypeError: one is not fitted, cannot predict, or is of the other kind.
+            ValueError: more than `members`; features, outputs or classes that are not the module's.
         """
-        self._fitted = [] if state is None else saved.loads(state, self.trusted)
+        if state is None:
+            self._fitted = []
+            return
+        if not isinstance(state, Tensor) or state.dtype != torch.uint8:
+            raise TypeError(
+                f"{type(self).__name__} expected its members as bytes, a uint8 tensor, got {type(state).__name__}: "
+                "load the state_dict of a module of this class"
+            )
+        loaded = saved.loads(state, self.trusted)
+        if not isinstance(loaded, list) or not 0 < len(loaded) <= self.members:
+            got = len(loaded) if isinstance(loaded, list) else type(loaded).__name__
+            raise ValueError(
+                f"{type(self).__name__} expected 1 to {self.members} fitted members, got {got}: make it with members= "
+                "as it was when it was saved"
+            )
+        for estimator in loaded:
+            self._check(estimator)
+        self._fitted = loaded
 
 
 class PerOutput:

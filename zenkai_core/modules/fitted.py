@@ -90,6 +90,7 @@ class EnsembleVoter(nn.Module):
                 "inputs= that"
             )
         if len(self) == 0:
+            x = torch.where(x == x, x, torch.zeros_like(x))  # a missing value counts as 0
             y = x.to(self.surrogate.dtype) @ self.surrogate
             return y if self.kind == "regression" else y.softmax(1)
         votes = self.votes(x)

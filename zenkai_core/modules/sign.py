@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class Sign(nn.Module):
-    """1 where x >= 0, else -1. No gradient exists; rules that need one refuse the module.
+    """1 where x >= 0, else -1; NaN stays NaN. No gradient exists; rules that need one refuse the module.
 
     >>> Sign()(torch.tensor([-2.0, 0.0, 3.0])).tolist()
     [-1.0, 1.0, 1.0]
@@ -51,7 +51,8 @@ class SignSTE(nn.Module):
 
 
 def _sign(x: Tensor) -> Tensor:
-    return torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
+    signs = torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
+    return torch.where(x == x, signs, x)  # NaN passes through
 
 
 class StraightThrough(torch.autograd.Function):

@@ -270,11 +270,51 @@ class Trees(EnsembleVoter):
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        self._check_saved({name: state_dict.get(prefix + name) for name in (*_BUFFERS, "weight")})
         for name in _BUFFERS:  # the number of trees and nodes is that of the file
             if isinstance(saved := state_dict.get(prefix + name), Tensor):
                 setattr(self, name, getattr(self, name).new_empty(saved.shape))
         super()._load_from_state_dict(state_dict, prefix, *args)
         self._note()
+
+    def _check_saved(self, saved: dict[str, Any]) -> None:
+        """Refuses saved trees that cannot be this module's, before any of its tensors changes.
+
+        Raises:
+            ValueError: other shapes, more members than are kept, or indices of nodes or features out of range.
+        """
+        if not all(isinstance(v, Tensor) for v in saved.values()):
+            return  # torch reports what is missing
+        trees, nodes = saved["feature"].shape if saved["feature"].ndim == 2 else (-1, -1)
+        width = 1 if self.per_output else self.outputs
+        shapes = {
+            "branches": (trees, nodes, 2),
+            "threshold": (trees, nodes),
+            "missing_left": (trees, nodes),
+            "value": (trees, nodes, width),
+            "depth": (trees,),
+            "weight": (trees // self._size,),
+        }
+        for name, shape in shapes.items():
+            if tuple(saved[name].shape) != shape or trees % self._size:
+                raise ValueError(
+                    f"Trees expected saved {name} of shape {list(shape)}, got {list(saved[name].shape)}: make it with "
+                    "the outputs and the per_output that it was saved with"
+                )
+        if trees > self.members * self._size:
+            raise ValueError(
+                f"Trees expected at most {self.members} saved members, got {trees // self._size}: make it with "
+                "members= as it was when it was saved"
+            )
+        for name, most in (("branches", nodes), ("feature", self.inputs)):
+            indices = saved[name]
+            if indices.numel() and not bool(((indices >= 0) & (indices < most)).all()):
+                raise ValueError(
+                    f"Trees expected saved {name} in [0, {most}), got {int(indices.min())} to {int(indices.max())}: "
+                    "the file is damaged, or was saved with another number of inputs"
+                )
+        if saved["depth"].numel() and not bool(((saved["depth"] >= 0) & (saved["depth"] <= max(nodes, 0))).all()):
+            raise ValueError(f"Trees expected saved depths in [0, {nodes}], got others: the file is damaged")
 
 
 class Tree(Trees):

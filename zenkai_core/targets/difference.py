@@ -66,7 +66,7 @@ class Difference(Reverse):
 
     def step_x(self, machine: Machine, t: IO, state: State) -> IO:
         """The corrected inverse of t, detached; a `Target`, from which the layer below reads the error exactly."""
-        self._expect_place(machine, state)
+        self._expect_place(machine, t, state)
         x, y = state.inputs.detach(), machine.present(state)
         there, here = self._reversed(machine, t, state), self._reversed(machine, y, state)
         if state.notes is not None:

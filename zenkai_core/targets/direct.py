@@ -18,6 +18,7 @@ from torch import Tensor
 from zenkai_core.criteria import Criterion, checked, cross_entropy, output_gradient, sse
 from zenkai_core.machine import Machine, StepY
 from zenkai_core.noise import NoiseKey
+from zenkai_core.rates import Rate, check_rate, clock_for, rate_at
 from zenkai_core.state import State
 from zenkai_core.values import IO, Target
 
@@ -33,14 +34,11 @@ class _FixedWeights(StepY):
 
     points = True
 
-    def __init__(self, *, scale: float = 1.0, seed: int | None = None) -> None:
+    def __init__(self, *, scale: Rate = 1.0, calls: int | None = None, seed: int | None = None) -> None:
         super().__init__()
-        if not scale > 0:
-            raise ValueError(
-                f"targets.{type(self).__name__} expected scale > 0, got {scale}: use theta.Null for a layer that "
-                "learns nothing"
-            )
-        self.scale = scale
+        name = f"targets.{type(self).__name__}"
+        self.scale = check_rate(name, "scale", scale)
+        self.clock = clock_for(name, calls, scale=scale)
         self.noise = NoiseKey(seed)
         self._drawn: tuple[Any, Tensor] | None = None
 
@@ -60,7 +58,12 @@ class _FixedWeights(StepY):
             bound = self._bound(*shape)
             values = torch.empty(shape, dtype=torch.float64)
             self._drawn = what, values.uniform_(-bound, bound, generator=NoiseKey(seed).next()).to(y)
-        return self._drawn[1]
+        scale = rate_at(self.scale, self.clock)
+        return self._drawn[1] if scale == 1 else self._drawn[1] * scale
+
+    def _tick(self) -> None:
+        if self.clock is not None:
+            self.clock.tick()
 
     def extra_repr(self) -> str:
         """What `print` shows."""
@@ -76,11 +79,13 @@ class DirectFeedback(_FixedWeights):
     Where the network has several outputs, their errors are laid side by side.
 
     Args:
-        scale: B is uniform within scale / sqrt(features of the network's outputs).
+        scale: B is uniform within scale / sqrt(features of the network's outputs); a number or a `tansaku.Schedule`.
+        calls: over which a schedule runs, from share 0 to 1: batches times epochs. Needed where there is a schedule.
         seed: of the noise key; one draw of torch's global generator if None.
 
     Raises:
-        ValueError: a scale that is not positive.
+        TypeError: scale is neither a number nor a schedule.
+        ValueError: a scale that is not positive and finite, or a schedule without calls.
 
     >>> from torch import nn
     >>> from zenkai_core import Chain, cross_entropy, targets, theta
@@ -94,13 +99,15 @@ class DirectFeedback(_FixedWeights):
     """
 
     def _bound(self, layer: int, network: int) -> float:
-        return self.scale * network**-0.5
+        return network**-0.5
 
     @torch.no_grad()
     def step_y(self, machine: Machine, t: IO, state: State) -> IO:
         """A `Target`, whose error B e is exact."""
         y, e = _flat(state.outputs), _flat(state.output_error())
-        return Target.away_from(state.outputs, _shaped(e.to(y) @ self._weights(y, e).T, state.outputs))
+        B = self._weights(y, e)
+        self._tick()
+        return Target.away_from(state.outputs, _shaped(e.to(y) @ B.T, state.outputs))
 
 
 class LocalReadout(_FixedWeights):
@@ -110,38 +117,44 @@ class LocalReadout(_FixedWeights):
 
     Args:
         criterion: (readout, the network's target) -> cost per row; the readout is shaped as the network's outputs.
-        scale: B is uniform within scale / sqrt(features of the layer's outputs).
+        scale: B is uniform within scale / sqrt(features of the layer's outputs); a number or a `tansaku.Schedule`.
+        calls: over which a schedule runs, from share 0 to 1: batches times epochs. Needed where there is a schedule.
         seed: of the noise key; one draw of torch's global generator if None.
 
     Raises:
-        ValueError: a scale that is not positive.
-        TypeError: the criterion is one of torch's losses.
+        TypeError: scale is neither a number nor a schedule; the criterion is one of torch's losses.
+        ValueError: a scale that is not positive and finite, or a schedule without calls.
 
     Reference: the layers of section 4.6 of the paper, as its software appears to have computed them.
     """
 
-    def __init__(self, criterion: Criterion = cross_entropy, *, scale: float = 1.0, seed: int | None = None) -> None:
-        super().__init__(scale=scale, seed=seed)
+    def __init__(
+        self,
+        criterion: Criterion = cross_entropy,
+        *,
+        scale: Rate = 1.0,
+        calls: int | None = None,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(scale=scale, calls=calls, seed=seed)
         self.criterion = checked(criterion)
 
     def _bound(self, layer: int, network: int) -> float:
-        return self.scale * layer**-0.5
+        return layer**-0.5
 
     @torch.no_grad()
     def step_y(self, machine: Machine, t: IO, state: State) -> IO:
         """A `Target`, whose error dc/dy is exact.
 
         Raises:
-            RuntimeError: under autograd, which knows no labels, with a criterion other than `sse`.
+            NeedsLabels: under autograd, which knows no labels, with a criterion other than `sse`.
         """
         errors, goal = state.output_error(), state.goal
-        if goal is None or (isinstance(goal, Target) and self.criterion is not sse):
-            raise RuntimeError(
-                f"targets.LocalReadout expected the network's own target for {self.criterion}, got a gradient: call "
-                "learn(x, t) of the network, since loss.backward() keeps the labels to itself"
-            )
+        if goal is None or self.criterion is not sse:
+            goal = state.labels(f"targets.LocalReadout with criterion={self.criterion!r}")
         y = _flat(state.outputs)
         B = self._weights(y, _flat(errors))
+        self._tick()
         readout = IO(*(v for v in _shaped(y @ B, errors) if v is not None))
         e = _flat(output_gradient(self.criterion, readout, goal))
         return Target.away_from(state.outputs, _shaped(e.to(y) @ B.T, state.outputs))

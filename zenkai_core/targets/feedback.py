@@ -27,6 +27,7 @@ from zenkai_core.capabilities import qualified
 from zenkai_core.compiled import original, uncompiled
 from zenkai_core.machine import Machine, StepX
 from zenkai_core.noise import NoiseKey
+from zenkai_core.rates import Rate, check_rate, clock_for, rate_at
 from zenkai_core.state import State
 from zenkai_core.targets.unreached import calling, maps_of_cell
 from zenkai_core.values import IO, Target
@@ -59,11 +60,13 @@ class FeedbackAlignment(StepX):
         kind: "random": B fixed, drawn as torch initialises W, uniform within 1 / sqrt(fan_in). "sign": |R| * sign(W) of
             the present W, with R drawn so, once. "fresh": the same with |R| drawn anew for each backward. "uniform":
             sign(W) times the root mean square of R, 1 / sqrt(3 fan_in).
-        scale: a factor of B.
+        scale: a factor of B, a number or a `tansaku.Schedule`.
+        calls: over which a schedule runs, from share 0 to 1: batches times epochs. Needed where there is a schedule.
         seed: of the noise key; one draw of torch's global generator if None.
 
     Raises:
-        ValueError: an unknown kind, or a scale that is not positive.
+        TypeError: scale is neither a number nor a schedule.
+        ValueError: an unknown kind, a scale that is not positive and finite, or a schedule without calls.
 
     R (or B) of layer i is the buffer `feedback_i`. `feedback(machine)` gives B by layer. The rule notes `angle`, in
     degrees between B and the weights, and `ratio`, of their norms, as means over the linear maps.
@@ -78,18 +81,18 @@ class FeedbackAlignment(StepX):
     requires = frozenset({"differentiable"})
     uses_graph = True
 
-    def __init__(self, kind: Kind = "random", *, scale: float = 1.0, seed: int | None = None) -> None:
+    def __init__(
+        self, kind: Kind = "random", *, scale: Rate = 1.0, calls: int | None = None, seed: int | None = None
+    ) -> None:
         super().__init__()
         if kind not in _KINDS:
             raise ValueError(
                 f"targets.FeedbackAlignment expected a kind of {', '.join(_KINDS)}, got {kind!r}: choose one"
             )
-        if not scale > 0:
-            raise ValueError(
-                f"targets.FeedbackAlignment expected scale > 0, got {scale}: use targets.Null for no feedback"
-            )
+        name = f"targets.{type(self).__name__}"
         self.kind: Kind = kind
-        self.scale = scale
+        self.scale = check_rate(name, "scale", scale)
+        self.clock = clock_for(name, calls, scale=scale)
         self.noise = NoiseKey(seed)
         self._by_function: bool | None = None  # whether functions apply layers' weights; None before a pass
         self._route: Feedback = {}  # what a backward in progress goes by; the graphs of this rule's passes look here
@@ -150,6 +153,8 @@ class FeedbackAlignment(StepX):
             params = []
         with torch.no_grad():
             self._route.update(self._feedback(machine.module, self.noise))
+            if self.clock is not None:
+                self.clock.tick()
         try:
             of_x, of_params = passes.pull(machine.module, x, y, errors, params, n)
         finally:
@@ -166,11 +171,15 @@ class FeedbackAlignment(StepX):
     def _feedback(self, module: nn.Module, noise: NoiseKey) -> Feedback:
         layers = linear_maps(module)
         if self.kind == "uniform":
-            return {m: m.weight.sign() * (self.scale / (3 * _fan_in(m.weight)) ** 0.5) for m in layers}
+            return {
+                m: m.weight.sign() * (rate_at(self.scale, self.clock) / (3 * _fan_in(m.weight)) ** 0.5) for m in layers
+            }
         if self.kind == "fresh":
             held = self._drawn(module, noise)
         else:
             held = [cast(Tensor, getattr(self, f"feedback_{i}")) for i in range(len(layers))]
+        if self.clock is not None:  # what is held was drawn without the scale
+            held = [values * rate_at(self.scale, self.clock) for values in held]
         if self.kind == "random":
             return dict(zip(layers, held, strict=True))
         return {m: r.abs() * m.weight.sign() for m, r in zip(layers, held, strict=True)}
@@ -178,7 +187,8 @@ class FeedbackAlignment(StepX):
     def _drawn(self, module: nn.Module, noise: NoiseKey) -> list[Tensor]:
         layers = linear_maps(module)
         generator = noise.next(layers[0].weight.device) if layers else None
-        return [_uniform(m.weight, generator) * self.scale for m in layers]
+        scale = rate_at(self.scale, self.clock) if self.clock is None else 1.0
+        return [_uniform(m.weight, generator) * scale for m in layers]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_route": {}}  # a copy has graphs of its own

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import tansaku
 from zenkai_core import passes
 from zenkai_core.machine import Machine
 from zenkai_core.state import State
@@ -56,6 +57,11 @@ class KolenPollack(FeedbackAlignment, Optimizing):
                 f"targets.KolenPollack expected an optimiser class such as torch.optim.AdamW, got "
                 f"{type(factory).__name__}: give it what theta.Gradient has"
             )
+        if isinstance(scale, tansaku.Schedule):
+            raise TypeError(
+                f"targets.KolenPollack expected scale as a number, got {scale!r}: B is learned, and scale is a factor "
+                "of its first values; schedule the learning rate of `optimizer` instead"
+            )
         super().__init__("random", scale=scale, seed=seed)
         self.factory, self.options = factory, options
 
@@ -94,4 +100,4 @@ class KolenPollack(FeedbackAlignment, Optimizing):
 
     def extra_repr(self) -> str:
         """What `print` shows."""
-        return f"scale={self.scale}"
+        return f"{Optimizing.extra_repr(self)}, scale={self.scale}"

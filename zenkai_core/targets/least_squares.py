@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from zenkai_core.linear import check_damping, check_finite, linear_error, ridge
 from zenkai_core.machine import Machine, StepX
+from zenkai_core.rates import Rate, check_rate, clock_for, rate_at
 from zenkai_core.state import State
 from zenkai_core.values import IO, Target
 
@@ -31,10 +32,12 @@ class LeastSquares(StepX):
 
     Args:
         damping: >= 0; with 0 the shortest least-squares change.
-        scale: the share of d that is applied.
+        scale: the share of d that is applied, a number or a `tansaku.Schedule`.
+        calls: over which a schedule runs, from share 0 to 1: batches times epochs. Needed where there is a schedule.
 
     Raises:
-        ValueError: a negative damping, or a scale that is not positive.
+        TypeError: scale is neither a number nor a schedule.
+        ValueError: a negative damping, a scale that is not positive and finite, or a schedule without calls.
 
     >>> from torch import nn
     >>> from zenkai_core import theta
@@ -46,12 +49,11 @@ class LeastSquares(StepX):
 
     requires = frozenset({"linear"})
 
-    def __init__(self, damping: float = 1.0, *, scale: float = 1.0) -> None:
+    def __init__(self, damping: float = 1.0, *, scale: Rate = 1.0, calls: int | None = None) -> None:
         super().__init__()
-        if not scale > 0:
-            raise ValueError(f"targets.LeastSquares expected scale > 0, got {scale}: use targets.Null for no target")
         self.damping = check_damping("targets.LeastSquares", damping)
-        self.scale = scale
+        self.scale = check_rate("targets.LeastSquares", "scale", scale)
+        self.clock = clock_for("targets.LeastSquares", calls, scale=scale)
 
     @torch.no_grad()
     def step_x(self, machine: Machine, t: IO, state: State) -> IO:
@@ -61,12 +63,15 @@ class LeastSquares(StepX):
             ValueError: t is not what the criterion takes; NaN or infinity in the weights or in the error.
             RuntimeError: the criterion has no gradient.
         """
-        criterion = machine.local_criterion(state)
+        criterion = machine.local_criterion(state, t)
         linear, error = linear_error("targets.LeastSquares", machine.module, machine.present(state), t, criterion)
         check_finite("targets.LeastSquares", weights=linear.weight, error=error)
         weight = linear.weight.double()
         one = torch.eye(weight.shape[0], dtype=weight.dtype, device=weight.device)
-        back = ridge(weight, one, self.damping).T * self.scale  # [out, in]: from a row's error to its change
+        scale = rate_at(self.scale, self.clock)
+        back = ridge(weight, one, self.damping).T * scale  # [out, in]: from a row's error to its change
+        if self.clock is not None:
+            self.clock.tick()
         change = error.double() @ back
         if state.notes is not None:
             cosine = F.cosine_similarity(change.flatten(), (error.double() @ weight).flatten(), 0)

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 import tansaku
+from zenkai_core.describe import value_text
 from zenkai_core.machine import Rule
 from zenkai_core.noise import NoiseKey
+from zenkai_core.rates import check_rate
 from zenkai_core.searching import (
     Algorithm,
     Reducer,
@@ -22,7 +24,8 @@ from zenkai_core.searching import (
     check_score,
 )
 from zenkai_core.state import State
-from zenkai_core.values import IO
+from zenkai_core.targets.sampled import Choices, Sampled
+from zenkai_core.values import IO, Probabilities
 
 _PATIENCE = 20  # calls without any row that moved, before a warning
 
@@ -54,6 +57,7 @@ class PerSample(Rule):
         check_reducer(self._rule, "reduce", reduce)
         if chunk is not None:
             check_count(self._rule, "chunk", chunk)
+        check_rate(self._rule, "rate", rate, zero=True)
         self.score, self.reduce, self.rate, self.calls = score, reduce, rate, calls
         self.chunk = chunk
         self.noise = NoiseKey(seed)
@@ -94,6 +98,8 @@ class PerSample(Rule):
         with torch.no_grad():
             noise = self.noise.next(values.f.device)
             begun = assess(start.populate(1))
+            if (budget := algorithm.evaluations_in(self.generations, begun.k)) is not None:
+                algorithm = algorithm.with_budget(budget)
             course = algorithm.init(begun)
             memory: tansaku.MomentumMemory | None = None
             evaluations = 1
@@ -116,7 +122,8 @@ class PerSample(Rule):
             self._report(start, answer)
             if state.notes is not None:
                 self._note(begun, asked, assess(answer.populate(1)), evaluations, state)
-        return IO(*found)
+        chosen = isinstance(algorithm, Sampled) and isinstance(algorithm.sampler, Choices)
+        return Probabilities(*found) if chosen else IO(*found)
 
     def _scale(self, values: Tensor) -> Tensor:
         """The unit of the search: 1, or the spread over the rows of this batch, feature by feature."""
@@ -173,10 +180,17 @@ class PerSample(Rule):
             evaluations=evaluations,
         )
 
+    def extra_repr(self) -> str:
+        """What `print` shows."""
+        shown = [f"score={self.score!r}"]
+        shown += [] if self.reduce is None else [f"reduce={value_text(self.reduce)}"]
+        shown += [] if self.rate == 1.0 else [f"rate={value_text(self.rate)}"]
+        return ", ".join(shown)
+
     _remedy = "widen the steps (std), score by the network's smooth loss, or take a weighted mean"
 
 
 def _moved(found: Tensor, begun: Tensor) -> Tensor:
     """`[n]` whether a row moved by more than another order of summation does, in which a proposal may differ."""
-    rounding = 4 * torch.finfo(begun.dtype).eps * begun.abs().amax(1, keepdim=True)
+    rounding = 32 * torch.finfo(begun.dtype).eps * begun.abs().amax(1, keepdim=True)
     return ((found != begun) & ~((found - begun).abs() <= rounding)).any(1)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from zenkai_core import passes
 from zenkai_core.checks import check_whole
 from zenkai_core.criteria import is_distance, sse
+from zenkai_core.describe import module_text
 from zenkai_core.machine import Machine, StepX
 from zenkai_core.noise import NoiseKey
 from zenkai_core.state import State
@@ -120,7 +121,7 @@ class Reverse(Optimizing, StepX):
 
     def step_x(self, machine: Machine, t: IO, state: State) -> IO:
         """The inverse of t, detached."""
-        self._expect_place(machine, state)
+        self._expect_place(machine, t, state)
         if state.notes is not None:
             self._note(state, self._reversed(machine, state.outputs.detach(), state))
         return self._reversed(machine, t, state)
@@ -163,9 +164,9 @@ class Reverse(Optimizing, StepX):
     def _reconstruction(self, rows: Rows) -> IO:
         return self._through(rows.y, rows.x)
 
-    def _expect_place(self, machine: Machine, state: State) -> None:
+    def _expect_place(self, machine: Machine, t: IO, state: State) -> None:
         """Refuses a criterion whose targets are no places among the outputs: the inverse is asked of places."""
-        criterion = machine.local_criterion(state)
+        criterion = machine.local_criterion(state, t)
         if is_distance(criterion) is False:
             raise TypeError(
                 f"targets.{type(self).__name__} expected a criterion whose target is a place among the outputs (sse, "
@@ -209,7 +210,9 @@ class Reverse(Optimizing, StepX):
 
     def extra_repr(self) -> str:
         """What `print` shows."""
-        return "" if self.inverse is None else f"n={self.n}, std={self.std}"
+        if self.inverse is None:
+            return ""
+        return f"{module_text(self.inverse)}, {super().extra_repr()}, n={self.n}, std={self.std}"
 
 
 def _normal(like: Tensor, generator: torch.Generator) -> Tensor:

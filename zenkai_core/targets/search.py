@@ -14,6 +14,7 @@ from functools import partial
 from torch import Tensor
 
 import tansaku
+from zenkai_core.describe import value_text
 from zenkai_core.machine import Machine, StepX, StepY
 from zenkai_core.searching import Reducer, Score, Searcher, algorithm_at, check_algorithm, check_count, check_schedules
 from zenkai_core.state import State
@@ -42,6 +43,11 @@ class _Search(PerSample):
         check_algorithm(self._rule, algorithm, calls, rows=True)
         check_count(self._rule, "generations", generations)
         self.algorithm, self.generations, self.relative = algorithm, generations, relative
+
+    def extra_repr(self) -> str:
+        """What `print` shows."""
+        generations = f", generations={self.generations}" if self.generations != 1 else ""
+        return f"{value_text(self.algorithm)}, {super().extra_repr()}{generations}"
 
     def _searched(self, values: IO, cost: Callable[[IO], Tensor], state: State) -> IO:
         algorithm = algorithm_at(self._rule, self.algorithm, self._count, self.calls, rows=True)
@@ -93,6 +99,11 @@ class SearchX(_Search, StepX):
     """
 
     default_score = "local"
+
+    @property
+    def uses_target(self) -> bool:  # type: ignore[override]
+        """Whether candidates are scored against the layer's own target."""
+        return self.score == "local"
 
     def step_x(self, machine: Machine, t: IO, state: State) -> IO:
         """The best inputs found, or the reducer's answer; the noise count moves, nothing else."""

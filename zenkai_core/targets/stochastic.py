@@ -68,6 +68,15 @@ class Proposals(PerSample, StepX):
         check_count(self._rule, "k", k)
         self.k = k
 
+    def extra_repr(self) -> str:
+        """What `print` shows."""
+        return f"k={self.k}, {super().extra_repr()}"
+
+    @property
+    def uses_target(self) -> bool:  # type: ignore[override]
+        """Whether candidates are scored against the layer's own target."""
+        return self.score == "local"
+
     def step_x(self, machine: Machine, t: IO, state: State) -> IO:
         """The best of the passes, or the reducer's answer; the noise count moves, nothing else.
 

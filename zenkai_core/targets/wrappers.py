@@ -66,7 +66,7 @@ class _Features(Wrapping):
 
     def extra_repr(self) -> str:
         """What `print` shows."""
-        return f"features={self.features}"
+        return f"{self.rule!r}, features={self.features}"
 
 
 class Limited(_Features, StepX):
@@ -90,6 +90,11 @@ class Limited(_Features, StepX):
     """
 
     kind = StepX
+
+    def __init__(self, rule: StepX, features: Sequence[int] | int, *, seed: int | None = None) -> None:
+        super().__init__(rule, features, seed=seed)
+        self.points = rule.points
+        self.gives_target, self.uses_target = rule.gives_target, rule.uses_target
 
     def step_x(self, machine: Machine, t: IO, state: State) -> IO:
         """The inner rule's target where it may differ, as exact as that; x elsewhere."""

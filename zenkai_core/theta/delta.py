@@ -37,7 +37,7 @@ class Delta(Optimized):
             ValueError: t is not what the criterion takes.
             RuntimeError: the criterion has no gradient.
         """
-        criterion = machine.local_criterion(state)
+        criterion = machine.local_criterion(state, t)
         linear, error = linear_error("theta.Delta", machine.module, state.outputs, t, criterion)
         x, error = state.inputs.f, error / (t.rows if machine.loss == "mean" else 1)
         error = error.flatten(0, -2)

@@ -7,14 +7,17 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from zenkai_core.checks import check_whole
 from zenkai_core.criteria import is_distance
+from zenkai_core.describe import value_text
 from zenkai_core.machine import Machine, StepTheta
 from zenkai_core.modules.estimators import PerOutput, as_array
 from zenkai_core.modules.voters import Sum
 from zenkai_core.noise import NoiseKey
+from zenkai_core.rates import Rate, check_rate, clock_for, rate_at
 from zenkai_core.state import State
 from zenkai_core.values import IO
 
@@ -32,9 +35,10 @@ class Fit(StepTheta):
         window: how many of the most recent rows a fit is made on, older ones than the new ones too; None, the new ones.
         share: of these rows, drawn at random, that a fit is made on.
         partial: continue the newest member by its `partial_fit` instead of adding another, where the estimator has it.
-        increments: a rate in (0, 1]: a member is fitted on that share of what is missing from the outputs of those
-            before, as in boosting, instead of on the targets. The module adds them up by `voters.Sum()`; a member that
-            leaves takes its part away, so let it keep as many as there will be fits.
+        increments: a rate in (0, 1], or a `tansaku.Schedule` of it: a member is fitted on that share of what is
+            missing from the outputs of those before, as in boosting, instead of on the targets. The module adds them up
+            by `voters.Sum()`; a member that leaves takes its part away, so let it keep as many as there will be fits.
+        calls: over which a schedule runs, from share 0 to 1: the number of fits. Needed where there is a schedule.
         limit: how many outputs, drawn anew, a fit renews in a copy of the newest member (a `PerOutput`); None, all.
         seed: of the noise key.
 
@@ -58,6 +62,7 @@ class Fit(StepTheta):
 
     requires = frozenset({"estimator"})
     delivers = True  # it adds no gradients
+    takes_missing = True
 
     def __init__(
         self,
@@ -67,7 +72,8 @@ class Fit(StepTheta):
         window: int | None = None,
         share: float = 1.0,
         partial: bool = False,
-        increments: float | None = None,
+        increments: Rate | None = None,
+        calls: int | None = None,
         limit: int | None = None,
         seed: int | None = None,
     ) -> None:
@@ -86,8 +92,9 @@ class Fit(StepTheta):
             raise ValueError(
                 f"theta.Fit expected a window of at least rows={rows}, got {window}: new rows are used once"
             )
-        if increments is not None and not 0 < increments <= 1:
-            raise ValueError(f"theta.Fit expected increments in (0, 1], got {increments}: 1 fits all that is missing")
+        if increments is not None:
+            check_rate("theta.Fit", "increments", increments, most=1.0)
+        self.clock = clock_for("theta.Fit", calls, increments=increments)
         if increments is not None and (partial or limit is not None):
             raise ValueError(
                 f"theta.Fit expected increments alone, got them with {'partial' if partial else 'limit'}: the newest "
@@ -116,7 +123,7 @@ class Fit(StepTheta):
             ValueError: a target is NaN or infinite, or an input infinite; no later fit would succeed.
             TypeError: a criterion whose targets are no places among the outputs, for a module of kind "regression".
         """
-        criterion = machine.local_criterion(state)
+        criterion = machine.local_criterion(state, t)
         if is_distance(criterion) is False and getattr(machine.module, "kind", None) == "regression":
             raise TypeError(
                 f"theta.Fit expected a criterion whose target is a place among the outputs (sse, huber, "
@@ -188,7 +195,9 @@ class Fit(StepTheta):
             with torch.no_grad():
                 device = next(iter(module.buffers()), x).device
                 y = torch.cat([module(rows.to(device)).cpu() for rows in x.split(_CHUNK)])
-            t = self.increments * (t - y)
+            t = rate_at(self.increments, self.clock) * (t - y)
+        if self.clock is not None:
+            self.clock.tick()
         newest: Any = getattr(module, "newest", None)
         if self.limit is not None and newest is not None:
             order = torch.randperm(t.shape[1], generator=self.noise.next())
@@ -208,6 +217,7 @@ class Fit(StepTheta):
             seed = torch.randint(2**31 - 1, (), generator=self.noise.next())
             estimator.set_params(random_state=int(seed))
         rows, targets = as_array(x), _targets(module, estimator, t)
+        _expect_outputs(estimator, targets)
         if not self.partial or not hasattr(estimator, "partial_fit"):
             return estimator.fit(rows, targets)
         if getattr(module, "kind", None) == "classification":  # the classes of batches to come are unknown to this one
@@ -233,7 +243,7 @@ class Fit(StepTheta):
 
     def extra_repr(self) -> str:
         """What `print` shows."""
-        return f"rows={self.rows}, pending={self.pending}"
+        return f"{value_text(self.factory)}, rows={value_text(self.rows)}, pending={self.pending}"
 
 
 def _kept(values: Tensor) -> Tensor:
@@ -257,3 +267,20 @@ def _regression_tree() -> Any:
     from sklearn.tree import DecisionTreeRegressor
 
     return DecisionTreeRegressor(max_depth=11)
+
+
+def _expect_outputs(estimator: Any, targets: NDArray[Any]) -> None:
+    """Refuses an estimator of one output for targets of several, before scikit-learn fails in its own words.
+
+    Raises:
+        TypeError: it says that it takes one output only.
+    """
+    tags = getattr(estimator, "__sklearn_tags__", None)
+    if targets.ndim != 2 or targets.shape[1] < 2 or isinstance(estimator, PerOutput) or tags is None:
+        return
+    if not tags().target_tags.multi_output:
+        name = type(estimator).__name__
+        raise TypeError(
+            f"theta.Fit expected an estimator of {targets.shape[1]} outputs, got {name}, which predicts one: wrap it, "
+            f"factory=lambda: modules.PerOutput({name}()), which fits one for each output"
+        )

@@ -107,4 +107,6 @@ class Gradient(Optimized):
 
     def extra_repr(self) -> str:
         """What `print` shows."""
-        return f"n={self.n}" + ("" if self.batch_size is None else f", batch_size={self.batch_size}")
+        own = [f"n={self.n}"] if self.n != 1 else []
+        own += [f"batch_size={self.batch_size}"] if self.batch_size is not None else []
+        return ", ".join([super().extra_repr(), *own])

@@ -10,6 +10,7 @@ from torch import Tensor
 from zenkai_core.capabilities import linear_parts
 from zenkai_core.linear import check_damping, check_finite, linear_error, ridge, ridge_normal
 from zenkai_core.machine import Machine, StepTheta
+from zenkai_core.rates import Rate, check_rate, clock_for, rate_at
 from zenkai_core.state import State
 from zenkai_core.values import IO
 
@@ -32,10 +33,12 @@ class LeastSquares(StepTheta):
 
     Args:
         damping: >= 0; with 0 the shortest least-squares change.
-        lr: the share of the change that a step applies, an attribute to be scheduled.
+        lr: the share of the change that a step applies, a number or a `tansaku.Schedule`.
+        calls: over which a schedule runs, from share 0 to 1: the steps of the training. Needed where there is one.
 
     Raises:
-        ValueError: a negative damping, or lr not positive.
+        TypeError: lr is neither a number nor a schedule.
+        ValueError: a negative damping, an lr that is not positive and finite, or a schedule without calls.
 
     Reference: section 4.3 of the paper; Boehning, Lindsay (1988), Monotonicity of quadratic-approximation algorithms.
 
@@ -51,12 +54,11 @@ class LeastSquares(StepTheta):
     requires = frozenset({"parameters", "linear"})
     delivers = True  # it adds no gradients
 
-    def __init__(self, damping: float = 1.0, *, lr: float = 1.0) -> None:
+    def __init__(self, damping: float = 1.0, *, lr: Rate = 1.0, calls: int | None = None) -> None:
         super().__init__()
-        if not lr > 0:
-            raise ValueError(f"theta.LeastSquares expected lr > 0, got {lr}: use theta.Null for no update")
         self.damping = check_damping("theta.LeastSquares", damping)
-        self.lr = lr
+        self.lr = check_rate("theta.LeastSquares", "lr", lr)
+        self.clock = clock_for("theta.LeastSquares", calls, lr=lr)
         self._rows: list[tuple[Tensor, Tensor]] = []
         self._sums: tuple[Tensor, Tensor] | None = None  # [x, 1]'[x, 1] and [x, 1]'e of the rows that are not kept
         self._count = 0
@@ -69,7 +71,7 @@ class LeastSquares(StepTheta):
             ValueError: t is not what the criterion takes; NaN or infinity in the inputs or in the error.
             RuntimeError: the criterion has no gradient.
         """
-        criterion = machine.local_criterion(state)
+        criterion = machine.local_criterion(state, t)
         linear, error = linear_error("theta.LeastSquares", machine.module, state.outputs, t, criterion)
         check_finite("theta.LeastSquares", inputs=state.inputs.f, error=error)
         x = state.inputs.f.detach().flatten(0, -2).to(torch.float64, copy=True)  # the caller may write into x
@@ -88,13 +90,15 @@ class LeastSquares(StepTheta):
         """Solves, and moves W and b by the share `lr` of what came out; nothing where nothing was accumulated."""
         parts = linear_parts(machine.module)
         if self._count and parts is not None:
-            linear = parts[0]
+            linear, lr = parts[0], rate_at(self.lr, self.clock)
+            if self.clock is not None:
+                self.clock.tick()
             damping = self.damping * (self._count if machine.loss == "mean" else 1)
             fits_bias = linear.bias is not None and linear.bias.requires_grad
             dW, db = self._solution(damping, linear.weight.requires_grad, fits_bias)
-            linear.weight.add_(dW.to(linear.weight.dtype), alpha=self.lr)
+            linear.weight.add_(dW.to(linear.weight.dtype), alpha=lr)
             if fits_bias:
-                linear.bias.add_(db.to(linear.bias.dtype), alpha=self.lr)
+                linear.bias.add_(db.to(linear.bias.dtype), alpha=lr)
         self.forget()
 
     def forget(self) -> None:

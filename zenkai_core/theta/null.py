@@ -11,6 +11,7 @@ class Null(StepTheta):
     """For a layer without parameters, or one that is left as initialised."""
 
     by_gradient = delivers = True
+    learns = False
 
     def accumulate(self, machine: Machine, t: IO, state: State) -> None:
         """Nothing."""

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zenkai_core.describe import optimizer_text
 from zenkai_core.gradients import add_gradients, deliver
 from zenkai_core.machine import Machine, Rule, StepTheta
 
@@ -97,6 +98,10 @@ class Optimizing(Rule):
         if joining := [p for p, _ in pairs if p not in held]:
             self.optimizer.add_param_group({**groups[-1], "params": joining})
         (deliver if hooks else add_gradients)(pairs)
+
+    def extra_repr(self) -> str:
+        """The optimiser and its learning rate."""
+        return optimizer_text(self._optimizer, self.factory, self.options)
 
     def identity(self) -> str:
         """The rule and the class of its optimiser."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import tansaku
+from zenkai_core.describe import value_text
 from zenkai_core.machine import Machine, StepTheta
 from zenkai_core.noise import NoiseKey
 from zenkai_core.searching import (
@@ -112,8 +113,19 @@ class Search(StepTheta):
 
     _rule = "theta.Search"
 
+    def extra_repr(self) -> str:
+        """What `print` shows."""
+        generations = f", generations={self.generations}" if self.generations != 1 else ""
+        write = self.write if isinstance(self.write, str) else value_text(self.write)
+        return f"{value_text(self.algorithm)}, score={self.score!r}, write={write!r}{generations}"
+
     def accumulate(self, machine: Machine, t: IO, state: State) -> None:
-        """Keeps the pass for the next step, or for nobody once the machine or `Optimizer.zero_grad` forgets it."""
+        """Keeps the pass for the next step, until the machine or `Optimizer.zero_grad` forgets it.
+
+        Raises:
+            TypeError: the criterion takes labels or probabilities, and t is a point among the outputs.
+        """
+        machine.local_criterion(state, t)
         self._pending.append((t.detach(), state))
 
     def step(self, machine: Machine) -> None:

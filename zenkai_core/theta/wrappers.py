@@ -22,6 +22,16 @@ Masks = Mapping[str, Tensor]
 class _Around(Wrapping, StepTheta):
     kind = StepTheta
 
+    @property
+    def learns(self) -> bool:  # type: ignore[override]
+        """As the inner rule does."""
+        return self.rule.learns
+
+    @property
+    def takes_missing(self) -> bool:  # type: ignore[override]
+        """As the inner rule does."""
+        return self.rule.takes_missing
+
     def accumulate(self, machine: Machine, t: IO, state: State) -> None:
         """As the inner rule does."""
         self.rule.accumulate(machine, t, state)
@@ -109,7 +119,7 @@ class Postponed(_Around):
 
     def extra_repr(self) -> str:
         """What `print` shows."""
-        return f"every={self.every}"
+        return f"{self.rule!r}, every={self.every}"
 
 
 class Filtered(_Around, Optimized):  # type: ignore[override]

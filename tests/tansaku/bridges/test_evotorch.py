@@ -13,7 +13,7 @@ from tansaku import Bounds, Individual, Objective, Population, Search
 from tansaku.bridges import evotorch as bridge
 from tansaku.testing import ALGORITHM_CHECKS, check_algorithm, sphere
 
-evotorch = pytest.importorskip("evotorch", reason="needs evotorch: pip install tansaku-zenkai[bench]")
+evotorch = pytest.importorskip("evotorch", reason="needs evotorch: pip install tansaku-zenkai[evotorch]")
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
 
 

@@ -112,7 +112,8 @@ def test_a_penalty_is_paid_in_proportion_in_both_directions() -> None:
         assess = Constrained(Objective(lambda x: x, maximize), [LTE("x", 2.0)], Penalty(10.0, 2.0))
         value = assess(line(1.0, 2.0, 5.0)).assessment
         assert value is not None
-        assert value.value.tolist() == [1.0, 2.0, -85.0 if maximize else 95.0]
+        assert value.cost.tolist() == [-1.0, -2.0, 85.0] if maximize else [1.0, 2.0, 95.0]
+        assert value.value.tolist() == [1.0, 2.0, 5.0]  # the objective's own
 
 
 def test_several_objectives_are_all_worse_where_a_constraint_is_violated() -> None:

@@ -143,8 +143,9 @@ def test_a_ga_in_which_candidates_age_forgets_nothing_that_was_best() -> None:
 def slow_crowding(parents: Population, children: Population) -> Tensor:
     genes, costs = parents["x"].clone(), parents.cost.clone()
     rivals: dict[int, list[int]] = {}
+    span = parents["x"].amax(0) - parents["x"].amin(0)
     for i in range(children.k):
-        distance = (parents["x"] - children["x"][i]).square().sum(-1)
+        distance = ((parents["x"] - children["x"][i]) / span).square().sum(-1)
         rivals.setdefault(int(distance.argmin()), []).append(i)
     for parent, own in rivals.items():
         best = min(own, key=lambda i: float(children.cost[i]))
@@ -166,6 +167,12 @@ def test_crowding_equals_a_slow_reference_in_blocks_too(monkeypatch: pytest.Monk
             monkeypatch.setattr("tansaku.operators.survival._DISTANCES", block)
             kept = Crowding()(parents, children)
             assert torch.equal(torch.cat([kept["x"], kept.cost[:, None]], 1), expected)
+
+
+def test_crowding_measures_every_gene_in_units_of_its_range() -> None:
+    parents = Population({"x": torch.tensor([[0.0, 0.0], [1.0, 1e6]])}, assessment=Assessment(torch.ones(2)))
+    child = Population({"x": torch.tensor([[0.9, 4e5]])}, assessment=Assessment(torch.zeros(1)))
+    assert Crowding()(parents, child)["x"].tolist() == [[0.0, 0.0], [pytest.approx(0.9), 4e5]]
 
 
 def test_crowding_keeps_both_optima_where_the_best_alone_survive_on_one() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from zenkai_core.criteria import Criterion, checked, is_distance, output_gradient, per_row
+from zenkai_core.criteria.base import Criterion, averaged, checked, is_distance, output_gradient, per_row
 from zenkai_core.values import IO
 
 
@@ -47,6 +47,12 @@ class Weighted:
         """Whether a target is a place among the outputs: if it is for every term."""
         said = {is_distance(criterion) for _, criterion in self.terms}
         return said.pop() if len(said) == 1 else False if False in said else None
+
+    def averaged(self) -> Weighted:
+        """The same sum with each term divided by its own normaliser; see `zenkai_core.criteria`."""
+        terms = [(weight, averaged(criterion)) for weight, criterion in self.terms]
+        unchanged = all(new is old for (_, new), (_, old) in zip(terms, self.terms, strict=True))
+        return self if unchanged else Weighted(*terms)
 
     def _sum(self, values: tuple[Tensor | None, ...]) -> Tensor | None:
         kept = [weight * v for (weight, _), v in zip(self.terms, values, strict=True) if v is not None]
