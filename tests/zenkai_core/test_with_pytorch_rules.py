@@ -103,6 +103,7 @@ def test_the_gradient_of_the_input_alone_lets_no_rule_learn(rule: str, target: s
         assert net[1].theta.pending == 0
 
 
+@pytest.mark.filterwarnings("ignore:Chain expected a target for every machine")
 @pytest.mark.parametrize(("rule", "target"), PAIRS)
 def test_backward_to_the_parameters_of_other_layers_lets_a_rule_not_learn(rule: str, target: str) -> None:
     machines = list(network(rule, target))

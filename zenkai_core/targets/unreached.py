@@ -6,7 +6,7 @@ import inspect
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -78,7 +78,7 @@ class Calls(TorchFunctionMode):
             if len(weights) == 2:
                 self.replaced = True
                 ih, hh = (self.layers[id(w)] for w in weights)
-                return _cell(name, *args[:2], *args[-2:], ih, hh)
+                return _cell(name, args[0], args[1], args[-2], args[-1], ih, hh)
         if not self.inside and name in _LINEAR:
             self._note(args, kwargs)
         return func(*args, **kwargs)
@@ -113,10 +113,10 @@ def maps_of_cell(cell: nn.RNNCellBase) -> tuple[nn.Linear, nn.Linear]:
     return held
 
 
-def _layer(weight: nn.Parameter) -> nn.Linear:
+def _layer(weight: Tensor) -> nn.Linear:
     outputs, inputs = weight.shape
     layer = nn.Linear(inputs, outputs, bias=False, device="meta")
-    layer.weight = weight
+    layer.weight = cast(nn.Parameter, weight)
     return layer
 
 
