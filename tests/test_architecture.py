@@ -51,7 +51,11 @@ LAYERS: Mapping[str, Sequence[str]] = {
     ),
     "zenkai_core": (
         "checks",
+        "describe",
+        "rates",
         "values",
+        "finite",
+        "context",
         "compiled",
         "distributed",
         "gradients",

@@ -124,7 +124,7 @@ class Chain(Container):
             sub = self._sub(state, i)
             if self.order == "accumulate step step_x" and i < self._length - 1:
                 m.tell(self._step_x_of(i + 1, state), sub)
-            m.step_told()
+            m.step_told(sub)
         state.data["swept"] = t
 
     def frozen(self, x: IO, state: State, params: Mapping[str, Tensor] | None = None) -> IO:

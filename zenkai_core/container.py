@@ -110,7 +110,10 @@ class Container(LearningMachine):
         """Every machine that has accumulated since its last step steps once."""
         for m, sub in machines:
             self._told_by(sub)
-            m.step_told()
+            m.step_told(sub)
+
+    def _delivers(self) -> bool:
+        return True  # the machines inside do
 
     def local_only(self) -> list[str]:
         """Nothing: the machines inside speak for themselves."""

@@ -228,7 +228,7 @@ class Graph(Container):
             elif not accumulate:
                 sub.t = m.step_y(sub.inputs, target, sub)
             if step:
-                m.step_told()
+                m.step_told(sub)
             if self.wiring.asks(name):
                 asked[name] = self._step_x_of(name, state)
         state.data["swept"], state.data["asked"] = t, asked

@@ -116,7 +116,7 @@ def _watched(method: Callable[..., Any], event: str) -> Callable[..., Any]:
             if told is not None:
                 self._running.discard(event)
         if event == "step":
-            self._told = None
+            self.__dict__["_told"] = None  # nn.Module's own setter is slow
         if gives_io and not isinstance(result, IO):
             result = _answer(self, method, result)
         if told is not None:

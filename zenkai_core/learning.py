@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -24,7 +23,7 @@ from zenkai_core.context import Context, split_arguments
 from zenkai_core.criteria import Criterion, output_gradient, per_row, sse
 from zenkai_core.distributed import in_data_parallel
 from zenkai_core.finite import check_finite_pass
-from zenkai_core.gradients import add_gradients, captured, capturing, deliver, has_hooks
+from zenkai_core.gradients import captured, capturing, deliver, has_hooks
 from zenkai_core.hooks import Hooked
 from zenkai_core.loss_scale import LossScale, divided
 from zenkai_core.requested import Requested
@@ -308,20 +307,27 @@ class LearningMachine(Hooked, nn.Module):
         asked = state.requested
         if asks_nothing(state.outputs, told.t) or (asked and not asked.differentiates(self.parameters())):
             return told
-        with self._with_hooks():
+        if self._delivers() or capturing():
             self.accumulate(*told)
+        else:
+            self._accumulate_with_hooks(told)
         if asked is None or asked.learns(self.parameters()):
-            self._told = told
+            self.__dict__["_told"] = told  # nn.Module's own setter is slow
+            state.accumulated = True
         return told
 
-    @contextmanager
-    def _with_hooks(self) -> Iterator[None]:
-        """Gradients that are written inside run the parameters' hooks, however they are written."""
-        if capturing() or not any(map(has_hooks, self.parameters())):
-            yield
+    def _delivers(self) -> bool:
+        """Whether `accumulate` runs the hooks of the parameters by itself; one of your own need not."""
+        return False
+
+    def _accumulate_with_hooks(self, told: Told) -> None:
+        """Accumulates, and runs the parameters' hooks, however the gradients were written."""
+        parameters = list(self.parameters())
+        if not any(map(has_hooks, parameters)):
+            self.accumulate(*told)
             return
-        with captured(self.parameters()) as found:
-            yield
+        with captured(parameters) as found:
+            self.accumulate(*told)
         deliver(found.items())
 
     def _aim(self, t: IO, state: State) -> Told:
@@ -427,31 +433,34 @@ class LearningMachine(Hooked, nn.Module):
         t: IO = Target.away_from(y, errors)
         state.position, state.above = 0, partial(_first_order, y.detach(), errors)
         found: dict[Tensor, Tensor] = {}
-        if self.lmode == "step_x" or not asked.differentiates(self.parameters()):
+        if self.lmode == "step_x" or not asked.differentiates(asked.parameters):
             x, t, _ = self._aim(t, state)
-        elif self.lmode == "accumulate" or not asked.learns(self.parameters()):
-            with captured(self.parameters()) as found:
+        elif self.lmode == "accumulate" or not asked.learns(asked.parameters):
+            with captured(asked.parameters) as found:
                 x, t, _ = self.tell(t, state)
         else:
             x, t, _ = self.tell(t, state)
-        steps = self.lmode if asked.learns(self.parameters()) else "accumulate"
+        steps = self.lmode if asked.learns(asked.parameters) else "accumulate"
         if steps == "accumulate step step_x":
             self.step_told()
         t_x = self.step_x(x, t, state) if state.wants_x and not asks_nothing(y, t) else None
         if steps == "accumulate step_x step":
             self.step_told()
-        if asked.everything:
-            add_gradients((p, found.pop(p)) for p in [p for p in found if not p.requires_grad])
         of_x = (None,) * len(x) if t_x is None else tuple(None if e is None else e / n for e in errors_of(x, t_x))
         if factor is None:
             return of_x, found
         return tuple(None if e is None else e * factor for e in of_x), {p: g * factor for p, g in found.items()}
 
-    def step_told(self) -> None:
-        """Steps with what was accumulated since the last step; does nothing where nothing was."""
-        told, self._told = self._told, None
+    def step_told(self, state: State | None = None) -> None:
+        """Steps with what was accumulated since the last step; does nothing where nothing was.
+
+        Args:
+            state: the pass that `step` is called with, if the machine has accumulated it; else the last one.
+        """
+        told, self.__dict__["_told"] = self._told, None
         if told is not None:
-            self.step(*told)
+            accumulated = state is not None and state.accumulated and state.t is not None
+            self.step(*(Told(state.inputs, state.t, state) if accumulated else told))  # type: ignore[union-attr,arg-type]
 
     def __repr__(self) -> str:
         inside = [type(m).__name__ for m in self.children()]
@@ -481,7 +490,7 @@ class LearningMachine(Hooked, nn.Module):
         return {**own, "loss_scale": None}  # it belongs to an `Optimizer`, whose copy sets it in its own machines
 
 
-_uncompiled = torch._disable_dynamo(LearningMachine._joined)
+_uncompiled = torch._disable_dynamo(LearningMachine._joined)  # type: ignore[attr-defined]
 
 
 def _batch(call: str, x: IO | Tensor, t: IO | Tensor) -> tuple[IO, IO]:

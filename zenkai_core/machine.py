@@ -45,6 +45,8 @@ class Rule(nn.Module):
         slot: "theta", "x" or "y", what its notes begin with.
         by_gradient: whether all that the rule learns from a pass is what `accumulate` adds to `.grad`. Gradients
             can then be asked for alone (`torch.autograd.grad`) and averaged (`DistributedDataParallel`).
+        delivers: whether the rule adds gradients by `zenkai_core.gradients.deliver`, which runs the parameters' hooks,
+            or adds none. For others the machine looks after the hooks.
         learning: whether the machine lets the rule accumulate and step; set False to hold still what it moves, for as
             long as that is wanted. Targets are asked of it all the same.
     """
@@ -53,6 +55,7 @@ class Rule(nn.Module):
     uses_graph: bool = False
     slot: str = ""
     by_gradient: bool = False
+    delivers: bool = False
     learning: bool = True
 
     def __init__(self) -> None:
@@ -159,6 +162,11 @@ class StepX(Rule):
     @property
     def by_gradient(self) -> bool:  # type: ignore[override]
         """Whether all that the rule itself learns is in `.grad`; so it is for one that learns nothing."""
+        return type(self).accumulate is StepX.accumulate
+
+    @property
+    def delivers(self) -> bool:  # type: ignore[override]
+        """Whether the machine need not look after hooks; so it is for a rule that learns nothing."""
         return type(self).accumulate is StepX.accumulate
 
     def step_x(self, machine: Machine, t: IO, state: State) -> IO:
@@ -372,14 +380,17 @@ class Machine(LearningMachine):
         """The machine itself, if it learns and neither receives a target nor finds one by a y rule."""
         return [self] if self.theta.learns and self.y is None and not has_target else []
 
-    def step_told(self) -> None:
+    def step_told(self, state: State | None = None) -> None:
         """As for every machine; gradients that were set by other hands move a rule that works by them, too."""
         if self._told is None and any(p.grad is not None for p in self.parameters()):
             for rule in (self.theta, self.x):
                 if rule.learning and rule.by_gradient:
                     rule.step(self)
             self.version += 1
-        super().step_told()
+        super().step_told(state)
+
+    def _delivers(self) -> bool:
+        return self.theta.delivers and self.x.delivers
 
     def local_only(self) -> list[str]:
         """Names of the rules that learn from rows which they keep."""

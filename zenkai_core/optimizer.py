@@ -111,6 +111,7 @@ class Optimizer(torch.optim.Optimizer):
         """Sets the base class up, and the factor on the loss in every machine."""
         self._ready, self._looked = False, looked
         self._rest: dict[str, Any] | None = None
+        self._zeroes = False  # whether `zero_grad` was called with set_to_none=False
         self._cleared: set[nn.Parameter] = set()  # parameters whose gradients a step has used up and set to None
         super().__init__([torch.zeros(0)], {})  # torch refuses an empty list, and a model of trees has no parameters
         self._ready = True
@@ -156,6 +157,10 @@ class Optimizer(torch.optim.Optimizer):
             self._warn_of_groupless(groups)
         return groups + self._looked_at(groups)
 
+    @param_groups.setter
+    def param_groups(self, groups: list[dict[str, Any]]) -> None:
+        self._base = groups  # torch's constructor sets its own list, which nobody reads
+
     def _looked_at(self, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """A group for a GradScaler alone, of parameters that are in no other; none where the others say everything."""
         scale = self._scale
@@ -167,10 +172,6 @@ class Optimizer(torch.optim.Optimizer):
             needed = bool(free) or not held or any(m._keeps_rows() for m in self.machines)
             self._rest = {**self.defaults, "lr": 0.0, "params": [scale.marker, *free]} if needed else {}
         return [self._rest] if self._rest else []
-
-    @param_groups.setter
-    def param_groups(self, groups: list[dict[str, Any]]) -> None:
-        self._base = groups  # torch's constructor sets its own list, which nobody reads
 
     def _warn_of_groupless(self, groups: list[dict[str, Any]]) -> None:
         held = {p for group in groups for p in group["params"]}
@@ -209,7 +210,8 @@ class Optimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self._cleared.update(p for m in self.machines for p in m.parameters() if p.grad is not None)
+        if self._zeroes:
+            self._cleared.update(p for m in self.machines for p in m.parameters() if p.grad is not None)
         for machine in self.machines:
             for m in machine.modules():  # one inside may have been told by an earlier backward pass than the last
                 if isinstance(m, LearningMachine):
@@ -250,6 +252,7 @@ class Optimizer(torch.optim.Optimizer):
         params = [p for m in self.machines for p in m.parameters()]
         params += [p for g in (self.torch_optimizer.param_groups if self.torch_optimizer else []) for p in g["params"]]
         held = [p for p in params if p.grad is not None or p in self._cleared]
+        self._zeroes = not set_to_none
         if set_to_none:
             self._cleared.clear()
         for m in self.machines:

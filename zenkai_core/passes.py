@@ -21,7 +21,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from zenkai_core.compiled import uncompiled
 from zenkai_core.context import Context
-from zenkai_core.gradients import without_hooks
+from zenkai_core.gradients import has_hooks, without_hooks
 from zenkai_core.state import State
 from zenkai_core.values import IO
 
@@ -161,10 +161,10 @@ def remembered(module: nn.Module, x: IO, state: State) -> IO:
     state.data["autocast"] = Autocast.now(device.type)
     state.data["random"] = RandomState.now(device) if state.training and x else None
     norms = _normalising(module)
-    with uncompiled() if norms else nullcontext(), watching(module) as seen:
+    with uncompiled() if norms else nullcontext(), watching(norms) as seen:
         y = outputs(module, x, context=state.context)
     if any(s.changed for s in seen):  # the module wrote into what a BatchNorm was given: look again, and copy
-        with torch.no_grad(), replaying(module, state.data["random"], device), watching(module, copy=True) as seen:
+        with torch.no_grad(), replaying(module, state.data["random"], device), watching(norms, copy=True) as seen:
             outputs(module, x, context=state.context)
     state.data["norms"] = seen
     return y
@@ -223,8 +223,8 @@ def replaying(module: nn.Module, random: RandomState | None, device: torch.devic
 
 
 @contextmanager
-def watching(module: nn.Module, *, copy: bool = False) -> Iterator[list[Seen]]:
-    """Notes what every BatchNorm is given inside, where it normalises by its batch."""
+def watching(norms: Iterable[nn.Module], *, copy: bool = False) -> Iterator[list[Seen]]:
+    """Notes what each of these BatchNorms is given inside."""
     seen: list[Seen] = []
 
     def watch(m: nn.Module, args: tuple[Tensor, ...]) -> None:
@@ -233,7 +233,7 @@ def watching(module: nn.Module, *, copy: bool = False) -> Iterator[list[Seen]]:
             value = value.clone() if copy else value
             seen.append(Seen(m, value, _version(value)))
 
-    handles = [m.register_forward_pre_hook(watch) for m in _normalising(module)]
+    handles = [m.register_forward_pre_hook(watch) for m in norms]
     try:
         yield seen
     finally:
@@ -319,7 +319,7 @@ def pull(
     outputs = [v for v, _ in pairs]
     reduced = [e if e.dtype == v.dtype else e.to(v.dtype) for v, e in pairs]
     leaves = [v for v in (*x, *params) if v.requires_grad]
-    with without_hooks(params):  # they run when the gradients are stored
+    with without_hooks(params) if any(map(has_hooks, params)) else nullcontext():  # they run when gradients are stored
         grads = iter(torch.autograd.grad(outputs, leaves, reduced, retain_graph=retain, allow_unused=True))
     of_x = [next(grads) if v.requires_grad else None for v in x]
     of_rows = tuple(of_x) if n == 1 else tuple(None if g is None else g * n for g in of_x)

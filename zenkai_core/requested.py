@@ -22,11 +22,13 @@ class Requested:
         everything: it stores the gradients of all tensors that it reaches.
         stored: otherwise, the parameters whose gradients it stores.
         returned: the parameters whose gradients it returns to the caller.
+        parameters: all that it could be asked for.
     """
 
     everything: bool = True
     stored: frozenset[Tensor] = field(default_factory=frozenset)
     returned: frozenset[Tensor] = field(default_factory=frozenset)
+    parameters: tuple[Tensor, ...] = ()
 
     def learns(self, parameters: Iterable[Tensor]) -> bool:
         """Whether the pass updates what holds these parameters: it stores the gradient of one of them at least."""
@@ -37,7 +39,7 @@ class Requested:
         return self.everything or any(p in self.stored or p in self.returned for p in parameters)
 
 
-def requested(anchor: Tensor, parameters: Iterable[Tensor]) -> Requested:
+def requested(anchor: Tensor, parameters: tuple[Tensor, ...]) -> Requested:
     """What the running backward pass wants; to be called in the `backward` of a custom function.
 
     Args:
@@ -45,15 +47,15 @@ def requested(anchor: Tensor, parameters: Iterable[Tensor]) -> Requested:
         parameters: leaves, inputs of the function.
     """
     if _fate(anchor) == "stored":
-        return Requested()
+        return Requested(parameters=parameters)
     fates = [(p, _fate(p)) for p in parameters if p.requires_grad]
     stored, returned = ([p for p, fate in fates if fate == kind] for kind in ("stored", "returned"))
-    return Requested(False, frozenset(stored), frozenset(returned))
+    return Requested(False, frozenset(stored), frozenset(returned), parameters)
 
 
 def _fate(leaf: Tensor) -> str:
     try:
-        executed = torch._C._will_engine_execute_node(get_gradient_edge(leaf).node)  # type: ignore[attr-defined]
+        executed = torch._C._will_engine_execute_node(get_gradient_edge(leaf).node)
     except RuntimeError:  # torch's answer for a leaf whose gradient `torch.autograd.grad` returns
         return "returned"
     return "stored" if executed else "none"

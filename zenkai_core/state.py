@@ -50,6 +50,7 @@ class State:
         position: which of the network's outputs the first of this layer's is, if these are outputs of the network.
         requested: under autograd, which parameters the running backward pass wants the gradients of; None in an
             explicit call, which learns from everything.
+        accumulated: whether the machine has accumulated the pass, so that a step may come of it.
         context: what the module is called with beside x, such as masks.
         factor: the factor on the user's loss that targets are free of and `.grad` keeps; None for none.
         data: whatever else rules and users keep; a `Machine` notes there the random state, the autocast and the
@@ -77,6 +78,7 @@ class State:
     requested: Requested | None = None
     context: Context | None = None
     factor: Tensor | float | None = None
+    accumulated: bool = False
     data: dict[str, Any] = field(default_factory=dict)
     _subs: dict[str, State] = field(default_factory=dict)
     _origins: tuple[tuple[nn.Module, weakref.ref[State], int] | None, ...] = ()
@@ -209,6 +211,7 @@ class State:
     def forget_targets(self) -> None:
         """Drops the targets of this pass and of its sub-states, before a further backward pass sets them."""
         self.t = self.goal = self.error = self.above = None
+        self.accumulated = False
         for sub in self._subs.values():
             sub.forget_targets()
 

@@ -55,6 +55,11 @@ class Wrapping(Rule):
         """Whether the inner rule learns by `.grad` alone."""
         return self.rule.by_gradient
 
+    @property
+    def delivers(self) -> bool:  # type: ignore[override]
+        """Whether the inner rule runs the parameters' hooks."""
+        return self.rule.delivers
+
     def identity(self) -> str:
         """The wrapper's and the inner rule's."""
         return f"{super().identity()} of {self.rule.identity()}"

@@ -103,6 +103,7 @@ def test_the_gradient_of_the_input_alone_lets_no_rule_learn(rule: str, target: s
         assert net[1].theta.pending == 0
 
 
+@pytest.mark.filterwarnings("ignore:Chain expected a target for every machine")
 @pytest.mark.parametrize(("rule", "target"), PAIRS)
 def test_backward_to_the_parameters_of_other_layers_lets_a_rule_not_learn(rule: str, target: str) -> None:
     machines = list(network(rule, target))
@@ -335,3 +336,36 @@ def test_the_state_of_another_torch_optimiser_is_refused() -> None:
     saved = zk.Optimizer(model, lambda p: torch.optim.Adam(p)).state_dict()
     with pytest.raises(ValueError, match="expected the state of SGD, got that of Adam"):
         zk.Optimizer(model, lambda p: torch.optim.SGD(p, lr=0.1)).load_state_dict(saved)
+
+
+def test_a_tree_under_a_scaler_of_65536_learns_the_outputs_that_it_learns_without() -> None:
+    found = []
+    x = torch.randn(256, 8, generator=torch.Generator().manual_seed(0))
+    labels = (x[:, 0] * x[:, 1] > 0).long()
+    for factor in (1.0, 65536.0):
+        torch.manual_seed(0)
+        tree = Machine(zk.modules.Trees(8, 6), zk.theta.Fit(rows=256, seed=0), zk.targets.Null(), scale=5.0)
+        net = nn.Sequential(tree, nn.Linear(6, 2))
+        scaler = torch.amp.GradScaler("cpu", init_scale=factor)
+        optimizer = zk.Optimizer(net, lambda plain: torch.optim.SGD(plain, lr=0.1), grad_scale=scaler)
+        scaler.scale(F.cross_entropy(net(x), labels)).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        found.append(net[0](x).detach())
+    assert float(found[0].abs().max()) > 0
+    assert torch.allclose(*found, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_small_gradients_in_half_precision_survive_where_the_loss_is_scaled(dtype: torch.dtype) -> None:
+    grads = []
+    for half in (False, True):
+        net = network()
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16, enabled=half)
+        zk.Optimizer(net, grad_scale=scaler)
+        with torch.autocast("cpu", dtype=dtype, enabled=half):
+            loss = net(batch(0)[0]).float().square().mean() * 1e-6
+        scaler.scale(loss).backward()
+        grads.append([p.grad / (2.0**16 if half else 1.0) for p in net.parameters()])
+    for a, b in zip(*grads, strict=True):
+        assert (a - b).norm() < 0.05 * a.norm()

@@ -23,11 +23,13 @@ from torch.nn import grad as conv_grad
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from zenkai_core import passes
+from zenkai_core.capabilities import qualified
 from zenkai_core.compiled import original, uncompiled
 from zenkai_core.machine import Machine, StepX
 from zenkai_core.noise import NoiseKey
 from zenkai_core.rates import Rate, check_rate, clock_for, rate_at
 from zenkai_core.state import State
+from zenkai_core.targets.unreached import calling, maps_of_cell
 from zenkai_core.values import IO, Target
 
 Kind = Literal["random", "sign", "fresh", "uniform"]
@@ -46,6 +48,10 @@ class FeedbackAlignment(StepX):
     its own derivative in the pass. With B = W this is `targets.Gradient()`. Gradients of parameters are those of the
     layer's own loss, as without the rule; feedback decides what the layers below are told. For a network trained by
     feedback alignment throughout, make each layer a machine of its own.
+
+    Recurrent cells, the `out_proj` of `nn.MultiheadAttention`, and `F.linear` with the weight of an `nn.Linear` inside
+    (tied weights) are reached as well. Other linear maps that are not called as modules (the projections of attention's
+    inputs, `nn.GRU`, products of matrices) hand errors back by their own weights; the first pass warns and names them.
 
     A module whose first layer with parameters is its only linear map (Linear -> BatchNorm -> ReLU) costs one backward,
     shared with `theta.Gradient`; another costs a second one, which leaves out the gradients of parameters.
@@ -88,6 +94,7 @@ class FeedbackAlignment(StepX):
         self.scale = check_rate(name, "scale", scale)
         self.clock = clock_for(name, calls, scale=scale)
         self.noise = NoiseKey(seed)
+        self._by_function: bool | None = None  # whether functions apply layers' weights; None before a pass
         self._route: Feedback = {}  # what a backward in progress goes by; the graphs of this rule's passes look here
 
     def bind(self, machine: Machine) -> None:
@@ -102,7 +109,9 @@ class FeedbackAlignment(StepX):
         """The moved inputs, detached; a `Target`, from which the layer below reads the whole error exactly."""
         found = machine.gradients(t, state)[0]
         if state.notes is not None and (by_map := self.feedback(machine)):
-            pairs = [(B.flatten().double(), cast(Tensor, m.weight).detach().flatten()) for m, B in by_map.items()]
+            pairs = [
+                (B.detach().flatten().double(), cast(Tensor, m.weight).detach().flatten()) for m, B in by_map.items()
+            ]
             cosines = torch.stack([F.cosine_similarity(B, W.double(), 0) for B, W in pairs])
             ratio = torch.stack([B.norm() / W.norm() for B, W in pairs]).mean()
             self.note(state, angle=cosines.clamp(-1, 1).arccos().rad2deg().mean(), ratio=ratio)
@@ -115,7 +124,21 @@ class FeedbackAlignment(StepX):
 
     def passing(self, machine: Machine, state: State) -> Any:
         """Around a pass that a target for x will be asked of: its linear maps can hand errors back either way."""
-        return _eager(machine.module, self._route) if state.wants_x else super().passing(machine, state)
+        if not state.wants_x:
+            return super().passing(machine, state)
+        return self._watched(machine.module)
+
+    @contextmanager
+    def _watched(self, module: nn.Module) -> Iterator[None]:
+        """As `routed`; a compiled module runs uncompiled, for compiled code does not call hooks that come later."""
+        with uncompiled(), routed(module, self._route):
+            if self._by_function is False:
+                yield
+                return
+            rule = qualified(self) if self._by_function is None else None
+            with calling(rule, module, linear_maps(module)) as calls:
+                yield
+                self._by_function = calls.replaced
 
     def pull(
         self, machine: Machine, x: IO, y: IO, errors: Iterable[Tensor | None], params: list[nn.Parameter], n: int
@@ -177,14 +200,13 @@ class FeedbackAlignment(StepX):
 
 def linear_maps(module: nn.Module) -> list[Any]:
     """The layers in the module whose output is linear in the input (and a bias), each once."""
-    return [m for m in module.modules() if isinstance(m, (nn.Linear, _ConvNd))]
-
-
-@contextmanager
-def _eager(module: nn.Module, route: Feedback) -> Iterator[None]:
-    """As `routed`; a compiled module runs uncompiled, for compiled code does not call hooks that come later."""
-    with uncompiled(), routed(module, route):
-        yield
+    found: list[Any] = []
+    for m in module.modules():
+        if isinstance(m, (nn.Linear, _ConvNd)):
+            found.append(m)
+        elif isinstance(m, nn.RNNCellBase):
+            found += maps_of_cell(m)
+    return found
 
 
 @contextmanager

@@ -65,7 +65,7 @@ class KolenPollack(FeedbackAlignment, Optimizing):
         super().__init__("random", scale=scale, seed=seed)
         self.factory, self.options = factory, options
 
-    by_gradient = True
+    by_gradient = delivers = True
 
     def moves(self, machine: Machine) -> list[nn.Parameter]:
         """B of every linear map."""

@@ -108,6 +108,8 @@ class Reverse(Optimizing, StepX):
         self.noise = NoiseKey(seed)
         self._pending: list[list[Rows]] = []
 
+    delivers = True
+
     @property
     def by_gradient(self) -> bool:  # type: ignore[override]
         """Whether nothing is learned: the module's own inverse is used."""

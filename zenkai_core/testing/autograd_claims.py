@@ -21,7 +21,7 @@ def _input_alone(make: Make) -> None:
     machine, x, _ = fresh(make)
     leaves = x.leaves(requires_grad=True)
     asked = [v for v in leaves if v.requires_grad]
-    if not asked:
+    if not asked or _needs_labels(make):
         return
     before, kept = tensors(machine), _extra(machine)
     with passes.replaying(machine, None, x.f.device):  # a pass may move buffers; only learning is looked for
@@ -35,6 +35,8 @@ def _input_alone(make: Make) -> None:
 
 
 def _hooks_run_once(make: Make) -> None:
+    if _needs_labels(make):
+        return
     machine, x, _ = fresh(make)
     calls: dict[str, list[str]] = {}
 
@@ -54,6 +56,8 @@ def _hooks_run_once(make: Make) -> None:
 
 
 def _factor(make: Make) -> None:
+    if _needs_labels(make):
+        return
     found: list[tuple[Any, ...]] = []
     for factor in (1.0, _FACTOR):
         machine, x, _ = fresh(make)
@@ -66,6 +70,16 @@ def _factor(make: Make) -> None:
         found.append((asked, grads, _extra(machine)))
     for what, a, b in zip(("dL/dx", ".grad", "a rule's state"), *found, strict=True):
         claim(_close(a, b), f"a factor on the loss, given as grad_scale, changes {what} by more than the factor")
+
+
+def _needs_labels(make: Make) -> bool:
+    """Whether `backward()` refuses the machine, as it does one whose rules need labels; other claims report why."""
+    machine, x, _ = fresh(make)
+    try:
+        _loss(machine, x).backward()
+    except RuntimeError:
+        return True
+    return False
 
 
 def _loss(machine: LearningMachine, x: IO) -> Tensor:

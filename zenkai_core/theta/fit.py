@@ -61,6 +61,7 @@ class Fit(StepTheta):
     """
 
     requires = frozenset({"estimator"})
+    delivers = True  # it adds no gradients
     takes_missing = True
 
     def __init__(

@@ -52,6 +52,7 @@ class LeastSquares(StepTheta):
     """
 
     requires = frozenset({"parameters", "linear"})
+    delivers = True  # it adds no gradients
 
     def __init__(self, damping: float = 1.0, *, lr: Rate = 1.0, calls: int | None = None) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ from zenkai_core.values import IO
 class Null(StepTheta):
     """For a layer without parameters, or one that is left as initialised."""
 
-    by_gradient = True
+    by_gradient = delivers = True
     learns = False
 
     def accumulate(self, machine: Machine, t: IO, state: State) -> None:

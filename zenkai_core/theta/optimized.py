@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from zenkai_core.describe import optimizer_text
-from zenkai_core.gradients import deliver
+from zenkai_core.gradients import add_gradients, deliver
 from zenkai_core.machine import Machine, Rule, StepTheta
 
 Factory = Callable[..., torch.optim.Optimizer]
@@ -86,13 +86,18 @@ class Optimizing(Rule):
             for p in group["params"]:
                 p.grad = None
 
-    def add(self, pairs: Iterable[tuple[Tensor, Tensor | None]]) -> None:
-        """Adds gradients; a parameter unfrozen since joins the optimiser, with the options of its last group."""
+    def add(self, pairs: Iterable[tuple[Tensor, Tensor | None]], *, hooks: bool = True) -> None:
+        """Adds gradients; a parameter unfrozen since joins the optimiser, with the options of its last group.
+
+        Args:
+            pairs: (parameter, its gradient or None).
+            hooks: whether the parameters' hooks run.
+        """
         pairs = list(pairs)
         groups, held = self.optimizer.param_groups, set(self._held())
         if joining := [p for p, _ in pairs if p not in held]:
             self.optimizer.add_param_group({**groups[-1], "params": joining})
-        deliver(pairs)
+        (deliver if hooks else add_gradients)(pairs)
 
     def extra_repr(self) -> str:
         """The optimiser and its learning rate."""
@@ -150,7 +155,7 @@ class Optimized(Optimizing, StepTheta):
     """A rule for the parameters that fills `.grad` in `accumulate` and lets a torch optimiser move in `step`."""
 
     requires = frozenset({"parameters"})
-    by_gradient = True
+    by_gradient = delivers = True
 
 
 def without_closure(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:

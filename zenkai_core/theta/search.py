@@ -73,6 +73,7 @@ class Search(StepTheta):
     """
 
     requires = frozenset({"parameters"})
+    delivers = True  # it adds no gradients
 
     def __init__(
         self,

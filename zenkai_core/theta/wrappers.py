@@ -122,7 +122,7 @@ class Postponed(_Around):
         return f"{self.rule!r}, every={self.every}"
 
 
-class Filtered(_Around, Optimized):
+class Filtered(_Around, Optimized):  # type: ignore[override]
     """Large updates smoothed: what the inner rule wants is a goal that the parameters approach by a second optimiser.
 
     With w the parameters before the step and v those that the inner rule would leave, the parameters move from w by
@@ -165,7 +165,7 @@ class Filtered(_Around, Optimized):
             wanted = [(p, old - p) for p, old in zip(parameters, before, strict=True)]
             for p, old in zip(parameters, before, strict=True):
                 p.copy_(old)
-        self.add(wanted)
+        self.add(wanted, hooks=False)  # those of the inner rule's gradients have run
         super().step(machine)
         self.rule.moved(machine)
 
