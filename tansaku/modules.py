@@ -66,8 +66,8 @@ class _Note:
             name: (buffer, None if buffer is None or is_lazy(buffer) else buffer.detach().clone())
             for name, buffer in module._buffers.items()
         }
-        self._attributes = {
-            name: (value, (value._version, value.detach().clone()) if _written(value) else None)
+        self._attributes: dict[str, tuple[Any, tuple[int, Tensor] | None]] = {
+            name: (value, _kept(value) if _written(value) else None)
             for name, value in module.__dict__.items()
             if name != "training" and (value is None or isinstance(value, int | float | Tensor))
         }
@@ -89,6 +89,10 @@ class _Note:
                 self._attributes[name] = (value, (value._version, kept[1]))
         for extra in self._extra:
             module.set_extra_state(copy.deepcopy(extra))
+
+
+def _kept(value: Any) -> tuple[int, Tensor]:
+    return value._version, value.detach().clone()
 
 
 def _written(value: Any) -> bool:

@@ -245,7 +245,8 @@ class _Named(SearchOptimizer):
         seed: int = 0,
         **settings: Any,
     ) -> None:
-        known = {field.name for field in fields(self.kind)}
+        kind: Any = self.kind
+        known = {field.name for field in fields(kind)}
         own = {name: settings.pop(name) for name in ("lr", "momentum") if name in settings and name not in known}
         super().__init__(
             params, self.kind(**settings), generations=generations, write=write, refresh=refresh, seed=seed, **own

@@ -213,8 +213,9 @@ def _compare(told: Any, new: Any, start: Population, path: str) -> None:
                 f"{checks.shape_text(new.shape)}"
             )
     elif isinstance(told, Population | Individual):
-        for name in set(told.traits if isinstance(told, Population) else ()) & set(getattr(new, "traits", ())):
-            _compare(told.traits[name], new.traits[name], start, f"{path}.traits[{name}]")
+        if isinstance(told, Population) and isinstance(new, Population):
+            for name in set(told.traits) & set(new.traits):
+                _compare(told.traits[name], new.traits[name], start, f"{path}.traits[{name}]")
         if isinstance(told, Population) and (told.assessment is None) != (new.assessment is None):
             raise ValueError(f"{path} lacks an assessment")
     elif isinstance(told, Mapping):

@@ -180,10 +180,10 @@ def _equal(saved: Any, own: Any) -> bool:
     if isinstance(saved, float) and isinstance(own, float) and saved != saved and own != own:
         return True
     if isinstance(saved, Mapping) and isinstance(own, Mapping) and "callable" in saved and "callable" in own:
-        one, other = str(saved["callable"]), str(own["callable"])
-        if "__main__" in (one.split(".")[0], other.split(".")[0]):  # a script and its import have one set of names
-            return one.endswith(other.removeprefix("__main__")) or other.endswith(one.removeprefix("__main__"))
-        return one == other
+        first, second = str(saved["callable"]), str(own["callable"])
+        if "__main__" in (first.split(".")[0], second.split(".")[0]):  # a script and its import have one set of names
+            return first.endswith(second.removeprefix("__main__")) or second.endswith(first.removeprefix("__main__"))
+        return first == second
     if isinstance(saved, bool) is not isinstance(own, bool):
         return False
     return bool(saved == own)

@@ -72,7 +72,8 @@ def check_rate(owner: str, name: str, value: Any, *, zero: bool = False, most: f
         raise TypeError(
             f"{owner} expected {name} as a number or a tansaku.Schedule, got {value!r}: give for example 1.0"
         )
-    if not (0 <= value <= most and math.isfinite(value)) or (value == 0 and not zero):
+    number = float(value)
+    if not (0 <= number <= most and math.isfinite(number)) or (number == 0 and not zero):
         least = ">= 0" if zero else "> 0"
         upper = "" if most == math.inf else f" and <= {most:g}"
         raise ValueError(f"{owner} expected {name} {least}{upper}, got {value}: give a finite number in this range")

@@ -202,7 +202,8 @@ class Algorithm(ABC, Generic[S]):
         object.__setattr__(self, "bounds", Bounds.of(self.bounds))
 
     def _plain_settings(self) -> None:
-        for field in fields(self) if is_dataclass(self) else ():  # type: ignore[arg-type]
+        own: Any = self
+        for field in fields(own) if is_dataclass(own) else ():
             value = getattr(self, field.name)
             made = checks.limit(value) if field.name == "std" else checks.plain(value)
             if made is not value:

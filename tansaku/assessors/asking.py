@@ -15,8 +15,11 @@ class Asking(Protocol):
     """What an assessor reads of a search."""
 
     generator: torch.Generator
-    generations: int
     failures: Failures
+
+    @property
+    def generations(self) -> int:
+        """Made after the start."""
 
 
 current: ContextVar[Asking | None] = ContextVar("tansaku_asking", default=None)
