@@ -9,6 +9,7 @@ that several processes may save to one path.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -28,6 +29,7 @@ VERSION = 2
 
 _HEADER = b"tansaku checkpoint %d\n"
 _DIGEST = 32
+_LONGEST = 180  # octets of a name; file systems allow 255, of which the temporary file's ending takes up to 75
 _DAY = 24 * 3600.0
 _writing: set[str] = set()  # names of this process's temporary files; a signal handler may save during a save
 
@@ -48,7 +50,13 @@ def save(tree: dict[str, Any], path: str | os.PathLike[str]) -> None:
     payload = archive(tensors, {"tree": outline})
     target = Path(os.path.realpath(path))
     _remove_stale(target)
-    temporary = target.with_name(f".{target.name}.{_host()}.{os.getpid()}.{secrets.token_hex(6)}.part")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(
+            errno.ENOENT,
+            "expected a folder to save the checkpoint in, got none there; create it, or change path",
+            str(target.parent),
+        )
+    temporary = target.with_name(f".{_short(target.name)}.{_host()}.{os.getpid()}.{secrets.token_hex(6)}.part")
     _writing.add(temporary.name)
     try:
         with open(temporary, "xb") as file:
@@ -66,6 +74,12 @@ def save(tree: dict[str, Any], path: str | os.PathLike[str]) -> None:
     _sync_folder(target.parent)
 
 
+def _short(name: str) -> str:
+    """The name of a file, or a digest of it where the name of the temporary file would be too long."""
+    octets = name.encode(errors="surrogateescape")
+    return name if len(octets) <= _LONGEST else hashlib.sha256(octets).hexdigest()
+
+
 def _host() -> str:
     """The computer's name, for file names: process numbers mean nothing on another computer with the same folder."""
     return re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:32]
@@ -77,7 +91,7 @@ def _remove_stale(target: Path) -> None:
     A writer on this computer is looked up by its process number. One on another computer counts as dead if its file
     has not changed for a day.
     """
-    pattern = re.compile(rf"\.{re.escape(target.name)}\.(?:(.+)\.(\d+)\.[0-9a-f]{{12}}\.)?part")
+    pattern = re.compile(rf"\.{re.escape(_short(target.name))}\.(?:(.+)\.(\d+)\.[0-9a-f]{{12}}\.)?part")
     with contextlib.suppress(OSError):  # a folder that cannot be listed: the write itself raises
         for entry in os.scandir(target.parent):
             found = pattern.fullmatch(entry.name)

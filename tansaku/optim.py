@@ -22,6 +22,7 @@ from tansaku import checks
 from tansaku import settings as descriptions
 from tansaku.algorithms import ALGORITHMS, Algorithm, Needs
 from tansaku.assessment import Assessment
+from tansaku.assessors.randomness import seed_from, seeded
 from tansaku.modules import ModuleState
 from tansaku.population import Individual, Population
 from tansaku.states import pack, unpack
@@ -33,6 +34,10 @@ class SearchOptimizer(torch.optim.Optimizer):
     Candidates leave the modules' state unchanged: after every call of the closure, the buffers of all modules that it
     called are put back (see `tansaku.modules`). So a step does not update the running statistics of BatchNorm: run
     the network in training mode once after the steps, before you use it in evaluation mode.
+
+    Random numbers that the closure draws from torch's global generator (dropout, a random batch) come from ``seed``,
+    and the global generator is restored. All candidates of a generation get the same numbers, and the next generation
+    gets others.
 
     Every parameter group has ``lr`` and ``momentum``, which the schedulers of torch set. They do not change the search,
     whose step length is the algorithm's ``std``. They say how far a step moves the parameters towards the search's
@@ -134,9 +139,11 @@ class SearchOptimizer(torch.optim.Optimizer):
 
         def assess(population: Population) -> Population:
             losses, violations = [], []
+            seed = seed_from(self._generator, population.k)
             for i in range(population.k):
                 _write(population.individual(i), parameters)
-                loss, violation = _answer(closure(), parameters[0])
+                with seeded(seed, parameters[0].device):
+                    loss, violation = _answer(closure(), parameters[0])
                 losses.append(loss)
                 violations.append(violation)
                 modules.restore()

@@ -115,6 +115,7 @@ class Search(Generic[S]):
         self.last: Population | None = None
         self._now = Moment(None, None, start, None)
         self._handed_out = False  # whether `ask` has returned what is asked for
+        self._start_reported = False  # whether the callbacks have seen generation 0
         self.failures = Failures()
         self._storages = Storages()
         self._interrupts = Interrupts()
@@ -321,13 +322,19 @@ class Search(Generic[S]):
         """
         owed = self._interrupts.listen()
         try:
-            if self.state is None:
-                self._advance()
-                self._call()
+            self._assess_start()
             self._advance()
             self._call()
         finally:
             self._interrupts.end(owed)
+
+    def _assess_start(self) -> bool:
+        """Assesses the start if it is not yet; calls the callbacks if they have not seen it; True ends the run."""
+        if self.state is None:
+            self._advance()
+        if self._start_reported or self.generations:
+            return False
+        return self._call()
 
     def _advance(self) -> None:
         if self.assess is None:
@@ -349,6 +356,7 @@ class Search(Generic[S]):
         self.tell(assessed)
 
     def _call(self) -> bool:
+        self._start_reported = True
         if not self.callbacks:
             return False
         token = inside.set(True)
@@ -487,10 +495,7 @@ class Search(Generic[S]):
     def _generations(self, budget: Budget, still: Standstill, bar: Bar, begun: float) -> str:
         """Runs until a budget is used up; returns why it stopped."""
         try:
-            fresh = self.generations == 0 and self._asked is None
-            if self.state is None:
-                self._advance()
-            if fresh and self._call():
+            if self._assess_start():
                 return "callback"
             while True:
                 stopped = budget.reached(self, self._coming(), time.perf_counter() - begun) or still.reached(self)
@@ -610,6 +615,7 @@ class Search(Generic[S]):
         now, noise = restored(state, algorithm, self._described(), self._pending, self.generator.device, replan)
         self.generator.set_state(noise)
         self._now, self._handed_out = now, False
+        self._start_reported = now.state is not None
         self._planned, self._loaded = planned, planned is not None
         self.algorithm = self._unplanned
 

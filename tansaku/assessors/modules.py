@@ -55,7 +55,8 @@ class ModuleObjective:
 
     Raises:
         ValueError: both chunk and memory; or (at the call) a budget that not even one candidate fits.
-        RuntimeError: the module wrote into the genes, or all candidates of the first generation failed (at the call).
+        RuntimeError: (at the call) the module wrote into the genes or has batch norm in training mode, or all
+            candidates of the first generation failed.
 
     Example:
         >>> net, x, y = torch.nn.Linear(3, 1), torch.ones(8, 3), torch.ones(8, 1)
@@ -136,6 +137,11 @@ class ModuleObjective:
             with torch.no_grad(), seeded(seed, device):
                 answer = torch.func.vmap(mapped, chunk_size=chunk, randomness="same")(copies)
         except Exception as error:
+            if "Batch norm got a batched tensor" in str(error):
+                raise RuntimeError(
+                    "expected batch norm in evaluation mode, got it in training mode, where every candidate would "
+                    "update its running statistics; call module.eval()"
+                ) from error
             if self.on_failure == "worst":
                 raise Raised(error) from error
             raise

@@ -20,8 +20,13 @@ def seed_of(population: Population) -> int | None:
     search = asking(population)
     if search is None:
         return None
-    digest = hashlib.blake2b(search.generator.get_state().numpy().data, digest_size=8)
-    digest.update(str(search.generations).encode())
+    return seed_from(search.generator, search.generations)
+
+
+def seed_from(generator: torch.Generator, generation: int) -> int:
+    """A seed that depends on the state of ``generator``, which is not advanced, and on the number of a generation."""
+    digest = hashlib.blake2b(generator.get_state().numpy().data, digest_size=8)
+    digest.update(str(generation).encode())
     return int.from_bytes(digest.digest(), "big") >> 1  # below 2**63
 
 

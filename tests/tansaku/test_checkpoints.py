@@ -428,3 +428,16 @@ def test_a_step_of_an_optimizer_that_fails_draws_the_same_numbers_again() -> Non
         return parameter.detach()
 
     assert torch.equal(run(True), run(False))
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "ü" * 127, "a b*[x]?", "-x", ".hidden"])
+def test_every_file_name_that_the_system_allows_can_be_saved_and_loaded(tmp_path: Path, name: str) -> None:
+    checkpoint.save({"a": 1}, tmp_path / name)
+    checkpoint.save({"a": 2}, tmp_path / name)
+    assert checkpoint.load(tmp_path / name) == {"a": 2}
+    assert [entry.name for entry in tmp_path.iterdir()] == [name]
+
+
+def test_saving_into_a_missing_folder_names_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"expected a folder.*change path: '.*missing'"):
+        checkpoint.save({"a": 1}, tmp_path / "missing" / "file")
