@@ -18,13 +18,14 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from tansaku import checks
+from tansaku import checkpoint, checks
 from tansaku import settings as descriptions
 from tansaku.algorithms import ALGORITHMS, Algorithm, Needs
 from tansaku.assessment import Assessment
 from tansaku.assessors.randomness import seed_from, seeded
 from tansaku.modules import ModuleState
 from tansaku.population import Individual, Population
+from tansaku.restore import damaged
 from tansaku.states import pack, unpack
 
 
@@ -222,15 +223,39 @@ class SearchOptimizer(torch.optim.Optimizer):
         missing = sorted({"search", "generator"} - set(state_dict))
         if missing:
             raise ValueError(f"expected what state_dict() gave, got a dictionary without {missing}; pass it whole")
-        if "settings" in state_dict:
-            descriptions.check_same(state_dict["settings"], self._described(), self.algorithm.needs.plans, replan)
-        search = unpack(state_dict["search"], self._generator.device)
-        noise = state_dict["generator"].cpu()
-        torch.Generator(self._generator.device).set_state(noise)  # raises before anything is changed
-        rest = {key: value for key, value in state_dict.items() if key not in ("search", "generator", "settings")}
-        super().load_state_dict(rest)
+        try:
+            if "settings" in state_dict:
+                descriptions.check_same(state_dict["settings"], self._described(), self.algorithm.needs.plans, replan)
+            search = unpack(state_dict["search"], self._generator.device)
+            self._check_search(search)
+            noise = state_dict["generator"].cpu()
+            torch.Generator(self._generator.device).set_state(noise)  # raises before anything is changed
+            rest = {key: value for key, value in state_dict.items() if key not in ("search", "generator", "settings")}
+            super().load_state_dict(rest)
+        except ValueError:
+            raise
+        except Exception as error:
+            raise damaged(error, checkpoint.VERSION) from error
         self._generator.set_state(noise)
         self._complete = (search, None)
+
+    def _check_search(self, search: Any) -> None:
+        """The state of the search belongs to this algorithm and to these parameters.
+
+        Raises:
+            ValueError: it does not.
+        """
+        if search is None:
+            return
+        best = self.algorithm.best(search).individual()
+        got = {name: (tuple(x.shape), x.dtype) for name, x in best.genes.items()}
+        expected = {str(i): (tuple(p.shape), p.dtype) for i, p in enumerate(self._searched())}
+        if got != expected:
+            raise ValueError(
+                "expected the state of a search over parameters of shapes "
+                f"{[shape for shape, _ in expected.values()]}, got {[shape for shape, _ in got.values()]} or another "
+                "dtype; load it into the optimiser of the same parameters"
+            )
 
 
 class _Named(SearchOptimizer):

@@ -97,7 +97,10 @@ def restored(
         saved_settings, costs = state.get("settings"), state["history"]
         if isinstance(saved_settings, Mapping) and isinstance(costs, Mapping):
             saved_settings = {**saved_settings, "assess": costs.get("assess")}
-        settings.check_same(saved_settings, described, algorithm.needs.plans, replan)
+        try:
+            settings.check_same(saved_settings, described, algorithm.needs.plans, replan)
+        except (KeyError, AttributeError, TypeError, RuntimeError) as error:
+            raise damaged(error, version) from error
     if version == 1:
         state = _of_version_1(state)
     try:
@@ -105,7 +108,7 @@ def restored(
         if not isinstance(saved, Population):
             raise TypeError(f"the start is a {type(saved).__name__}, not a population")
     except Exception as error:
-        raise _damaged(error, version) from error
+        raise damaged(error, version) from error
     if layout(saved) != layout(start):
         raise ValueError(
             f"expected the state of a search over {layout(start)}, got {layout(saved)}; "
@@ -114,7 +117,7 @@ def restored(
     try:
         return _checked(algorithm, state, saved, device)
     except Exception as error:
-        raise _damaged(error, version) from error
+        raise damaged(error, version) from error
 
 
 def _of_version_1(tree: Any) -> Any:
@@ -127,7 +130,8 @@ def _of_version_1(tree: Any) -> Any:
     return [_of_version_1(item) for item in tree] if isinstance(tree, list) else tree
 
 
-def _damaged(error: Exception, version: int) -> DamagedState:
+def damaged(error: Exception, version: int) -> DamagedState:
+    """The error for a state that cannot be read, because of ``error``."""
     return DamagedState(
         f"expected a whole state, got a damaged one, or one of another version of the package, in format {version} "
         f"({type(error).__name__}: {error}); use an undamaged checkpoint, or the version that wrote it"
@@ -218,6 +222,9 @@ def _compare(told: Any, new: Any, start: Population, path: str) -> None:
                 _compare(told.traits[name], new.traits[name], start, f"{path}.traits[{name}]")
         if isinstance(told, Population) and (told.assessment is None) != (new.assessment is None):
             raise ValueError(f"{path} lacks an assessment")
+        one, other = (getattr(getattr(x, "assessment", None), "maximize", None) for x in (told, new))
+        if one is not other:
+            raise ValueError(f"{path} has maximize={one!r}")
     elif isinstance(told, Mapping):
         for name in set(told) & set(new):
             _compare(told[name], new[name], start, f"{path}[{name}]")
