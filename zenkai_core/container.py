@@ -89,15 +89,18 @@ class Container(LearningMachine):
         for m in found:
             m.__dict__["_reported"] = True
         listed = "; ".join(f"{names.get(id(m), '?')!r} ({_what(m)})" for m in found)
-        above = [
-            f"{name!r} ({_what(m)})"
+        leaves = [
+            (name, m)
             for name, m in self.named_modules()
-            if isinstance(m, LearningMachine) and not isinstance(m, Container) and not m.gives_target(True)
+            if isinstance(m, LearningMachine) and not isinstance(m, Container)
         ]
+        first = next((i for i, (_, m) in enumerate(leaves) if m is found[0]), -1)
+        above = [f"{name!r} ({_what(m)})" for name, m in leaves[first + 1 :] if not m.gives_target(True)]
+        have = "has" if len(above) < 2 else "have"
         warnings.warn(
             f"{type(self).__name__} expected a target for every machine that learns, got none for {listed}: no machine "
-            f"above gives one; {', '.join(above) or 'one above'} has targets.Null(). Give the machine above a rule for "
-            "x, or this one a y rule such as targets.SearchY or targets.DirectFeedback, or theta.Null()",
+            f"above gives one; {', '.join(above) or 'one above'} {have} targets.Null(). Give the machine above a rule "
+            "for x, or this one a y rule such as targets.SearchY or targets.DirectFeedback, or theta.Null()",
             stacklevel=3,
         )
 

@@ -20,7 +20,15 @@ from zenkai_core import passes
 from zenkai_core.bridge import bridge
 from zenkai_core.compiled import exporting
 from zenkai_core.context import Context, split_arguments
-from zenkai_core.criteria import Criterion, output_gradient, per_row, sse
+from zenkai_core.criteria import (
+    Criterion,
+    is_distance,
+    output_gradient,
+    per_row,
+    sse,
+    takes_labels,
+    unsuitable_target,
+)
 from zenkai_core.distributed import in_data_parallel
 from zenkai_core.finite import check_finite_pass
 from zenkai_core.gradients import captured, capturing, deliver, has_hooks
@@ -336,6 +344,29 @@ class LearningMachine(Hooked, nn.Module):
         x = state.inputs
         state.t = t = self.step_y(x, t, state)
         return Told(x, t, state)
+
+    def _expect_suitable(self, layer: str, criterion: Criterion, t: IO, y: IO) -> None:
+        """Refuses a point among the outputs as the target of a criterion for labels or probabilities.
+
+        A criterion that does not say what it takes is watched in its first call on a point.
+
+        Args:
+            layer: what the machine is called in the error.
+            criterion: of the outputs and t.
+            t: the target.
+            y: the outputs.
+
+        Raises:
+            TypeError: t is a point, and the criterion takes labels or probabilities.
+        """
+        if not isinstance(t, Target):
+            return
+        labels = is_distance(criterion) is False
+        if is_distance(criterion) is None and y.rows and not self.__dict__.get("_points_taken", False):
+            labels = takes_labels(criterion, y, t)
+            self.__dict__["_points_taken"] = not labels
+        if labels:
+            raise unsuitable_target(layer, getattr(self, "criterion", criterion))
 
     def gives_target(self, has_target: bool) -> bool:
         """Whether `step_x` gives the layer below a target, if this machine has one itself (``has_target``)."""

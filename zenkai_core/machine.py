@@ -25,13 +25,12 @@ from zenkai_core.criteria import (
     output_gradient,
     per_row,
     sse,
-    unsuitable_target,
 )
 from zenkai_core.describe import module_text, value_text
 from zenkai_core.learning import LearningMachine, LMode, Loss
 from zenkai_core.loss_scale import divided
 from zenkai_core.state import State
-from zenkai_core.values import IO, Probabilities, Target
+from zenkai_core.values import IO, Probabilities
 
 
 class Rule(nn.Module):
@@ -319,7 +318,7 @@ class Machine(LearningMachine):
         own = state.criterion or self._criterion
         if self.y is not None and self.y.points and is_distance(own) is not True:
             return sse
-        self._expect_suitable(own, t)
+        self._expect_suitable(f"a Machine over {type(self.module).__name__}", own, t, state.outputs)
         return own
 
     def cost(self, y: IO, t: IO, state: State) -> Tensor:
@@ -514,13 +513,8 @@ class Machine(LearningMachine):
         return averaged(criterion) if self.loss == "mean" else criterion
 
     def _cost(self, t: IO, criterion: Criterion | None, y: IO) -> Tensor:
-        self._expect_suitable(criterion or self.criterion, t)
+        self._expect_suitable(f"a Machine over {type(self.module).__name__}", criterion or self.criterion, t, y)
         return super()._cost(t, criterion, y)
-
-    def _expect_suitable(self, criterion: Criterion, t: IO) -> None:
-        """Refuses a point among the outputs as the target of a criterion for labels or probabilities."""
-        if isinstance(t, Target) and is_distance(criterion) is False:
-            raise unsuitable_target(f"a Machine over {type(self.module).__name__}", criterion)
 
     def __repr__(self) -> str:
         given = [module_text(self.module), *map(repr, self._rules())]

@@ -180,6 +180,7 @@ class Parallel(Container):
         above = self._say_goal(t, state)
         outputs, criterion = state.outputs.detach(), state.criterion or self._criterion
         if criterion is not sse:
+            self._expect_suitable("a Parallel", criterion, t, outputs)
             t = Target.away_from(outputs, output_gradient(criterion, outputs, t))
         subs = [state.sub(str(i)) for i in range(self._length)]
         ys = [sub.outputs.detach() for sub in subs]

@@ -80,6 +80,7 @@ def test_learn_and_test_ask_for_a_row_and_leave_no_trace(t: str, x: str) -> None
 
 @pytest.mark.parametrize("network", ["machine", "chain", "graph"])
 @pytest.mark.parametrize(("t", "x"), PAIRS)
+@pytest.mark.filterwarnings("ignore:.*expected a target for every machine that learns")
 def test_a_pass_without_rows_moves_no_parameter_after_an_ordinary_step(t: str, x: str, network: str) -> None:
     machine: Any = made(t, x)
     if network == "chain":

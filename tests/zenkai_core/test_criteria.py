@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -223,3 +224,19 @@ def test_targets_of_other_rows_are_told_of_the_rows(name: str) -> None:
         criterion(IO(torch.randn(6, 3)), IO(torch.randn(5, 3)))
     with pytest.raises(ValueError, match=r"got \[6, 1\]: reshape the target; nothing is broadcast$"):
         criterion(IO(torch.randn(6, 3)), IO(torch.randn(6, 1)))
+
+
+@pytest.mark.parametrize(
+    ("make", "argument"),
+    [
+        (lambda: criteria.CrossEntropy(label_smoothing="a"), "label_smoothing as a number, got 'a'"),
+        (lambda: criteria.CrossEntropy(ignore_index=1.5), "ignore_index as a whole number, got 1.5"),
+        (lambda: criteria.Margin("a"), "margin as a number, got 'a'"),
+        (lambda: criteria.Margin(ignore_index=None), "ignore_index as a whole number, got None"),
+        (lambda: criteria.Huber(None), "delta as a number, got None"),
+        (lambda: criteria.ZeroOne("a"), "ignore_index as a whole number, got 'a'"),
+    ],
+)
+def test_an_option_that_is_no_number_is_refused_by_name(make: Callable[[], object], argument: str) -> None:
+    with pytest.raises(TypeError, match=argument):
+        make()

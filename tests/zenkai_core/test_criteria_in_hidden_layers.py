@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
@@ -271,3 +272,47 @@ def test_criteria_with_options_copy_pickle_and_print_on_one_line() -> None:
     assert torch.equal(again(y, t), ours(y, t))
     assert copy.deepcopy(ours) is ours
     assert pickle.loads(pickle.dumps(cross_entropy)) is cross_entropy
+
+
+OWN: dict[str, zk.Criterion] = {
+    "cross entropy": lambda y, t: F.cross_entropy(y.f, t.f, reduction="none"),
+    "by keyword": lambda y, t: F.cross_entropy(input=y.f, target=t.f, reduction="none"),
+    "binary": lambda y, t: F.binary_cross_entropy_with_logits(y.f, t.f, reduction="none").sum(1),
+    "a term": zk.Weighted((1.0, sse), (0.1, lambda y, t: F.cross_entropy(y.f, t.f, reduction="none"))),
+}
+
+
+@pytest.mark.parametrize("place", ["chain", "graph", "parallel", "chains"])
+@pytest.mark.parametrize("name", OWN)
+def test_a_function_that_hands_a_point_to_a_loss_for_labels_is_refused_before_anything_moves(
+    name: str, place: str
+) -> None:
+    hidden = Machine(nn.Linear(4, 8), RULES["gradient"](), targets.Gradient(), OWN[name])
+    nets: dict[str, Callable[[], zk.LearningMachine]] = {
+        "chain": lambda: Chain(hidden, head()),
+        "graph": lambda: zk.Graph({"h": zk.Node(hidden, "x"), "y": zk.Node(head(), "h")}, outputs=("y",)),
+        "parallel": lambda: Chain(
+            zk.Parallel(Machine(nn.Linear(4, 8), RULES["delta"](), targets.Null()), criterion=OWN[name]), head()
+        ),
+        "chains": lambda: Chain(Chain(hidden), Chain(head())),
+    }
+    net = nets[place]()
+    before = [p.detach().clone() for p in net.parameters()]
+    x, labels = torch.randn(6, 4), torch.randint(3, (6,))
+    for _ in range(2):
+        with pytest.raises(TypeError, match=r"expected labels or probabilities .* got a point .*criterion=zk\.sse"):
+            net.learn(x, labels)
+        with pytest.raises(TypeError, match=r"criterion=zk\.sse"):
+            F.cross_entropy(net(x), labels).backward()
+    assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+
+
+def test_a_function_that_makes_probabilities_of_a_point_or_is_a_distance_learns() -> None:
+    for criterion in (
+        lambda y, t: F.cross_entropy(y.f, t.f.softmax(1), reduction="none"),
+        lambda y, t: F.mse_loss(y.f, t.f, reduction="none").sum(1),
+    ):
+        hidden = Machine(nn.Linear(4, 8), RULES["gradient"](), targets.Gradient(), criterion)
+        before = hidden.module.weight.detach().clone()
+        Chain(hidden, head()).learn(torch.randn(6, 4), torch.randint(3, (6,)))
+        assert not torch.equal(before, hidden.module.weight)

@@ -118,6 +118,7 @@ def solved(*machines: Machine) -> tuple[Chain, Tensor, Tensor]:
     return net, x, net(x).detach()
 
 
+@pytest.mark.filterwarnings("ignore:.*expected a target for every machine that learns")
 def test_a_network_without_error_is_not_said_to_starve_its_layers() -> None:
     search = targets.SearchX(tansaku.HillClimb(k=4, std=0.1))
     own = targets.SearchY(tansaku.HillClimb(k=4, std=0.1))
@@ -134,6 +135,7 @@ def test_a_network_without_error_is_not_said_to_starve_its_layers() -> None:
         assert "well: nothing is left to learn: the network's error is 0 of its output" in read[-1]
 
 
+@pytest.mark.filterwarnings("ignore:.*expected a target for every machine that learns")
 def test_a_layer_that_is_told_nothing_of_the_networks_error_starves() -> None:
     net, x, t = solved(layer(4, 4), layer(4, 4, x=targets.Null()), layer(4, 4))
     with Recorder(net) as recorder:

@@ -75,6 +75,7 @@ RULES: dict[str, Callable[[], Machine]] = {
 
 
 @pytest.mark.parametrize("name", RULES)
+@pytest.mark.filterwarnings("ignore:.*expected a target for every machine that learns")
 def test_a_recorded_run_is_the_run_under_every_rule(name: str) -> None:
     ends = []
     for recorded in (False, True):
@@ -264,6 +265,7 @@ def test_the_angle_is_that_of_the_update_to_autograds_gradient() -> None:
     assert row["update_ratio"] == pytest.approx(float(6**0.5 / plain[0].weight.detach().norm()), rel=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:.*expected a target for every machine that learns")
 def test_below_a_layer_without_gradient_there_is_no_steepest_descent() -> None:
     net = Chain(
         Machine(nn.Linear(3, 3), theta.Gradient(), targets.Null()),
@@ -306,6 +308,7 @@ def test_units_that_say_the_same_for_every_row_are_dead() -> None:
     assert zk.diagnostics.measures.dead(zk.IO(torch.zeros(1, 3))) is None
 
 
+@pytest.mark.filterwarnings("ignore:.*expected a target for every machine that learns")
 def test_rules_note_figures_for_the_recorder_alone() -> None:
     class Noting(targets.Null):
         def step_x(self, machine: Machine, t: zk.IO, state: zk.State) -> zk.IO:

@@ -178,7 +178,7 @@ def test_it_conforms(rule: Rule) -> None:
 
 def test_under_autograd_there_are_no_labels_to_read_out() -> None:
     x, labels = torch.randn(8, 5), torch.randint(3, (8,))
-    with pytest.raises(RuntimeError, match="expected the network's own target for cross_entropy, got a gradient"):
+    with pytest.raises(RuntimeError, match="criterion=cross_entropy expected the network's own target, got a gradient"):
         F.cross_entropy(net(zk.targets.LocalReadout)(x), labels).backward()
     F.mse_loss(net(lambda: zk.targets.LocalReadout(zk.sse))(x), torch.randn(8, 3)).backward()
 

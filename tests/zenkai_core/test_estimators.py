@@ -379,7 +379,7 @@ def test_estimators_learn_below_a_gradient_machine() -> None:
             ValueError,
             "increments alone, got them with limit",
         ),
-        (lambda: zk.theta.Fit(increments=1.5), ValueError, r"increments in \(0, 1\], got 1.5"),
+        (lambda: zk.theta.Fit(increments=1.5), ValueError, "increments > 0 and <= 1, got 1.5"),
     ],
 )
 def test_wrong_arguments_are_refused(make: Any, error: type, message: str) -> None:

@@ -153,3 +153,38 @@ def test_a_recurrent_cell_hands_errors_back_by_feedback(name: str) -> None:
     assert torch.allclose(exact[1], with_weights[1], atol=1e-6)
     for a, b in zip(exact[2], feedback[2], strict=True):
         assert torch.allclose(a, b, atol=1e-6)
+
+
+class Binary(nn.Module):
+    """A linear map by the signs of its weights, with a mask."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(8, 8))
+        self.position = nn.Parameter(torch.randn(1, 8))
+        self.map = nn.Linear(8, 8)
+        self.register_buffer("mask", torch.ones(8, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(self.map(x + 2 * self.position), self.weight.sign() * self.mask + 0.0)
+
+
+def test_a_map_by_numbers_computed_from_a_weight_is_reported_by_the_name_of_the_weight() -> None:
+    for rule in (zk.targets.FeedbackAlignment(seed=0), zk.targets.KolenPollack(seed=0)):
+        machine = Machine(Binary(), zk.theta.Null(), rule)
+        with pytest.warns(UserWarning, match="got weight of Binary, which are applied by functions"):
+            machine(torch.randn(4, 8, requires_grad=True)).sum().backward()
+
+
+def test_maps_inside_vmap_are_no_error() -> None:
+    class Mapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(8, 8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.func.vmap(lambda row: self.weight @ row)(x)
+
+    machine = Machine(Mapped(), zk.theta.Null(), zk.targets.FeedbackAlignment(seed=0))
+    with pytest.warns(UserWarning, match="got weight of Mapped"):
+        machine(torch.randn(4, 8, requires_grad=True)).sum().backward()

@@ -72,6 +72,7 @@ def by_autograd(net: zk.LearningMachine, x: Tensor, t: Tensor) -> None:
 @pytest.mark.parametrize("where", ["x", "t"])
 @pytest.mark.parametrize("way", [by_learn, by_hand, by_autograd])
 @pytest.mark.parametrize("name", NETS)
+@pytest.mark.filterwarnings("ignore:.*expected a target for every machine that learns")
 def test_a_bad_row_is_refused_by_name_and_nothing_moves(
     name: str, way: Callable[..., None], where: str, bad: float
 ) -> None:

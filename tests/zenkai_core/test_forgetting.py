@@ -87,7 +87,7 @@ def test_rows_survive_a_fit_that_fails() -> None:
 
 def test_a_fit_refuses_a_target_that_no_tree_takes() -> None:
     layer = Machine(zk.modules.Trees(4, 2), zk.theta.Fit(rows=10), zk.targets.Null())
-    with pytest.raises(ValueError, match="expected finite targets, got NaN"):
+    with pytest.raises(ValueError, match="expected finite numbers, got nan in t, row 0"):
         layer.learn(torch.randn(6, 4), torch.full((6, 2), torch.nan))
 
 

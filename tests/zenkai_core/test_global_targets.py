@@ -65,6 +65,7 @@ def normed(dropout: float = 0.5) -> GlobalTargets:
     return GlobalTargets(machine(hidden), machine(nn.Linear(8, 2)), x=zk.targets.Gradient(scale=0.1))
 
 
+@pytest.mark.filterwarnings("ignore:.*expected a target for every machine that learns")
 def test_the_other_passes_move_no_buffer_and_no_generator_and_take_the_same_masks() -> None:
     torch.manual_seed(0)
     net = normed()

@@ -146,9 +146,9 @@ def test_moments_follow_their_parameters_to_another_dtype() -> None:
 def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="n >= 1 local updates and a batch_size >= 1, got n=0"):
         zk.theta.Gradient(n=0)
-    with pytest.raises(ValueError, match=r"got n=0, scale=1\.0 and batch_size=None"):
+    with pytest.raises(ValueError, match="got n=0 and batch_size=None"):
         zk.targets.Gradient(0)
-    with pytest.raises(ValueError, match="got n=1, scale=0 and batch_size=None"):
+    with pytest.raises(ValueError, match="expected scale > 0, got 0"):
         zk.targets.Gradient(scale=0)
     with pytest.raises(TypeError, match=r"expected an optimiser class such as .*, got float"):
         zk.theta.Gradient(1e-3)  # type: ignore[arg-type]

@@ -96,6 +96,7 @@ def test_a_layer_that_learns_below_one_that_gives_no_target_is_reported_once(nam
     (found,) = [str(w.message) for w in caught]
     assert f"got none for {below}" in found
     assert above in found
+    assert below.split(" ")[0] not in found.split("gives one; ")[1]
     assert "theta.Null()" in found
 
 

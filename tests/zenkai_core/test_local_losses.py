@@ -290,11 +290,11 @@ def test_least_squares_name_what_is_not_finite(bad: float) -> None:
     x, t = batch("huber")
     wrong = x.clone()
     wrong[3, 1] = bad
-    with pytest.raises(ValueError, match=r"^theta.LeastSquares expected finite numbers, got NaN or infinity in the in"):
+    with pytest.raises(ValueError, match=r"expected finite numbers, got (nan|inf) in x, row 3"):
         machine.learn(wrong, t)
     wrong = t.clone()
     wrong[0, 0] = bad
-    with pytest.raises(ValueError, match=r"^theta.LeastSquares expected finite numbers, got NaN or infinity in the er"):
+    with pytest.raises(ValueError, match=r"expected finite numbers, got (nan|inf) in t, row 0"):
         machine.learn(x, wrong)
     machine.learn(x, t)
     assert machine.module.weight.isfinite().all()

@@ -245,7 +245,7 @@ def test_inputs_outputs_and_targets_that_do_not_fit_are_refused() -> None:
         Parallel(Says(0.0), combine="max")  # type: ignore[arg-type]
     net, state = Parallel(Says(0.0), Says(0.0), split=(1, 2)), State()
     net.remember(IO(x), state)
-    with pytest.raises(ValueError, match=r"a target of 3 features, got \[2, 4\]"):
+    with pytest.raises(ValueError, match=r"a target shaped as the output \[2, 3\], got \[2, 4\]"):
         net.accumulate(IO(x), IO(torch.ones(2, 4)), state)
     with pytest.raises(RuntimeError, match="a machine of a Parallel expected a target, got none"):
         net.step(IO(x), IO(x), state)

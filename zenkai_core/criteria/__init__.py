@@ -8,7 +8,8 @@ A plain function (y, t) -> `[n]` is a criterion. An object may offer more, by th
 
 - `gradient(y, t)`: the closed form of dcost/dy per tensor of y. Without it autograd differentiates the cost.
 - `distance`: True if the target is a point among the outputs, where the cost is least; False for labels and
-  probabilities. Without it the machine cannot tell.
+  probabilities. Without it the machine looks whether the criterion hands the target to a loss of torch for labels,
+  such as `F.cross_entropy`.
 - `normaliser(y, t)`: `[]`, what the sum of the costs is divided by to get their mean, if that is not the number of
   rows. torch divides a weighted cross entropy by the sum of the weights.
 """
@@ -40,6 +41,7 @@ from zenkai_core.criteria.losses import (
     sse,
     zero_one,
 )
+from zenkai_core.criteria.watched import takes_labels
 
 __all__ = [
     "AbsoluteError",
@@ -66,6 +68,7 @@ __all__ = [
     "output_gradient",
     "per_row",
     "sse",
+    "takes_labels",
     "unsuitable_target",
     "zero_one",
 ]

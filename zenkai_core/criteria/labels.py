@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -61,6 +62,17 @@ def check_weight(name: str, argument: str, weight: Tensor | None, *, per_class: 
     if per_class and weight.ndim != 1:
         raise ValueError(f"{name} expected {argument} [classes], got {list(weight.shape)}: one weight for each class")
     return weight.detach().clone()
+
+
+def check_number(name: str, argument: str, value: object, *, whole: bool = False) -> None:
+    """The argument is a number.
+
+    Raises:
+        TypeError: it is none, or not a whole one where it must be.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral if whole else numbers.Real):
+        kind, example = ("whole number", "-100") if whole else ("number", "0.1")
+        raise TypeError(f"{name} expected {argument} as a {kind}, got {value!r}: give for example {example}")
 
 
 @contextmanager

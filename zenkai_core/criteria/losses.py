@@ -11,6 +11,7 @@ from torch import Tensor
 from zenkai_core.criteria.base import Cost
 from zenkai_core.criteria.labels import (
     as_probabilities,
+    check_number,
     check_same_shape,
     check_weight,
     index_errors,
@@ -91,6 +92,7 @@ class Huber(_Loss):
 
     def __init__(self, delta: float = 1.0) -> None:
         super().__init__(delta=delta)
+        check_number("Huber", "delta", delta)
         if not delta > 0:
             raise ValueError(f"Huber expected delta > 0, got {delta}: give the error at which the loss becomes linear")
         self.delta = float(delta)
@@ -119,7 +121,8 @@ class CrossEntropy(_Loss):
         ignore_index: a label that costs nothing.
 
     Raises:
-        TypeError, ValueError: a weight that is no tensor [classes], a share outside [0, 1].
+        TypeError, ValueError: a weight that is no tensor [classes], a share outside [0, 1], an ignore_index that is no
+            whole number.
 
     >>> from zenkai_core import Machine, targets, theta
     >>> rare = CrossEntropy(weight=torch.tensor([1.0, 5.0]), label_smoothing=0.1)
@@ -136,6 +139,8 @@ class CrossEntropy(_Loss):
             label_smoothing=label_smoothing or None,
             ignore_index=None if ignore_index == -100 else ignore_index,
         )
+        check_number("CrossEntropy", "label_smoothing", label_smoothing)
+        check_number("CrossEntropy", "ignore_index", ignore_index, whole=True)
         if not 0.0 <= label_smoothing <= 1.0:
             raise ValueError(f"CrossEntropy expected label_smoothing in [0, 1], got {label_smoothing}: give a share")
         self.weight = check_weight("CrossEntropy", "weight", weight)
@@ -257,6 +262,8 @@ class Margin(_Loss):
 
     def __init__(self, margin: float = 1.0, ignore_index: int = -100) -> None:
         super().__init__(margin=margin, ignore_index=None if ignore_index == -100 else ignore_index)
+        check_number("Margin", "margin", margin)
+        check_number("Margin", "ignore_index", ignore_index, whole=True)
         if not margin > 0:
             raise ValueError(f"Margin expected margin > 0, got {margin}: 1.0 is the usual one")
         self.margin = float(margin)
@@ -282,6 +289,7 @@ class ZeroOne(_Loss):
 
     def __init__(self, ignore_index: int = -100) -> None:
         super().__init__(ignore_index=None if ignore_index == -100 else ignore_index)
+        check_number("ZeroOne", "ignore_index", ignore_index, whole=True)
         self.ignore_index = int(ignore_index)
 
     def pair(self, y: Tensor, t: Tensor) -> Tensor:

@@ -26,6 +26,9 @@ _LINEAR = frozenset(
 # fmt: on
 
 
+_ARITHMETIC = frozenset(
+    {f"__{side}{name}__" for name in ("add", "sub", "mul", "truediv", "pow") for side in ("", "r")} | {"__neg__"}
+)
 _CELLS = ("gru_cell", "lstm_cell", "rnn_tanh_cell", "rnn_relu_cell")
 
 
@@ -45,7 +48,9 @@ class Calls(TorchFunctionMode):
         super().__init__()
         self.layers = {id(m.weight): m for m in reached if isinstance(m, nn.Linear)}
         self.replaced = False  # whether a function was replaced by the call of a layer
-        self.names = {p.untyped_storage().data_ptr(): name for name, p in module.named_parameters() if p.ndim > 1}
+        self.names = {_storage(p): name for name, p in module.named_parameters() if p.ndim > 1}
+        self.own = {_storage(v) for v in (*module.parameters(), *module.buffers())}
+        self.derived: list[Tensor] = []  # kept, so that no other tensor takes the memory that `names` knows
         self.inside = 0  # layers that are reached, and whose forward is running
         self.found: dict[str, None] = {}
 
@@ -79,14 +84,43 @@ class Calls(TorchFunctionMode):
                 self.replaced = True
                 ih, hh = (self.layers[id(w)] for w in weights)
                 return _cell(name, args[0], args[1], args[-2], args[-1], ih, hh)
-        if not self.inside and name in _LINEAR:
-            self._note(args, kwargs)
-        return func(*args, **kwargs)
+        result = func(*args, **kwargs)
+        if not self.inside:
+            if name in _LINEAR:
+                self._note(args, kwargs)
+            elif not name.startswith("__") or name in _ARITHMETIC:
+                self._follow(args, kwargs, result)
+        return result
 
     def _note(self, args: Any, kwargs: Any) -> None:
-        for v in _pytree.tree_leaves((args, kwargs)):
-            if isinstance(v, Tensor) and (name := self.names.get(v.untyped_storage().data_ptr())) is not None:
+        for v in _tensors((args, kwargs)):
+            if (name := self._name(v)) is not None:
                 self.found[name] = None
+
+    def _follow(self, args: Any, kwargs: Any, result: Any) -> None:
+        """Gives what was computed from weights alone, such as `weight.sign()` or `weight * mask`, the weight's name."""
+        given = [v for v in _tensors((args, kwargs)) if v.ndim]
+        names = [name for v in given if (name := self._name(v)) is not None]
+        if names and all(self._name(v) is not None or _storage(v) in self.own for v in given):
+            for v in _tensors(result):
+                if v.ndim > 1 and self._name(v) is None:
+                    self.derived.append(v)
+                    self.names[_storage(v)] = names[0]
+
+    def _name(self, v: Tensor) -> str | None:
+        return self.names.get(_storage(v))
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [v for v in _pytree.tree_leaves(tree) if isinstance(v, Tensor)]
+
+
+def _storage(v: Tensor) -> int:
+    """Where the tensor's numbers are; its identity under `torch.func`, which hides the memory."""
+    try:
+        return v.untyped_storage().data_ptr()
+    except (NotImplementedError, RuntimeError):
+        return -id(v)
 
 
 def _cell(name: str, x: Tensor, h: Any, b_ih: Tensor | None, b_hh: Tensor | None, ih: nn.Module, hh: nn.Module) -> Any:
