@@ -34,7 +34,7 @@ class Constraint(ABC):
             there is one name, else a dictionary), which returns [k, *batch_shape], or [k, *batch_shape, v] for v
             quantities with the same limit, as a tensor or a numpy array. It receives copies of the genes and must not
             write into them; see `Objective`.
-        limit: a number, or a tensor that broadcasts against the quantity.
+        limit: a number, or a tensor (or a list or an array of numpy) that broadcasts against the quantity.
 
     Raises:
         TypeError: a quantity that is neither.
@@ -50,6 +50,7 @@ class Constraint(ABC):
                 f"expected quantity as a name or a function of the genes, got {type(self.quantity).__name__}; "
                 "pass e.g. lambda x: x.sum(-1)"
             )
+        object.__setattr__(self, "limit", checks.limit(self.limit))
         if not isinstance(self.limit, Tensor):
             checks.number("limit", self.limit)
 

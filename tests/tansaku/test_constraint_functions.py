@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -91,3 +92,11 @@ def test_a_constraint_that_draws_leaves_the_random_states_as_an_unambiguous_one_
         return torch.get_rng_state()
 
     assert torch.equal(state_after(4), state_after(3))
+
+
+@pytest.mark.parametrize("limit", [[0.1, 0.2, 0.3], np.array([0.1, 0.2, 0.3], dtype=np.float32), (0.1, 0.2, 0.3)])
+def test_the_limit_of_a_constraint_may_be_a_list_or_an_array(limit: Any) -> None:
+    population = Population({"x": torch.tensor([[0.1, 0.2, 0.3], [0.1, 0.2, 0.0]])})
+    expected = GTE("x", torch.tensor([0.1, 0.2, 0.3])).violation(population)
+    assert torch.equal(GTE("x", limit).violation(population), expected)
+    assert GTE("x", limit).violated(population).tolist() == [False, True]
