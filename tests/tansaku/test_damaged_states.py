@@ -61,7 +61,7 @@ def test_damaged_settings_in_a_state_raise_a_value_error_or_are_settings(part: s
 
 @pytest.mark.parametrize("wrong", ["zz", 1, True])
 def test_a_state_of_another_direction_is_refused(wrong: Any) -> None:
-    saved = Search("cma_es", Objective(sphere), Individual({"x": torch.ones(2)}))
+    saved: Search[Any] = Search("cma_es", Objective(sphere), Individual({"x": torch.ones(2)}))
     saved.run(max_generations=2)
     path = ("state", "fields", "incumbent", "fields", "assessment", "fields", "maximize")
     state = damaged(saved.state_dict(), path, "none")
@@ -74,7 +74,7 @@ def test_a_state_of_another_direction_is_refused(wrong: Any) -> None:
 def test_a_damaged_state_of_an_optimiser_raises_a_value_error_and_changes_nothing(how: str) -> None:
     def optimizer() -> tuple[nn.Parameter, Any]:
         parameter = nn.Parameter(torch.ones(2))
-        return parameter, tansaku.optim.PSO([parameter], k=4)
+        return parameter, tansaku.optim.SearchOptimizer([parameter], tansaku.PSO(k=4))
 
     parameter, saved = optimizer()
     saved.step(lambda: parameter.square().sum())
@@ -95,7 +95,7 @@ def test_a_damaged_state_of_an_optimiser_raises_a_value_error_and_changes_nothin
 
 def test_the_state_of_an_optimiser_of_other_parameters_is_refused() -> None:
     parameter, other = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(3))
-    saved = tansaku.optim.PSO([parameter], k=4)
+    saved = tansaku.optim.SearchOptimizer([parameter], tansaku.PSO(k=4))
     saved.step(lambda: parameter.square().sum())
     with pytest.raises(ValueError, match="load it into the optimiser of the same parameters"):
-        tansaku.optim.PSO([other], k=4).load_state_dict(saved.state_dict())
+        tansaku.optim.SearchOptimizer([other], tansaku.PSO(k=4)).load_state_dict(saved.state_dict())

@@ -39,7 +39,7 @@ def test_all_candidates_of_an_optimisers_generation_get_the_same_random_numbers_
         drawn.append(float(torch.rand(())))
         return parameter.square().sum()
 
-    optimizer = tansaku.optim.PSO([parameter], k=4)
+    optimizer = tansaku.optim.SearchOptimizer([parameter], tansaku.PSO(k=4))
     for _ in range(3):
         optimizer.step(closure)
     start, *rest = drawn
@@ -88,13 +88,13 @@ def test_a_callback_interrupted_at_generation_0_is_not_called_for_it_again() -> 
     assert seen == [0, 1, 2, 3]
 
 
-def test_callbacks_see_an_assessed_start_once_by_step_and_by_run() -> None:
-    for by_step in (True, False):
-        seen: list[int] = []
-        start = Objective(sphere)(Population({"x": torch.ones(4, 3)}))
-        search = Search("pso", Objective(sphere), start, callbacks=[lambda s, seen=seen: seen.append(s.generations)])
-        if by_step:
-            search.step()
-            search.step()
-        search.run(max_generations=3)
-        assert seen == [0, 1, 2, 3]
+@pytest.mark.parametrize("by_step", [True, False])
+def test_callbacks_see_an_assessed_start_once_by_step_and_by_run(by_step: bool) -> None:
+    seen: list[int] = []
+    start = Objective(sphere)(Population({"x": torch.ones(4, 3)}))
+    search = Search("pso", Objective(sphere), start, callbacks=[lambda s: seen.append(s.generations)])
+    if by_step:
+        search.step()
+        search.step()
+    search.run(max_generations=3)
+    assert seen == [0, 1, 2, 3]
