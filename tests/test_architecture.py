@@ -52,6 +52,7 @@ LAYERS: Mapping[str, Sequence[str]] = {
     "zenkai_core": (
         "checks",
         "describe",
+        "host_copy",
         "rates",
         "values",
         "finite",
