@@ -281,8 +281,8 @@ class Trees(EnsembleVoter):
         """Refuses saved trees that cannot be this module's, before any of its tensors changes.
 
         Raises:
-            ValueError: some entries without the others, other shapes, more members than are kept, or indices of nodes or
-                features out of range.
+            ValueError: some entries without the others, other shapes, more members than are kept, or indices of nodes
+                or features out of range.
         """
         missing = [name for name, v in saved.items() if not isinstance(v, Tensor)]
         if len(missing) == len(saved):
