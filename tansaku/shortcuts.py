@@ -274,7 +274,8 @@ def _individual(
     if dtype is not None or device is not None:
         raise ValueError("expected dtype and device with shape=, got them with x0=, which has its own; use x0.to(...)")
     named = isinstance(x0, Mapping)
-    genes = checks.tensors("x0", x0 if named else {"x": x0}, 0)
+    given = {name: checks.limit(x) for name, x in x0.items()} if isinstance(x0, Mapping) else {"x": x0}
+    genes = checks.tensors("x0", given, 0)
     expanded = {name: _with_batch(name, x.detach(), batch_shape) for name, x in genes.items()}
     return Individual(expanded, len(batch_shape)), named
 

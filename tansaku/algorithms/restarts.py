@@ -146,30 +146,33 @@ class Restarting(Algorithm[RestartsState]):
             grown = state.grown + int(run.large)
             return replace(state, inner=inner, run=run, holds=better, grown=grown, runs=state.runs + 1, spent=asked.k)
         algorithm = self._algorithm(state.run)
+        longest = min(_LONGEST, self._length(state.generations + 1, state, asked))
         told = replace(
             state,
             inner=algorithm.tell(state.inner, asked),
             holds=state.holds or better,
             spent=state.spent + asked.k,
-            history=torch.cat([state.history.cpu(), _summary(asked.cost)], 1)[:, -_LONGEST:],
+            history=torch.cat([state.history.cpu(), _summary(asked.cost)], 1)[:, -longest:],
             generations=state.generations + 1,
         )
         return self._ended(told, algorithm) if self._over(told, asked, algorithm) else told
 
     def _over(self, state: RestartsState, asked: Population, algorithm: Algorithm[Any]) -> bool:
-        n = sum(math.prod(x.shape) for x in state.origin.genes.values())
         if state.run.limit and state.spent + asked.k > state.run.limit:
             return True
-        window = math.ceil(30 * n / asked.k)
-        recent = state.history[0, -(10 + window) :]
+        recent = state.history[0, -(10 + _window(state, asked)) :]
         if state.generations >= 10:
             still = _range(recent)
             if still < 1e-12 or (still < 1e-11 and _range(asked.cost.double()) < 1e-11):  # TolFun
                 return True
-        length = max(state.generations // 5, 120 + window)
+        length = self._length(state.generations, state, asked)
         if state.generations >= length and _stagnates(state.history[:, -length:]):
             return True
         return algorithm.exhausted(state.inner)
+
+    def _length(self, generations: int, state: RestartsState, asked: Population) -> int:
+        """The number of generations that Stagnation looks at."""
+        return max(generations // 5, 120 + _window(state, asked))
 
     def _ended(self, state: RestartsState, algorithm: Algorithm[Any]) -> RestartsState:
         champion = algorithm.estimate(state.inner) if state.holds else state.champion
@@ -206,6 +209,12 @@ class Restarting(Algorithm[RestartsState]):
         own = algorithm.best(inner).without_traits()
         better = bool(own.cost < best.cost)
         return replace(state, inner=inner, incumbent=own if better else best, holds=state.holds or better)
+
+
+def _window(state: RestartsState, asked: Population) -> int:
+    """30 n / k generations, for n genes and k candidates."""
+    n = sum(math.prod(x.shape) for x in state.origin.genes.values())
+    return math.ceil(30 * n / asked.k)
 
 
 def _summary(cost: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from tansaku.assessors import answers, shapes
+from tansaku import shapes
+from tansaku.assessors import answers
 from tansaku.assessors.asking import report
 from tansaku.assessors.cache import Cache, check_discrete
 from tansaku.assessors.failures import (
@@ -21,9 +22,9 @@ from tansaku.assessors.failures import (
     check_on_failure,
     placed,
 )
-from tansaku.assessors.guard import Guard
-from tansaku.assessors.randomness import restored
+from tansaku.guard import Guard
 from tansaku.population import Population
+from tansaku.randomness import restored
 
 Vectorized = Literal["vmap"] | bool
 # what `torch.no_grad` calls in the end; the object itself takes a tenth of a small generation
@@ -202,7 +203,9 @@ class Objective:
                     if shapes.is_about_shapes(error):
                         raise shapes.shape_error(error, first) from error
                 else:
-                    shapes.check_single(answers.of_all(answer, value.device)["value"], value)
+                    single = answers.of_all(answer, value.device)
+                    for name, x in fields.items():
+                        shapes.check_single(name, single.get(name), x)
         self.__dict__["_takes_all"] = True
         return fields
 

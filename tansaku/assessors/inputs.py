@@ -10,15 +10,16 @@ import numpy as np
 import torch
 from torch import Size, Tensor
 
-from tansaku import checks
-from tansaku.assessors import answers, shapes
+from tansaku import checks, shapes
+from tansaku.assessors import answers
 from tansaku.assessors.asking import report
 from tansaku.assessors.chunks import check_chunk, chunk_of
 from tansaku.assessors.failures import Failures, Fields, OnFailure, Raised, all_assessed, check_on_failure, placed
-from tansaku.assessors.guard import Guard
-from tansaku.assessors.randomness import restored, seed_of, seeded
+from tansaku.assessors.randomness import seed_of, seeded
 from tansaku.functional import lazy_copy
+from tansaku.guard import Guard
 from tansaku.population import Population
+from tansaku.randomness import restored
 
 _REMEDY = "reduce over features only, as for a function of all rows"
 

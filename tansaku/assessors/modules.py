@@ -22,9 +22,9 @@ from tansaku.assessors.failures import (
     check_on_failure,
     placed,
 )
-from tansaku.assessors.guard import Guard
 from tansaku.assessors.randomness import seed_of, seeded
 from tansaku.functional import lazy_copy
+from tansaku.guard import Guard
 from tansaku.population import Population
 
 

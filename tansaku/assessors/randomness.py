@@ -1,30 +1,15 @@
-"""Global random states around a call of a user's function: saved and restored, or seeded from the search."""
+"""Seeds the global generators around a call of a user's function from the search that asked."""
 
 from __future__ import annotations
 
 import hashlib
-import random
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-import numpy as np
 import torch
 
 from tansaku.assessors.asking import asking
 from tansaku.population import Population
-
-
-@contextmanager
-def restored() -> Iterator[None]:
-    """Restores the global random states of torch (of all GPUs in use), numpy and Python at the end."""
-    python, array = random.getstate(), np.random.get_state()  # noqa: NPY002 - a user's function may draw from it
-    used = torch.cuda.is_available() and torch.cuda.is_initialized()
-    try:
-        with torch.random.fork_rng(range(torch.cuda.device_count()) if used else []):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(array)  # noqa: NPY002
 
 
 def seed_of(population: Population) -> int | None:

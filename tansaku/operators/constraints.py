@@ -7,18 +7,22 @@ J. T. Richardson et al., Some Guidelines for Genetic Algorithms with Penalty Fun
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Size, Tensor
 
-from tansaku import checks
+from tansaku import checks, shapes
 from tansaku.assessment import debs_order, positive_part
+from tansaku.guard import Guard
 from tansaku.population import Population
+from tansaku.randomness import restored
 
-Quantity = str | Callable[[Any], Tensor]
+Quantity = str | Callable[[Any], Any]
+_REMEDY = "let the function of the constraint take all candidates, such as lambda x: x[..., 0]"
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,8 @@ class Constraint(ABC):
     Args:
         quantity: a name, for all genes of that name; or a function of the genes of all candidates (a tensor where
             there is one name, else a dictionary), which returns [k, *batch_shape], or [k, *batch_shape, v] for v
-            quantities with the same limit.
+            quantities with the same limit, as a tensor or a numpy array. It receives copies of the genes and must not
+            write into them; see `Objective`.
         limit: a number, or a tensor that broadcasts against the quantity.
 
     Raises:
@@ -37,6 +42,7 @@ class Constraint(ABC):
 
     quantity: Quantity
     limit: float | Tensor
+    _guard: Guard = field(default_factory=Guard, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.quantity, str) and not callable(self.quantity):
@@ -55,7 +61,9 @@ class Constraint(ABC):
         """[k, *batch_shape, v] how far beyond the limit, 0 where it is kept; NaN violates by +inf.
 
         Raises:
-            TypeError, ValueError: a quantity that is no tensor, or of a wrong shape.
+            TypeError, ValueError: a quantity that is no tensor, or of a wrong shape, or a function that seems to take
+                one candidate.
+            RuntimeError: a function that changed its argument.
         """
         value = self._value(population)
         amount, violated = self._excess(value)
@@ -76,10 +84,8 @@ class Constraint(ABC):
                 )
             value: Any = population[self.quantity].reshape(*lead, -1)
         else:
-            several = len(population.genes) > 1
-            value = self.quantity(dict(population.genes) if several else next(iter(population.genes.values())))
-        if not isinstance(value, Tensor):
-            raise TypeError(f"expected the quantity as a tensor, got {type(value).__name__}; return a tensor")
+            value = self._called(population.genes)
+            self._check_takes_all(population, value)
         if value.shape[: len(lead)] != lead or value.ndim > len(lead) + 1:
             raise ValueError(
                 f"expected a quantity of shape [k, *batch_shape] = {checks.shape_text(lead)}, or one dimension more, "
@@ -87,6 +93,57 @@ class Constraint(ABC):
             )
         value = value if value.ndim > len(lead) else value.unsqueeze(-1)
         return value if value.is_floating_point() else value.to(torch.get_default_dtype())
+
+    def _check_takes_all(self, population: Population, value: Tensor) -> None:
+        """Makes sure that the answer has one entry per candidate, as `Objective` does for its function.
+
+        Raises:
+            ValueError: the function seems to take one candidate.
+        """
+        if "_takes_all" in self.__dict__ or population.k == 1 or value.shape[:1] != (population.k,):
+            return
+        if shapes.ambiguous(population.genes, population.batch_ndim, value.shape):
+            with restored():
+                alone = self._called({name: x[:1].clone() for name, x in population.genes.items()})
+            expected = Size((1, *value.shape[1:]))
+            if alone.shape != expected:
+                raise ValueError(
+                    f"expected a quantity of shape {checks.shape_text(expected)} for one candidate alone, "
+                    f"got {checks.shape_text(alone.shape)}; {_REMEDY}"
+                )
+        self.__dict__["_takes_all"] = True
+
+    def _called(self, genes: Mapping[str, Tensor]) -> Tensor:
+        """What the function returns for copies of the genes.
+
+        Raises:
+            TypeError: no tensor and no array of numbers.
+            ShapeError: the function raised an error about shapes.
+            RuntimeError: the function changed its argument.
+        """
+        copies = self._guard.copies(genes)
+        given: Any = dict(copies) if len(copies) > 1 else next(iter(copies.values()))
+        quantity: Any = self.quantity
+        try:
+            value = quantity(given)
+        except Exception as error:
+            if shapes.is_about_shapes(error):
+                raise shapes.shape_error(error, genes, _REMEDY) from error
+            raise
+        del given  # the guard looks for references to the copies
+        if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biuf":
+            value = torch.from_numpy(np.array(value, order="C")).to(next(iter(genes.values())).device)
+        if not isinstance(value, Tensor):
+            raise TypeError(
+                f"expected the quantity as a tensor or a numpy array, got {type(value).__name__}; return a tensor"
+            )
+        value = value.clone() if value._is_view() else value
+        if self._guard.changed(copies, genes):
+            raise RuntimeError(
+                "expected the function of a constraint to leave its argument as it is, got it changed in place; "
+                "work on a copy, x.clone()"
+            )
+        return value
 
 
 @dataclass(frozen=True)

@@ -573,6 +573,27 @@ def _goes_on_from_the_middle(subject: Subject, problem: Problem) -> None:
     require(same and outcome(again) == outcome(search), "it went on in another way")
 
 
+@_suite.claim("a state saved under other bounds is refused with both shown, and changes nothing")
+def _other_settings_are_refused(subject: Subject) -> None:
+    for kind in subject.kinds:
+        problem = subject.problem(kind)
+        bounds = problem.bounds()
+        if bounds is None:
+            continue
+        low, high = problem.ends("x")
+        algorithms = [subject.algorithm(subject.k(), box) for box in (bounds, Bounds(low - 1, high + 1))]
+        saved, other = (Search(each, problem.assess, problem.start(each.k), seed=3) for each in algorithms)
+        saved.run(max_generations=1)
+        before = outcome(other)
+        try:
+            other.load_state_dict(saved.state_dict())
+        except ValueError as error:
+            require("bounds" in str(error), f"{kind} genes: the error does not name the bounds: {error}")
+        else:
+            require(False, f"{kind} genes: a state saved with other bounds was loaded without an error")
+        require(outcome(other) == before, f"{kind} genes: the refused state changed the search")
+
+
 @_suite.claim("it goes on far past convergence, in float32 too, without an error or a candidate that is not finite")
 def _convergence_does_no_harm(subject: Subject) -> None:
     for kind in subject.kinds:
@@ -645,6 +666,9 @@ def _memory_is_flat(subject: Subject) -> None:
     _keeps_no_generation(subject, posed, 250, f"two tensors, batch_shape {batch_shape}")
 
 
+_RECENT = 4096  # bytes of a record of the last generations, such as costs, that is still filling up
+
+
 def _keeps_no_generation(subject: Subject, problem: Problem, generations: int, what: str) -> None:
     """Neither the state nor the pool of storages grows, but with the number of candidates.
 
@@ -666,7 +690,7 @@ def _keeps_no_generation(subject: Subject, problem: Problem, generations: int, w
         if generation <= generations // 5:
             early = max(early[0], state), max(early[1], objects)
         where = f"{what}, generation {generation}"
-        allowed = 2 * early[0] * most_k // k
+        allowed = 2 * early[0] * most_k // k + _RECENT
         require(state <= allowed, f"{where}: a state of {state} bytes, at most {early[0]} in the first generations")
         require(
             objects <= 2 * early[1] + 32, f"{where}: a state of {objects} objects, at most {early[1]} in the first ones"

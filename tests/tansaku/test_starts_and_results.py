@@ -119,3 +119,14 @@ def test_counts_may_come_from_numpy(name: str, tmp_path: Any) -> None:
     k = np.int64(8)
     algorithm = tansaku.make(name, k=k) if name not in ("map_elites",) else tansaku.PSO(k=k)  # type: ignore[arg-type]
     assert type(algorithm.k) is int
+
+
+def test_x0_may_be_a_dictionary_of_lists_and_arrays_of_numpy() -> None:
+    def cost(g: dict[str, torch.Tensor]) -> torch.Tensor:
+        return g["a"].square().sum(-1) + g["b"].square().sum(-1)
+
+    given: dict[str, Any] = {"a": [1.0, 2.0], "b": np.ones(3, dtype=np.float32)}
+    tensors = {"a": torch.tensor([1.0, 2.0]), "b": torch.ones(3)}
+    found = minimize(cost, x0=given, algorithm="pso", max_evaluations=90)
+    expected = minimize(cost, x0=tensors, algorithm="pso", max_evaluations=90)
+    assert found.value == expected.value

@@ -397,6 +397,31 @@ class CountsOutsideTheState(RemembersOutsideTheState):
     pass
 
 
+@found_by("other_settings_are_refused")
+class HidesItsBounds(Algorithm[Any]):
+    """Its bounds are no setting that a checkpoint could describe."""
+
+    needs = HillClimb.needs
+
+    def __init__(self, k: int = 8, bounds: Any = None) -> None:
+        object.__setattr__(self, "_inside", HillClimb(k=k, bounds=bounds))
+
+    k = property(lambda self: self._inside.k)  # type: ignore[assignment]
+    bounds = property(lambda self: self._inside.bounds)  # type: ignore[assignment]
+
+    def init(self, start: Population) -> Any:
+        return self._inside.init(start)
+
+    def ask(self, state: Any, noise: Any) -> Population:
+        return self._inside.ask(state, noise)
+
+    def tell(self, state: Any, asked: Population) -> Any:
+        return self._inside.tell(state, asked)
+
+    def best(self, state: Any) -> Population:
+        return self._inside.best(state)
+
+
 @found_by("saved_searches_continue_exactly")
 class StateCannotBeSaved(HillClimb):
     def init(self, start: Population) -> Any:

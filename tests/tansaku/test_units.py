@@ -38,6 +38,7 @@ from tansaku import (
     optim,
 )
 from tansaku.operators.mutation import Mutation, shapes
+from tansaku.testing import sphere
 
 F64 = torch.float64
 
@@ -267,7 +268,7 @@ def test_a_search_with_fixed_genes_is_saved_copied_and_read_like_others(tmp_path
     def made() -> Search[Any]:
         start = Individual({"x": torch.tensor([0.9, 0.5, 0.9])})
         algorithm = PSO(k=10, bounds=(low, high))
-        return Search(algorithm, Objective(lambda x: x.square().sum(-1)), start, seed=1)
+        return Search(algorithm, Objective(sphere), start, seed=1)
 
     search = made()
     search.run(max_generations=5)

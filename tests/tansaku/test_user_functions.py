@@ -653,7 +653,11 @@ def test_masks_differ_from_generation_to_generation_and_candidates_share_them() 
 
 def test_masks_are_the_same_by_hand_and_in_a_resumed_search(tmp_path: Any) -> None:
     net, x = network(nn.Dropout(0.5)), torch.randn(8, 3)
-    objective = ModuleObjective(net, lambda run: run(x).square().mean())
+
+    def loss(run: Any) -> torch.Tensor:
+        return run(x).square().mean()
+
+    objective = ModuleObjective(net, loss)
 
     def search(assess: Any = objective) -> Search[Any]:
         return Search(PSO(k=8), assess, Individual.from_module(net), seed=4)
@@ -785,8 +789,11 @@ def test_known_candidates_of_several_objectives_give_the_same_front() -> None:
 
 
 def test_a_resumed_search_does_not_depend_on_the_cache(tmp_path: Any) -> None:
+    def total(x: torch.Tensor) -> torch.Tensor:
+        return x.double().sum(-1)
+
     def search() -> Search[Any]:
-        objective = Objective(lambda x: x.double().sum(-1), cache=True)
+        objective = Objective(total, cache=True)
         return Search(GA(k=6, bounds=tansaku.Bounds(0, 3)), objective, Individual({"x": torch.full((4,), 3)}), seed=1)
 
     whole, begun, again = search(), search(), search()

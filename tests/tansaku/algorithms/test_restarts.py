@@ -58,7 +58,7 @@ def asked_sizes(algorithm: Any, cost: Any, budget: int, n: int = 2) -> tuple[lis
 def test_a_flat_objective_ends_a_run_after_ten_generations() -> None:
     sizes, states = asked_sizes(Restarts(CMAES(k=6, bounds=BOX), start_k=1), flat, 200)
     assert sizes[:25] == [1, *10 * [6], 1, *10 * [6], 1, 6, 6]
-    assert [state.runs for state in states][:12] == [*10 * [1], 2, 2]
+    assert [state.runs for state in states][:13] == [*11 * [1], 2, 2]  # the start is generation 0
 
 
 def test_the_budget_is_spent_to_the_last_generation_that_fits_though_k_changes() -> None:

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from torch import Size, Tensor
 
 from tansaku import checks
-from tansaku.assessors.failures import described
 
 REMEDY = "set vectorized='vmap' (or False) if fn takes one candidate"
 _MESSAGES = re.compile(
@@ -36,7 +35,7 @@ def shape_error(error: Exception, genes: Mapping[str, Tensor], remedy: str = REM
     """An error that names the shapes that were passed and how to pass single candidates."""
     shapes = ", ".join(f"{name}: {checks.shape_text(x.shape)}" for name, x in genes.items())
     return ShapeError(
-        f"expected fn to take all candidates at once, {shapes}, got {described(error)}; {remedy}",
+        f"expected fn to take all candidates at once, {shapes}, got {type(error).__name__}: {error}; {remedy}",
     )
 
 
@@ -73,15 +72,21 @@ def check_lead(value: Tensor, lead: Size) -> None:
         )
 
 
-def check_single(value: Tensor, of_all: Tensor) -> None:
-    """The value of one candidate has the shape of the value of all candidates, but for k = 1.
+def check_single(name: str, field: Tensor | None, of_all: Tensor) -> None:
+    """A field of one candidate's answer has the shape of the field of all candidates, but for k = 1.
+
+    Args:
+        name: of the field, such as ``"value"`` or ``"violation"``.
+        field: for one candidate; None where the answer lacks it.
+        of_all: for all candidates.
 
     Raises:
         ValueError: it does not; the function takes one candidate.
     """
     expected = Size((1, *of_all.shape[1:]))
-    if value.shape != expected:
+    if field is None or field.shape != expected:
+        got = "none" if field is None else checks.shape_text(field.shape)
         raise ValueError(
-            f"expected value with shape {checks.shape_text(expected)} for one candidate alone, "
-            f"got {checks.shape_text(value.shape)}; return one value per candidate and search, or {REMEDY}"
+            f"expected {name} with shape {checks.shape_text(expected)} for one candidate alone, "
+            f"got {got}; return one {name} per candidate and search, or {REMEDY}"
         )
