@@ -55,6 +55,7 @@ LAYERS: Mapping[str, Sequence[str]] = {
     "zenkai_core": (
         "checks",
         "describe",
+        "host_copy",
         "rates",
         "values",
         "finite",

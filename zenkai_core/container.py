@@ -95,11 +95,14 @@ class Container(LearningMachine):
             if isinstance(m, LearningMachine) and not isinstance(m, Container)
         ]
         first = next((i for i, (_, m) in enumerate(leaves) if m is found[0]), -1)
-        above = [f"{name!r} ({_what(m)})" for name, m in leaves[first + 1 :] if not m.gives_target(True)]
-        have = "has" if len(above) < 2 else "have"
+        above = [
+            f"{name!r} ({_what(m)}) has {'targets.Null()' if hasattr(m, 'x') else 'no step_x'}"
+            for name, m in leaves[first + 1 :]
+            if not m.gives_target(True)
+        ]
         warnings.warn(
             f"{type(self).__name__} expected a target for every machine that learns, got none for {listed}: no machine "
-            f"above gives one; {', '.join(above) or 'one above'} {have} targets.Null(). Give the machine above a rule "
+            f"above gives one; {', '.join(above) or 'one above has targets.Null()'}. Give the machine above a rule "
             "for x, or this one a y rule such as targets.SearchY or targets.DirectFeedback, or theta.Null()",
             stacklevel=3,
         )

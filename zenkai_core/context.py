@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.utils import _pytree
 
 from zenkai_core.values import IO
 
@@ -45,7 +47,9 @@ def split_arguments(owner: str, arguments: tuple[Any, ...], named: Mapping[str, 
         named: keyword arguments.
 
     Raises:
-        ValueError: a keyword argument, or an argument that is no row, asks for a gradient, which context does not get.
+        TypeError: keyword arguments alone.
+        ValueError: a keyword argument, or an argument that is no row, asks for a gradient, which context does not get,
+            or holds a tensor that does.
     """
     inputs: list[Tensor] = []
     places: list[tuple[int, Any]] = []
@@ -57,10 +61,16 @@ def split_arguments(owner: str, arguments: tuple[Any, ...], named: Mapping[str, 
         else:
             inputs.append(value)  # IO says what is wrong with it
     for name, value in [*((f"argument {place}", value) for place, value in places), *named.items()]:
-        if isinstance(value, Tensor) and value.requires_grad:
-            raise ValueError(
-                f"{owner} expected context without a gradient, got {name} {list(value.shape)} that asks for one: give "
-                "it as an input with as many rows as x, or detach it"
-            )
+        for held in _pytree.tree_leaves(value):  # also tensors inside lists and dictionaries
+            if isinstance(held, Tensor) and held.requires_grad and torch.is_grad_enabled():
+                raise ValueError(
+                    f"{owner} expected context without a gradient, got {name} {list(held.shape)} that asks for one: "
+                    "give it as an input with as many rows as x, or detach it"
+                )
+    if named and not inputs:
+        raise TypeError(
+            f"{owner} expected its inputs as positional arguments, got keyword arguments {list(named)} alone: write "
+            "machine(x, ...), since no target is made for a keyword argument"
+        )
     x = IO(*inputs)
     return x, Context(x.rows, tuple(places), dict(named)) if places or named else None

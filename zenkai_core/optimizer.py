@@ -43,6 +43,23 @@ def _own_parameters(module: nn.Module) -> Iterator[nn.Parameter]:
             yield from _own_parameters(child)
 
 
+class _Rest(dict[str, Any]):
+    """A group without the parameters that stand in an earlier one; every other entry is read and written there."""
+
+    def __init__(self, group: dict[str, Any], params: list[nn.Parameter]) -> None:
+        super().__init__(group, params=params)
+        self.group = group
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        super().__setitem__(name, value)
+        self.group[name] = value
+
+    def setdefault(self, name: str, value: Any = None) -> Any:
+        if name not in self:
+            self[name] = value
+        return self[name]
+
+
 class Optimizer(torch.optim.Optimizer):
     """Steps every machine of a model once, by its own rule, and then a torch optimiser for the plain parameters.
 
@@ -155,11 +172,23 @@ class Optimizer(torch.optim.Optimizer):
         if not self._looked and (self._scale is None or self._scale.scaler is None):  # a scaler reads them at each step
             self._looked = True
             self._warn_of_groupless(groups)
-        return groups + self._looked_at(groups)
+        return self._each_once(groups) + self._looked_at(groups)
 
     @param_groups.setter
     def param_groups(self, groups: list[dict[str, Any]]) -> None:
         self._base = groups  # torch's constructor sets its own list, which nobody reads
+
+    def _each_once(self, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """For a GradScaler, which divides the gradients of every group: each parameter in one group alone."""
+        if self._scale is None or self._scale.scaler is None:
+            return groups
+        seen: set[Any] = set()
+        result = []
+        for group in groups:
+            rest = [p for p in group["params"] if p not in seen]
+            seen.update(rest)
+            result.append(group if len(rest) == len(group["params"]) else _Rest(group, rest))
+        return result
 
     def _looked_at(self, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """A group for a GradScaler alone, of parameters that are in no other; none where the others say everything."""

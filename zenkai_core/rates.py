@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import tansaku
+from zenkai_core.host_copy import HostCopy
 
 Rate = float | tansaku.Schedule
 """A number, or a schedule from share 0 to 1 of the calls."""
@@ -28,15 +29,16 @@ class Clock(nn.Module):
         super().__init__()
         self.calls = calls
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+        self._read = HostCopy()
 
     @property
     def share(self) -> float:
         """The share of the calls that is done, in [0, 1]."""
-        return min(1.0, int(self.count) / self.calls)
+        return min(1.0, self._read.read(self.count) / self.calls)
 
     def tick(self) -> None:
         """One more call."""
-        self.count += 1
+        self._read.add_one(self.count)
 
     def extra_repr(self) -> str:
         """What `print` shows."""

@@ -125,3 +125,19 @@ def test_an_estimator_of_one_output_is_refused_for_several_with_the_remedy() -> 
     wrapped = Machine(modules.Estimators(4, 2), theta.Fit(lambda: modules.PerOutput(SVR()), rows=5), targets.Null())
     wrapped.learn(torch.randn(5, 4), torch.randn(5, 2))
     assert len(wrapped.module) == 1
+
+
+def test_a_tensor_inside_a_list_or_a_dictionary_that_asks_for_a_gradient_is_refused() -> None:
+    machine = Machine(Noting(), theta.Gradient(torch.optim.SGD, lr=0.1), targets.Gradient())
+    x, f = torch.randn(5, 4), torch.randn(5, requires_grad=True)
+    for given in ({"mask": [f]}, {"mask": {"a": (f, 1)}}):
+        with pytest.raises(ValueError, match=r"expected context without a gradient, got mask \[5\]"):
+            machine(x, **given)
+    with pytest.raises(ValueError, match=r"expected context without a gradient, got argument 1 \[5\]"):
+        machine(x, [f])
+
+
+def test_inputs_given_by_keyword_alone_are_refused() -> None:
+    machine = Machine(Noting(), theta.Gradient(torch.optim.SGD, lr=0.1), targets.Gradient())
+    with pytest.raises(TypeError, match=r"inputs as positional arguments, got keyword arguments \['x', 'mask'\] alone"):
+        machine(x=torch.randn(5, 4), mask=MASK)

@@ -15,6 +15,7 @@ import tansaku
 import zenkai_core as zk
 from tansaku.testing.watch import Dispatched
 from zenkai_core import Chain, Machine, cross_entropy, modules, sse, targets, theta
+from zenkai_core.linear import check_finite
 
 NAN, INF = float("nan"), float("inf")
 
@@ -163,3 +164,25 @@ def test_complex_targets_are_refused() -> None:
     for way in (by_learn, by_hand):
         with pytest.raises(TypeError, match="expected real targets, got complex ones"):
             way(machine, torch.randn(4, 3), torch.randn(4, 2, dtype=torch.complex64))
+
+
+def test_a_schedule_and_direct_feedback_read_no_further_value() -> None:
+    falling = tansaku.LinearSchedule(1.0, 0.1)
+    net = Chain(
+        Machine(nn.Linear(4, 4), sgd(), targets.Null(), y=targets.DirectFeedback(scale=falling, calls=50, seed=0)),
+        Machine(nn.Linear(4, 4), sgd(), targets.Gradient(scale=falling, calls=50)),
+        Machine(nn.Linear(4, 4), sgd(), targets.Gradient()),
+    )
+    x, t = torch.randn(6, 4), torch.randn(6, 4)
+    net.learn(x, t)
+    with Dispatched() as watched:
+        net.learn(x, t)
+    assert watched.waits == ["aten::_local_scalar_dense"]
+
+
+def test_least_squares_read_one_value_for_all_that_they_solve_from() -> None:
+    inputs, error = torch.randn(4, 3), torch.randn(4, 2)
+    with Dispatched() as watched:
+        check_finite("theta.LeastSquares", inputs=inputs, error=error)
+    assert watched.waits == ["aten::_local_scalar_dense"]
+    check_finite("theta.LeastSquares", inputs=torch.full((4,), 1.7e308, dtype=torch.float64))

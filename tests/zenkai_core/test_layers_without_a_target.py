@@ -11,6 +11,7 @@ from torch import nn
 
 import tansaku
 from zenkai_core import (
+    IO,
     Chain,
     GlobalTargets,
     Graph,
@@ -18,6 +19,7 @@ from zenkai_core import (
     Machine,
     Node,
     Parallel,
+    State,
     StepX,
     StepY,
     Swap,
@@ -139,3 +141,12 @@ def test_what_is_reported_does_not_move_and_what_is_exempt_does() -> None:
         for _ in range(3):
             net.learn(torch.randn(8, 4), torch.randn(8, 2))
         assert torch.equal(before, first.weight) is not moves
+
+
+def test_a_machine_of_ones_own_that_gives_no_target_is_named_by_what_it_lacks() -> None:
+    class Own(LearningMachine):
+        def forward_nn(self, x: IO, state: State) -> IO:
+            return x
+
+    with pytest.warns(UserWarning, match=r"got none for '0' \(Linear\).* gives one; '1' \(Own\) has no step_x\. Give"):
+        Chain(layer(4, 4), Own())

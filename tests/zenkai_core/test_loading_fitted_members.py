@@ -8,6 +8,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.tree import DecisionTreeRegressor
+from torch import nn
 
 from zenkai_core.modules import Estimators, Trees, saved
 
@@ -91,3 +92,22 @@ def test_what_was_saved_is_loaded() -> None:
     layer.add_member(fitted())
     again.load_state_dict(layer.state_dict())
     assert torch.allclose(layer(x), again(x))
+
+
+@pytest.mark.parametrize("name", ["weight", "branches", "feature", "threshold", "missing_left", "value", "depth"])
+def test_trees_refuse_a_part_of_the_saved_trees_also_within_a_network_and_without_strict(name: str) -> None:
+    own, x = nn.Sequential(trees()), torch.randn(5, 4)
+    state, before = nn.Sequential(trees()).state_dict(), own(x)
+    del state[f"0.{name}"]
+    with pytest.raises(ValueError, match=f"Trees expected all saved entries of its trees, got none for {name}: "):
+        own.load_state_dict(state, strict=False)
+    assert torch.equal(own(x), before)
+
+
+def test_estimators_refuse_damaged_bytes() -> None:
+    layer = Estimators(4, 2, trusted=True)
+    layer.add_member(fitted())
+    state = layer.state_dict()
+    state["_extra_state"] = state["_extra_state"][: len(state["_extra_state"]) // 2]
+    with pytest.raises(ValueError, match=r"expected the bytes that were saved, got .* the file is damaged"):
+        layer.load_state_dict(state)

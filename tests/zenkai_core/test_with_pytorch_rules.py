@@ -369,3 +369,28 @@ def test_small_gradients_in_half_precision_survive_where_the_loss_is_scaled(dtyp
         grads.append([p.grad / (2.0**16 if half else 1.0) for p in net.parameters()])
     for a, b in zip(*grads, strict=True):
         assert (a - b).norm() < 0.05 * a.norm()
+
+
+def test_a_scaler_divides_the_gradients_of_a_parameter_in_two_optimisers_once() -> None:
+    ends = []
+    for scaler in (None, torch.amp.GradScaler("cpu", init_scale=64.0)):
+        torch.manual_seed(0)
+        rule = zk.theta.Filtered(zk.theta.Gradient(torch.optim.SGD, lr=1.0), torch.optim.SGD, lr=0.5)
+        net = zk.Machine(torch.nn.Linear(4, 2), rule, zk.targets.Gradient())
+        optimizer, x = zk.Optimizer(net, grad_scale=scaler), torch.randn(8, 4)
+        schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
+        for _ in range(3):
+            optimizer.zero_grad()
+            loss = net(x).square().mean()
+            if scaler is None:
+                loss.backward()
+                optimizer.step()
+            else:
+                scaler.scale(loss).backward()
+                scaler.unscale_(optimizer)
+                scaler.step(optimizer)
+                scaler.update()
+            schedule.step()
+        assert rule.optimizer.param_groups[0]["lr"] == 0.0625
+        ends.append(net.module.weight.detach())
+    assert torch.allclose(*ends, atol=1e-6)

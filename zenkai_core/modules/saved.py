@@ -36,6 +36,7 @@ def loads(data: Tensor, trusted: bool | Sequence[str]) -> list[Any]:
 
     Raises:
         RuntimeError: nothing is trusted, a type is not, or skops is not installed.
+        ValueError: the bytes are no archive.
     """
     if trusted is False:
         raise RuntimeError(
@@ -43,6 +44,11 @@ def loads(data: Tensor, trusted: bool | Sequence[str]) -> list[Any]:
             "file, make the module with Estimators(..., trusted=True); modules.Trees is tensors alone and needs none"
         )
     skops, raw = _skops("read"), bytes(data.cpu().numpy())
+    if not zipfile.is_zipfile(io.BytesIO(raw)):
+        raise ValueError(
+            f"a state_dict with fitted estimators expected the bytes that were saved, got {len(raw)} that are no "
+            "archive: the file is damaged; save it again"
+        )
     also = [*OURS, *(() if trusted is True else trusted)]
     unknown = sorted(set(skops.get_untrusted_types(data=raw)) - set(also))
     if unknown:

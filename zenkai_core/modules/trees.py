@@ -281,10 +281,17 @@ class Trees(EnsembleVoter):
         """Refuses saved trees that cannot be this module's, before any of its tensors changes.
 
         Raises:
-            ValueError: other shapes, more members than are kept, or indices of nodes or features out of range.
+            ValueError: some entries without the others, other shapes, more members than are kept, or indices of nodes
+                or features out of range.
         """
-        if not all(isinstance(v, Tensor) for v in saved.values()):
-            return  # torch reports what is missing
+        missing = [name for name, v in saved.items() if not isinstance(v, Tensor)]
+        if len(missing) == len(saved):
+            return  # torch reports what is missing, unless strict=False allows it
+        if missing:
+            raise ValueError(
+                f"Trees expected all saved entries of its trees, got none for {', '.join(missing)}: load all of them, "
+                "or none with strict=False"
+            )
         trees, nodes = saved["feature"].shape if saved["feature"].ndim == 2 else (-1, -1)
         width = 1 if self.per_output else self.outputs
         shapes = {

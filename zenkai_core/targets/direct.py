@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from zenkai_core.criteria import Criterion, checked, cross_entropy, output_gradient, sse
+from zenkai_core.host_copy import HostCopy
 from zenkai_core.machine import Machine, StepY
 from zenkai_core.noise import NoiseKey
 from zenkai_core.rates import Rate, check_rate, clock_for, rate_at
@@ -40,6 +41,7 @@ class _FixedWeights(StepY):
         self.scale = check_rate(name, "scale", scale)
         self.clock = clock_for(name, calls, scale=scale)
         self.noise = NoiseKey(seed)
+        self._seed = HostCopy()
         self._drawn: tuple[Any, Tensor] | None = None
 
     def weights(self, state: State) -> Tensor:
@@ -51,7 +53,7 @@ class _FixedWeights(StepY):
         raise NotImplementedError
 
     def _weights(self, y: Tensor, e: Tensor) -> Tensor:
-        seed = int(self.noise.key[0])
+        seed = self._seed.read(self.noise.key)
         shape = y.shape[1], e.shape[1]
         what = seed, shape, y.dtype, y.device  # a pass in a shorter dtype leaves nothing rounded behind
         if self._drawn is None or self._drawn[0] != what:
