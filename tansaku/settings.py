@@ -172,10 +172,9 @@ def _pairs(saved: Any, own: Any) -> list[tuple[str, Any, Any]] | None:
 def _equal(saved: Any, own: Any) -> bool:
     if isinstance(saved, Tensor) or isinstance(own, Tensor):
         one, other = torch.as_tensor(_number(saved)), torch.as_tensor(_number(own))
-        if one.shape != other.shape or (
-            isinstance(saved, Tensor) and isinstance(own, Tensor) and one.dtype != other.dtype
-        ):
-            return False
+        both = isinstance(saved, Tensor) and isinstance(own, Tensor)
+        if both and (one.shape != other.shape or one.dtype != other.dtype):
+            return False  # a number equals a tensor that holds this number alone
         return bool(((one == other) | ((one != one) & (other != other))).all())  # NaN equals NaN
     if isinstance(saved, float) and isinstance(own, float) and saved != saved and own != own:
         return True

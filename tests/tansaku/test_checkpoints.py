@@ -441,3 +441,14 @@ def test_every_file_name_that_the_system_allows_can_be_saved_and_loaded(tmp_path
 def test_saving_into_a_missing_folder_names_the_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"expected a folder.*change path: '.*missing'"):
         checkpoint.save({"a": 1}, tmp_path / "missing" / "file")
+
+
+def test_a_bound_for_all_genes_is_the_same_setting_as_that_bound_for_each_gene() -> None:
+    number, tensor = ((-1.0, 3.0), (torch.full((4,), -1.0), torch.full((4,), 3.0)))
+    for one, other in ((number, tensor), (tensor, number)):
+        saved, own = (Search(PSO(k=8, bounds=bounds), SPHERE, START, seed=1) for bounds in (one, other))
+        saved.run(max_generations=2)
+        own.load_state_dict(saved.state_dict())
+        assert own.run(max_generations=4).value == saved.run(max_generations=4).value
+    with pytest.raises(ValueError, match="bounds"):
+        Search(PSO(k=8, bounds=(-1.0, 2.5)), SPHERE, START).load_state_dict(saved.state_dict())
