@@ -666,7 +666,7 @@ def _memory_is_flat(subject: Subject) -> None:
     _keeps_no_generation(subject, posed, 250, f"two tensors, batch_shape {batch_shape}")
 
 
-_RECENT = 4096  # bytes of a record of the last generations, such as costs, that is still filling up
+_RECENT = 1024  # bytes of a record of the last generations, such as costs, that is still filling up
 
 
 def _keeps_no_generation(subject: Subject, problem: Problem, generations: int, what: str) -> None:

@@ -160,7 +160,7 @@ def test_wrong_constraints_are_refused_in_words() -> None:
         Constrained(Objective(lambda x: x), [lambda x: x])  # type: ignore[list-item]
     with pytest.raises(ValueError, match=r"expected a quantity among \['x'\], got 'y'"):
         LT("y", 1.0).violation(line(1.0))
-    with pytest.raises(TypeError, match="expected the quantity as a tensor, got float"):
+    with pytest.raises(TypeError, match="expected the quantity as a tensor or a numpy array, got float"):
         LT(lambda x: 1.0, 1.0).violation(line(1.0))  # type: ignore[arg-type,return-value]
     with pytest.raises(ValueError, match=r"expected a quantity of shape \[k, \*batch_shape\] = \[2\].*got \[\]"):
         LT(lambda x: x.sum(), 1.0).violation(line(1.0, 2.0))
