@@ -219,7 +219,8 @@ class Search(Generic[S]):
         else:
             self._plan(None)
             noise = self.generator.get_state()
-            self._now = now._replace(noise=noise)  # before the first draw
+            # before the first draw; `_replace` takes several times as long as the constructor
+            self._now = Moment(now.state, None, now.pending, now.history, now.evaluations, now.generations, noise)
             try:
                 with self._storages:
                     asked = self.algorithm.ask(now.state, self.generator)
@@ -228,7 +229,7 @@ class Search(Generic[S]):
                 self._now = now
                 raise
         self._handed_out = False
-        self._now = now._replace(asked=asked, noise=noise)
+        self._now = Moment(now.state, asked, now.pending, now.history, now.evaluations, now.generations, noise)
         return asked
 
     def tell(self, assessed: Population | Assessment | Tensor) -> None:

@@ -51,6 +51,8 @@ class Storages:
     def __enter__(self) -> Storages:
         self._token = _active.set(self)
         self._uses += 1
+        if not self._pool:
+            return self
         oldest = self._uses - _LIFETIME
         if any(block.handed_out < oldest for blocks in self._pool.values() for block in blocks):
             kept = {
