@@ -26,8 +26,8 @@ class Moment(NamedTuple):
 
     Args:
         state: of the algorithm; None before the start was assessed.
-        asked: candidates that were asked for and not told yet.
-        pending: the start, until it is told.
+        asked: candidates that were asked for and whose costs have not come yet.
+        pending: the start, until its costs have come.
         history: of the generations so far.
         evaluations: made so far, per search.
         generations: made after the start.

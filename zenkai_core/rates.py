@@ -109,3 +109,9 @@ def rate_at(rate: Any, clock: Clock | None) -> float:
     if not isinstance(rate, tansaku.Schedule):
         return rate
     return float(rate.at(0.0 if clock is None else clock.share))
+
+
+def tick(clock: Clock | None) -> None:
+    """One more call of a rule; nothing for a rule without a schedule."""
+    if clock is not None:
+        clock.tick()

@@ -41,7 +41,7 @@ class CMAState:
         cov: [*batch_shape, n, n], or its diagonal [*batch_shape, n].
         root: the symmetric root of ``cov`` as of the last decomposition.
         path_c, path_sigma: [*batch_shape, n].
-        generation: [*batch_shape] generations told, without those in which every candidate failed.
+        generation: [*batch_shape] complete generations, without those in which every candidate failed.
         stale: generations since the last decomposition.
     """
 

@@ -40,7 +40,7 @@ class LMMAESState:
         unit: [*batch_shape, n] the first standard deviations over ``first_sigma``.
         path: [*batch_shape, n] of the step size.
         memory: [m, *batch_shape, n] the vectors that stand for the matrix, the fastest first.
-        generation: [*batch_shape] generations told, without those in which every candidate failed.
+        generation: [*batch_shape] complete generations, without those in which every candidate failed.
     """
 
     incumbent: Population

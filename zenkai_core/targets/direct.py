@@ -19,7 +19,7 @@ from zenkai_core.criteria import Criterion, checked, cross_entropy, output_gradi
 from zenkai_core.host_copy import HostCopy
 from zenkai_core.machine import Machine, StepY
 from zenkai_core.noise import NoiseKey
-from zenkai_core.rates import Rate, check_rate, clock_for, rate_at
+from zenkai_core.rates import Rate, check_rate, clock_for, rate_at, tick
 from zenkai_core.state import State
 from zenkai_core.values import IO, Target
 
@@ -64,8 +64,7 @@ class _FixedWeights(StepY):
         return self._drawn[1] if scale == 1 else self._drawn[1] * scale
 
     def _tick(self) -> None:
-        if self.clock is not None:
-            self.clock.tick()
+        tick(self.clock)
 
     def extra_repr(self) -> str:
         """What `print` shows."""

@@ -27,7 +27,7 @@ from zenkai_core.capabilities import qualified
 from zenkai_core.compiled import original, uncompiled
 from zenkai_core.machine import Machine, StepX
 from zenkai_core.noise import NoiseKey
-from zenkai_core.rates import Rate, check_rate, clock_for, rate_at
+from zenkai_core.rates import Rate, check_rate, clock_for, rate_at, tick
 from zenkai_core.state import State
 from zenkai_core.targets.unreached import calling, maps_of_cell
 from zenkai_core.values import IO, Target
@@ -153,8 +153,7 @@ class FeedbackAlignment(StepX):
             params = []
         with torch.no_grad():
             self._route.update(self._feedback(machine.module, self.noise))
-            if self.clock is not None:
-                self.clock.tick()
+            tick(self.clock)
         try:
             of_x, of_params = passes.pull(machine.module, x, y, errors, params, n)
         finally:

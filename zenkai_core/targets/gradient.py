@@ -8,7 +8,7 @@ from zenkai_core.checks import check_whole
 from zenkai_core.machine import Machine, StepX
 from zenkai_core.noise import NoiseKey
 from zenkai_core.passes import redrawn
-from zenkai_core.rates import Rate, check_rate, clock_for, rate_at
+from zenkai_core.rates import Rate, check_rate, clock_for, rate_at, tick
 from zenkai_core.state import State
 from zenkai_core.values import IO, Target
 
@@ -63,8 +63,7 @@ class Gradient(StepX):
     def step_x(self, machine: Machine, t: IO, state: State) -> IO:
         """The moved inputs, detached; a `Target`, from which the layer below reads the whole gradient exactly."""
         scale = rate_at(self.scale, self.clock)
-        if self.clock is not None:
-            self.clock.tick()
+        tick(self.clock)
         if self.batch_size is not None and self.noise is not None:
             return self._sweep(machine, t, state, scale, self.batch_size, self.noise.next())
         errors = [g if g is None or scale == 1 else g * scale for g in machine.gradients(t, state)[0]]

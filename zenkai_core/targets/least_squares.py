@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from zenkai_core.linear import check_damping, check_finite, linear_error, ridge
 from zenkai_core.machine import Machine, StepX
-from zenkai_core.rates import Rate, check_rate, clock_for, rate_at
+from zenkai_core.rates import Rate, check_rate, clock_for, rate_at, tick
 from zenkai_core.state import State
 from zenkai_core.values import IO, Target
 
@@ -70,8 +70,7 @@ class LeastSquares(StepX):
         one = torch.eye(weight.shape[0], dtype=weight.dtype, device=weight.device)
         scale = rate_at(self.scale, self.clock)
         back = ridge(weight, one, self.damping).T * scale  # [out, in]: from a row's error to its change
-        if self.clock is not None:
-            self.clock.tick()
+        tick(self.clock)
         change = error.double() @ back
         if state.notes is not None:
             cosine = F.cosine_similarity(change.flatten(), (error.double() @ weight).flatten(), 0)

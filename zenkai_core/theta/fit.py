@@ -17,7 +17,7 @@ from zenkai_core.machine import Machine, StepTheta
 from zenkai_core.modules.estimators import PerOutput, as_array
 from zenkai_core.modules.voters import Sum
 from zenkai_core.noise import NoiseKey
-from zenkai_core.rates import Rate, check_rate, clock_for, rate_at
+from zenkai_core.rates import Rate, check_rate, clock_for, rate_at, tick
 from zenkai_core.state import State
 from zenkai_core.values import IO
 
@@ -196,8 +196,7 @@ class Fit(StepTheta):
                 device = next(iter(module.buffers()), x).device
                 y = torch.cat([module(rows.to(device)).cpu() for rows in x.split(_CHUNK)])
             t = rate_at(self.increments, self.clock) * (t - y)
-        if self.clock is not None:
-            self.clock.tick()
+        tick(self.clock)
         newest: Any = getattr(module, "newest", None)
         if self.limit is not None and newest is not None:
             order = torch.randperm(t.shape[1], generator=self.noise.next())

@@ -10,7 +10,7 @@ from torch import Tensor
 from zenkai_core.capabilities import linear_parts
 from zenkai_core.linear import check_damping, check_finite, linear_error, ridge, ridge_normal
 from zenkai_core.machine import Machine, StepTheta
-from zenkai_core.rates import Rate, check_rate, clock_for, rate_at
+from zenkai_core.rates import Rate, check_rate, clock_for, rate_at, tick
 from zenkai_core.state import State
 from zenkai_core.values import IO
 
@@ -91,8 +91,7 @@ class LeastSquares(StepTheta):
         parts = linear_parts(machine.module)
         if self._count and parts is not None:
             linear, lr = parts[0], rate_at(self.lr, self.clock)
-            if self.clock is not None:
-                self.clock.tick()
+            tick(self.clock)
             damping = self.damping * (self._count if machine.loss == "mean" else 1)
             fits_bias = linear.bias is not None and linear.bias.requires_grad
             dW, db = self._solution(damping, linear.weight.requires_grad, fits_bias)
